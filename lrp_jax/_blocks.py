@@ -1,0 +1,782 @@
+"""Grouping the equations of a jaxpr into layers, by dataflow alone.
+
+The analysis walks from the outputs to the inputs and covers every variable that is needed with one
+`Step`: a layer, a native piece (numbers are only moved), or a body to enter. Nothing is recognised
+by the name of a function, and nothing here sees an array.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+
+from . import _compat
+from . import _primitives as prim
+from ._compat import Equation, Var, is_literal
+from . import kinds
+from ._patterns import find_normalizations, find_softmaxes
+from ._primitives import Family, family
+from ._signs import is_nonnegative, is_relu, literal_value, makes_nonnegative, zero_at_zero
+from ._trace import inline, layer_name
+from .kinds import Kind
+
+
+_BROADCAST = _compat.primitive("broadcast_in_dim")
+_PAD = _compat.primitive("pad")
+_SCALING = (prim.MUL, prim.DIV, prim.NEG, prim.SUB)
+
+
+class UnsupportedOperation(NotImplementedError):
+    """An operation between input and output through which relevance has no rule."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Equations that map one variable to another, each affine or structural in it."""
+
+    eqns: tuple[Equation, ...]
+    start: Var
+    end: Var
+    scales: bool  # whether anything multiplies
+
+    def __bool__(self) -> bool:
+        return bool(self.eqns)
+
+
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """`after(contract(before(x), w))`: one linear map with its weights and biases."""
+
+    before: Chain
+    eqn: Equation
+    position: int  # which operand of the contraction is explained
+    after: Chain
+    features: tuple[int, int] | None = None  # an output axis that one axis of the weights makes
+    feature_scales: bool = False  # whether the scales after it vary along that axis alone
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """A fixed sum of explained numbers, with the division that makes it a mean."""
+
+    eqns: tuple[Equation, ...]
+    signed: bool  # whether anything may be subtracted
+
+
+@dataclass(frozen=True, eq=False)
+class Pointwise:
+    """An elementwise function of one explained variable."""
+
+    eqns: tuple[Equation, ...]
+    zero_at_zero: bool  # f(0) = 0 whatever the constants are
+    relu: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """A stand-alone affine function, number by number: a batch norm or a bias."""
+
+    chain: Chain
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Equations followed natively, the operand `position` of `product` held constant."""
+
+    eqns: tuple[Equation, ...]
+    product: Equation | None
+    position: int
+    batch_axis: bool = False  # whether the statistics mix examples
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A product, or quotient, of two explained values."""
+
+    eqn: Equation
+    gate: int | None  # the operand that gates, where one does
+
+
+@dataclass(frozen=True, eq=False)
+class Native:
+    """Equations that move numbers without mixing them."""
+
+    eqns: tuple[Equation, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """An equation with bodies: `remat`, `scan`, `cond`, `shard_map`."""
+
+    eqn: Equation
+    frames: tuple["Frame", ...]
+    explained: tuple[bool, ...]  # of the equation's operands
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One piece of the computation: what it reads, what it makes, what it is."""
+
+    what: Any
+    inputs: tuple[Var, ...]
+    constants: tuple[Var, ...]
+    outputs: tuple[Var, ...]
+    position: int  # of its last equation
+    kind: Kind | None = None  # None: no rule applies
+    name: str = ""
+    weights: tuple[str, ...] = ()
+    source: str = ""
+    nonnegative: bool = False  # its explained input is known to be >= 0
+    before_relu: bool = False  # every reader of its output is a relu
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A jaxpr as steps in order of execution.
+
+    Attributes:
+        jaxpr: the closed flat jaxpr.
+        steps: the pieces on the way of relevance and, between them, constant equations.
+        explained: for each input, whether relevance flows to it.
+        outputs: for each output, whether relevance comes from it.
+    """
+
+    jaxpr: Any
+    steps: tuple[Step, ...]
+    explained: tuple[bool, ...]
+    outputs: tuple[bool, ...]
+    live: frozenset[Var] = field(repr=False)
+    reached: frozenset[Var] = field(repr=False)
+
+    @property
+    def invars(self) -> list[Var]:
+        return list(_compat.open_jaxpr(self.jaxpr).invars)
+
+    @property
+    def outvars(self) -> list[Any]:
+        return list(_compat.open_jaxpr(self.jaxpr).outvars)
+
+
+def is_float(atom: Any) -> bool:
+    """Whether relevance can be attached to a variable."""
+    dtype = getattr(atom.aval, "dtype", None)
+    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+def analyse(
+    closed_jaxpr: Any,
+    explained: Iterable[bool],
+    names: Iterable[str],
+    nonnegative: Iterable[bool] | None = None,
+    outputs: Iterable[bool] | None = None,
+) -> Frame:
+    """Group the equations of a flat jaxpr into steps.
+
+    Args:
+        closed_jaxpr: a jaxpr without plain calls (`_trace.inline`).
+        explained: which inputs are explained.
+        names: tree paths of the inputs.
+        nonnegative: which inputs are known to be non-negative.
+        outputs: which outputs carry relevance (default: every explained one).
+
+    Raises:
+        UnsupportedOperation: naming the operation, the layer, the line and the remedy.
+    """
+    return _Analysis(closed_jaxpr, tuple(explained), tuple(names), nonnegative, outputs).frame()
+
+
+class Graph:
+    """Who makes and who reads each variable of a flat jaxpr, and what depends on the input."""
+
+    def __init__(self, closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Any) -> None:
+        self.closed = closed_jaxpr
+        self.jaxpr = _compat.open_jaxpr(closed_jaxpr)
+        self.eqns: list[Equation] = list(self.jaxpr.eqns)
+        self.maker: dict[Var, Equation] = {}
+        self.position: dict[Var, int] = {v: -1 for v in [*self.jaxpr.constvars, *self.jaxpr.invars]}
+        self.readers: dict[Var, list[Equation | None]] = {}
+        for index, eqn in enumerate(self.eqns):
+            for var in eqn.outvars:
+                self.maker[var] = eqn
+                self.position[var] = index
+            for var in dict.fromkeys(a for a in eqn.invars if not is_literal(a)):
+                self.readers.setdefault(var, []).append(eqn)
+        for atom in self.jaxpr.outvars:
+            if not is_literal(atom):
+                self.readers.setdefault(atom, []).append(None)
+        reached = self._reached(explained)
+        self.reached = frozenset(reached)
+        self.touched = self._touched(reached)
+        self.outputs = tuple(
+            (not is_literal(a)) and a in reached and (outputs is None or flag)
+            for a, flag in zip(
+                self.jaxpr.outvars, outputs or [True] * len(self.jaxpr.outvars), strict=True
+            )
+        )
+        self.live = self._live(reached)
+        self._rank: dict[Var, int] = {}
+
+    def _reached(self, explained: tuple[bool, ...]) -> set[Var]:
+        reached = {
+            v for v, flag in zip(self.jaxpr.invars, explained, strict=True) if flag and is_float(v)
+        }
+        for eqn in self.eqns:
+            if family(eqn.primitive) is Family.DETACH:
+                continue
+            if any(a in reached for a in eqn.invars if not is_literal(a)):
+                reached.update(v for v in eqn.outvars if is_float(v))
+        return reached
+
+    def _touched(self, reached: set[Var]) -> set[Var]:
+        """Everything computed from the explained input, integers and predicates included."""
+        touched = set(reached)
+        for eqn in self.eqns:
+            if any(a in touched for a in eqn.invars if not is_literal(a)):
+                touched.update(eqn.outvars)
+        return touched
+
+    def _live(self, reached: set[Var]) -> frozenset[Var]:
+        wanted = {a for a, flag in zip(self.jaxpr.outvars, self.outputs, strict=True) if flag}
+        for eqn in reversed(self.eqns):
+            if any(v in wanted for v in eqn.outvars):
+                wanted.update(a for a in eqn.invars if not is_literal(a) and a in reached)
+        return frozenset(wanted & reached)
+
+    def explained_operands(self, eqn: Equation) -> list[int]:
+        """Positions of the operands that carry relevance."""
+        return [i for i, a in enumerate(eqn.invars) if not is_literal(a) and a in self.live]
+
+    def is_live(self, eqn: Equation) -> bool:
+        return any(v in self.live for v in eqn.outvars)
+
+    def read_once(self, var: Var) -> bool:
+        """Whether exactly one equation reads the variable and it is no output."""
+        readers = self.readers.get(var, [])
+        return len(readers) == 1 and readers[0] is not None
+
+    def between(self, end: Var, starts: Iterable[Var]) -> tuple[list[Equation], set[Var]]:
+        """The explained equations from `starts` to `end`, and explained variables met outside."""
+        stop, seen, outside = set(starts), set(), set()
+        todo, found = [end], {}
+        while todo:
+            var = todo.pop()
+            if var in seen or var in stop:
+                continue
+            seen.add(var)
+            eqn = self.maker.get(var)
+            if eqn is None:
+                outside.add(var)
+                continue
+            found[self.position[var]] = eqn
+            todo.extend(eqn.invars[i] for i in self.explained_operands(eqn))
+        return [found[i] for i in sorted(found)], outside
+
+
+class _Analysis:
+    def __init__(self, closed_jaxpr: Any, explained: Any, names: Any, nonnegative: Any, outputs: Any) -> None:
+        self.graph = Graph(closed_jaxpr, explained, tuple(outputs) if outputs is not None else None)
+        self.explained = explained
+        self.names = self._names(names)
+        self.dominator, self.depth = self._dominators()
+        self.normalizations = find_normalizations(self.graph, self.dominator)
+        self.softmaxes = find_softmaxes(self.graph)
+        self.nonnegative = self._nonnegative(nonnegative)
+
+    # -- facts about variables ------------------------------------------------------------------
+
+    def _names(self, names: Iterable[str]) -> dict[Var, str]:
+        graph = self.graph
+        found = {v: n for v, n in zip(graph.jaxpr.invars, names, strict=True) if n}
+        for eqn in graph.eqns:
+            if graph.is_live(eqn):
+                continue
+            named = next((found[a] for a in eqn.invars if not is_literal(a) and a in found), None)
+            if named is not None:
+                found.update((v, named) for v in eqn.outvars)
+        return found
+
+    def _pointwise(self, eqn: Equation) -> bool:
+        """Whether the equation computes its output number by number from its explained operands."""
+        kind = family(eqn.primitive)
+        custom = _compat.custom_call(eqn) is not None
+        if kind not in (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER):
+            if not custom and eqn.primitive is not prim.SELECT:
+                return False
+        if len(eqn.outvars) != 1:
+            return False
+        if eqn.primitive is prim.SELECT and eqn.invars[0] not in self.graph.touched:
+            return False  # a constant mask moves numbers, it does not compute with them
+        shape = eqn.outvars[0].aval.shape
+        return all(eqn.invars[i].aval.shape == shape for i in self.graph.explained_operands(eqn))
+
+    def _dominators(self) -> tuple[dict[Var, Var], dict[Var, int]]:
+        """For each variable the last one through which it is an elementwise function of the input."""
+        dominator: dict[Var, Var] = {}
+        depth: dict[Var, int] = {}
+        for eqn in self.graph.eqns:
+            if not self.graph.is_live(eqn):
+                continue
+            out = eqn.outvars[0]
+            operands = [eqn.invars[i] for i in self.graph.explained_operands(eqn)]
+            if operands and self._pointwise(eqn):
+                common: Var | None = operands[0]
+                for other in operands[1:]:
+                    common = _meet(common, other, dominator, depth)
+                if common is not None:
+                    dominator[out] = common
+                    depth[out] = depth.get(common, 0) + 1
+        return dominator, depth
+
+    def _nonnegative(self, inputs: Any) -> set[Var]:
+        graph = self.graph
+        known = {v for v, flag in zip(graph.jaxpr.invars, inputs or (), strict=False) if flag}
+        for eqn in graph.eqns:
+            if makes_nonnegative(eqn, lambda a: is_nonnegative(a, known)):
+                known.update(eqn.outvars)
+        return known
+
+    # -- covering -------------------------------------------------------------------------------
+
+    def frame(self) -> Frame:
+        graph = self.graph
+        needed = [a for a, flag in zip(graph.jaxpr.outvars, graph.outputs, strict=True) if flag]
+        needed += [
+            a
+            for eqn in graph.eqns
+            if not graph.is_live(eqn)
+            for a in eqn.invars
+            if not is_literal(a) and a in graph.live
+        ]
+        steps: dict[int, Step] = {}
+        covered: set[Var] = set()
+        heap = sorted(set(needed), key=lambda v: graph.position[v])
+        while heap:
+            var = heap.pop()
+            if var in covered or graph.position[var] < 0:
+                continue
+            step = self._cover(var)
+            steps[graph.position[var]] = step
+            covered.update(step.outputs)
+            fresh = [v for v in (*step.inputs, *step.constants) if v in graph.live and v not in covered]
+            heap = sorted({*heap, *fresh}, key=lambda v: graph.position[v])
+        for index, eqn in enumerate(graph.eqns):
+            if not graph.is_live(eqn):
+                steps[index] = self._step(Native((eqn,)), (), eqn.outvars, [eqn])
+        ordered = _readers_of_relu([steps[i] for i in sorted(steps)], graph)
+        return Frame(graph.closed, tuple(ordered), self.explained, graph.outputs, graph.live, graph.reached)
+
+    def _step(
+        self,
+        what: Any,
+        inputs: Iterable[Var],
+        outputs: Iterable[Var],
+        eqns: list[Equation],
+        kind: Kind | None = None,
+    ) -> Step:
+        graph = self.graph
+        inputs = tuple(dict.fromkeys(inputs))
+        made = {v for eqn in eqns for v in eqn.outvars}
+        constants = dict.fromkeys(
+            a
+            for eqn in eqns
+            for a in eqn.invars
+            if not is_literal(a) and a not in made and a not in inputs
+        )
+        weights = tuple(dict.fromkeys(self.names[c] for c in constants if c in self.names))
+        outputs = tuple(v for v in outputs if not _compat.is_dropped(v))
+        last = eqns[-1]
+        if weights and kind is not None and kind <= (kinds.Linear | kinds.BatchNorm | kinds.Bias | kinds.Normalization):
+            core = what.eqn if isinstance(what, Contraction) else None
+            own = [self.names[a] for a in (core.invars if core else ()) if not is_literal(a) and a in self.names]
+            name = layer_name((own or weights)[0])
+        else:
+            place = _compat.scope(what.eqn if isinstance(what, Contraction) else last)
+            name = "/".join((*place, kind.label if kind else ""))
+        return Step(
+            what=what,
+            inputs=inputs,
+            constants=tuple(constants),
+            outputs=outputs,
+            position=max((graph.position[v] for v in outputs), default=-1),
+            kind=kind,
+            name=name,
+            weights=weights,
+            source=_compat.source_line(what.eqn if isinstance(what, Contraction) else last),
+            nonnegative=len(inputs) > 0 and all(v in self.nonnegative for v in inputs),
+        )
+
+    def _cover(self, var: Var) -> Step:
+        """The step that makes `var`."""
+        eqn = self.graph.maker[var]
+        if family(eqn.primitive) is Family.CONTROL:
+            return self._control(eqn)
+        for attempt in (self._held, self._softmax, self._affine, self._pointwise_run):
+            step = attempt(var)
+            if step is not None:
+                return step
+        return self._single(var, eqn)
+
+    def _chain_up(self, var: Var, padded: bool = False) -> tuple[list[Equation], Var]:
+        """Affine and structural equations that lead to `var` and that nobody else reads."""
+        chain: list[Equation] = []
+        current = var
+        while True:
+            eqn = self.graph.maker.get(current)
+            if eqn is None or not (self._is_link(eqn) or (padded and _pads_with_zeros(eqn))):
+                return chain, current
+            operand = eqn.invars[self.graph.explained_operands(eqn)[0]]
+            chain.insert(0, eqn)
+            current = operand
+            if not self.graph.read_once(current):
+                return chain, current
+
+    def _is_link(self, eqn: Equation) -> bool:
+        """Whether the equation is affine or only changes the shape of its one explained operand."""
+        operands = self.graph.explained_operands(eqn)
+        if len(operands) != 1 or len(eqn.outvars) != 1:
+            return False
+        if family(eqn.primitive) in (Family.NEUTRAL,) or eqn.primitive in prim.SHAPE_ONLY:
+            return True
+        return family(eqn.primitive) is Family.AFFINE and not (
+            eqn.primitive is prim.DIV and operands[0] == 1
+        )
+
+    def _chain(self, eqns: list[Equation], start: Var, end: Var) -> Chain:
+        return Chain(tuple(eqns), start, end, any(e.primitive in _SCALING for e in eqns))
+
+    def _affine(self, var: Var) -> Step | None:
+        """A contraction, sum or normalisation with the affine equations after it, or such alone."""
+        eqn = self.graph.maker[var]
+        if self._is_link(eqn) and not family(eqn.primitive) is Family.AFFINE:
+            return None  # a trailing reshape belongs to nobody
+        chain, start = self._chain_up(var)
+        if chain and not self.graph.read_once(start) and self._layer_eqn(start) is not None:
+            # Someone reads the layer's output before the chain: the chain stands alone.
+            return self._standalone(var, chain, start)
+        core = self._layer_eqn(start)
+        if core is None:
+            return self._standalone(var, chain, start) if chain else None
+        if core == "normalization":
+            return self._held(var, chain, start)
+        assert isinstance(core, Equation)
+        if family(core.primitive) is Family.CONTRACTION:
+            return self._contraction(var, core, chain, start)
+        if chain and not all(_is_mean_factor(e) for e in chain):
+            return self._standalone(var, chain, start)
+        return self._sum(var, core, chain)
+
+    def _layer_eqn(self, var: Var) -> Any:
+        """The contraction or sum that makes `var`, or "normalization", or None."""
+        eqn = self.graph.maker.get(var)
+        if eqn is None:
+            return None
+        if var in self.normalizations:
+            return "normalization"
+        operands = self.graph.explained_operands(eqn)
+        kind = family(eqn.primitive)
+        if kind is Family.CONTRACTION and len(operands) == 1:
+            return eqn
+        if kind in (Family.SUM, Family.SCATTER_SUM, Family.LINEAR):
+            return eqn
+        adds = eqn.primitive in prim.ADD or eqn.primitive is prim.SUB
+        if adds and len(operands) == 2 and var not in self.dominator:
+            return eqn
+        return None
+
+    def _contraction(self, var: Var, core: Equation, chain: list[Equation], start: Var) -> Step:
+        position = self.graph.explained_operands(core)[0]
+        operand = core.invars[position]
+        before: list[Equation] = []
+        top = operand
+        if self.graph.read_once(operand):
+            before, top = self._chain_up(operand, padded=True)
+            before, top = self._trim_before(before, top)
+        features = _feature_axes(core, position)
+        what = Contraction(
+            before=self._chain(before, top, operand),
+            eqn=core,
+            position=position,
+            after=self._chain(chain, start, var),
+            features=features,
+            feature_scales=features is not None and self._scales_along(chain, start, features[0]),
+        )
+        kind = kinds.Conv if core.primitive is prim.CONV else kinds.Dense
+        if kind is kinds.Conv and any(d != 1 for d in core.params["lhs_dilation"]):
+            kind = kinds.ConvTranspose
+        return self._step(what, (top,), (var,), [*before, core, *chain], kind)
+
+    def _scales_along(self, chain: list[Equation], start: Var, axis: int) -> bool:
+        """Whether everything that multiplies in a chain varies along one axis of its start alone."""
+        shape = start.aval.shape
+        for eqn in chain:
+            if eqn.primitive in prim.SHAPE_ONLY:
+                # Past a change of shape the axis is lost; only shifts may follow.
+                rest = chain[chain.index(eqn) :]
+                return not any(e.primitive in _SCALING for e in rest)
+            if eqn.primitive not in (prim.MUL, prim.DIV):
+                continue
+            operand = eqn.invars[1 - self.graph.explained_operands(eqn)[0]]
+            if not self._varies_along(operand, axis, shape):
+                return False
+        return True
+
+    def _varies_along(self, atom: Any, axis: int, shape: tuple[int, ...]) -> bool:
+        if is_literal(atom) or atom.aval.shape == ():
+            return True
+        wide = {i for i, n in enumerate(atom.aval.shape) if n > 1}
+        if len(atom.aval.shape) == len(shape) and wide <= {axis}:
+            return True
+        eqn = self.graph.maker.get(atom)
+        if eqn is None or eqn.primitive is not _BROADCAST:
+            return False
+        source, dims = eqn.invars[0], eqn.params["broadcast_dimensions"]
+        return all(n == 1 or d == axis for n, d in zip(source.aval.shape, dims, strict=True))
+
+    def _trim_before(self, chain: list[Equation], top: Var) -> tuple[list[Equation], Var]:
+        """Keep the chain before a contraction only where it belongs there: input scaling, batch norm."""
+        made_by = self.graph.maker.get(top)
+        if self._layer_eqn(top) is not None and self.graph.read_once(top):
+            made_by_layer = made_by is not None and (
+                self._layer_eqn(top) == "normalization"
+                or family(made_by.primitive) is Family.CONTRACTION
+            )
+            if made_by_layer:
+                return [], chain[-1].outvars[0] if chain else top
+        after_activation = made_by is not None and top in self.dominator
+        after_sum = made_by is not None and isinstance(self._layer_eqn(top), Equation)
+        while chain:
+            eqn = chain[0]
+            others = after_activation and _literal_link(eqn) or after_sum and _is_mean_factor(eqn)
+            if (family(eqn.primitive) is Family.AFFINE and not others) or _pads_with_zeros(eqn):
+                break
+            top = eqn.outvars[0]
+            chain = chain[1:]
+        return chain, top
+
+    def _sum(self, var: Var, core: Equation, chain: list[Equation]) -> Step:
+        operands = [core.invars[i] for i in self.graph.explained_operands(core)]
+        kind = kinds.AvgPool if core.primitive is prim.POOL_SUM else kinds.Merge
+        spatial = core.primitive is prim.REDUCE_SUM and len(core.invars[0].aval.shape) >= 3
+        if spatial and set(core.params["axes"]) < set(range(len(core.invars[0].aval.shape))):
+            kind = kinds.AvgPool if chain else kinds.Merge
+        signed = core.primitive is prim.SUB or family(core.primitive) is Family.LINEAR
+        return self._step(Sum((core, *chain), signed), operands, (var,), [core, *chain], kind)
+
+    def _standalone(self, var: Var, chain: list[Equation], start: Var) -> Step | None:
+        """Affine equations with no contraction beside them."""
+        maker = self.graph.maker.get(start)
+        nonlinear = maker is not None and start in self.dominator and not self._is_link(maker)
+        if nonlinear and self.graph.read_once(start) and all(_literal_link(e) for e in chain):
+            return None  # the end of a hand-written activation
+        affine = [e for e in chain if family(e.primitive) is Family.AFFINE]
+        # A chain of shape changes at the top is somebody else's.
+        while chain and family(chain[0].primitive) is not Family.AFFINE:
+            start = chain[0].outvars[0]
+            chain = chain[1:]
+        shifts = [e for e in affine if e.primitive in prim.ADD or e.primitive is prim.SUB]
+        scales = [e for e in affine if e.primitive in (prim.MUL, prim.DIV)]
+        what = Shift(self._chain(chain, start, var))
+        if not shifts:
+            return self._step(what, (start,), (var,), chain)
+        kind = kinds.BatchNorm if scales else kinds.Bias
+        return self._step(what, (start,), (var,), chain, kind)
+
+    def _held(
+        self, var: Var, chain: list[Equation] | None = None, start: Var | None = None
+    ) -> Step | None:
+        product_var = var if start is None else start
+        found = self.normalizations.get(product_var)
+        if found is None:
+            return None
+        eqns, outside = self.graph.between(product_var, [found.root])
+        assert not outside, "a normalisation has one root"
+        everything = [*eqns, *(chain or [])]
+        what = Held(tuple(everything), found.product, found.position, found.batch_axis)
+        return self._step(what, (found.root,), (var,), everything, kinds.Normalization)
+
+    def _softmax(self, var: Var) -> Step | None:
+        root = self.softmaxes.get(var)
+        if root is None:
+            return None
+        eqns, _ = self.graph.between(var, [root])
+        return self._step(Held(tuple(eqns), None, 0), (root,), (var,), eqns, kinds.Softmax)
+
+    def _pointwise_run(self, var: Var) -> Step | None:
+        """The longest elementwise function that ends at `var` and is one activation."""
+        if var not in self.dominator:
+            return None
+        root = self.dominator[var]
+        best: Var | None = None
+        nonlinear = False
+        current = var
+        while True:
+            above = self.dominator.get(current)
+            if above is None:
+                break
+            link = self.graph.maker[current]
+            is_affine = self._is_link(link)
+            if is_affine and not _literal_link(link):
+                break
+            nonlinear = nonlinear or not is_affine
+            current = above
+            if nonlinear:
+                best = current
+            if not self._is_interior(current):
+                break
+        if best is None:
+            return None
+        root = best
+        eqns, _ = self.graph.between(var, [root])
+        relu = is_relu(eqns, root)
+        kind = kinds.ReLU if relu else kinds.Activation
+        what = Pointwise(tuple(eqns), zero_at_zero(eqns, root, var), relu)
+        return self._step(what, (root,), (var,), eqns, kind)
+
+    def _is_interior(self, var: Var) -> bool:
+        """Whether a run may pass over `var`: only the run itself reads it."""
+        if not self.graph.read_once(var):
+            return False
+        chain, start = self._chain_up(var)
+        return self._layer_eqn(start) is None
+
+    def _single(self, var: Var, eqn: Equation) -> Step:
+        graph = self.graph
+        operands = graph.explained_operands(eqn)
+        inputs = [eqn.invars[i] for i in operands]
+        what = family(eqn.primitive)
+        product = eqn.primitive in (prim.MUL, prim.DIV) or what is Family.CONTRACTION
+        if product and len(operands) == 2:
+            kind = kinds.MatMul if what is Family.CONTRACTION else kinds.Product
+            gate = self._gate([eqn.invars[i] for i in operands])
+            return self._step(Product(eqn, gate), inputs, eqn.outvars, [eqn], kind)
+        if eqn.primitive is prim.DIV and operands == [1]:
+            what_ = Pointwise((eqn,), False, False)
+            return self._step(what_, inputs, eqn.outvars, [eqn], kinds.Activation)
+        if what is Family.STRUCTURAL or what is Family.WINNER or what is Family.NEUTRAL:
+            kind = kinds.MaxPool if eqn.primitive is prim.POOL_MAX else None
+            return self._step(Native((eqn,)), inputs, eqn.outvars, [eqn], kind)
+        if what is Family.AFFINE and len(operands) == 1:
+            shift = Shift(self._chain([eqn], inputs[0], var))
+            return self._step(shift, inputs, eqn.outvars, [eqn], None if eqn.primitive in _SCALING else kinds.Bias)
+        raise UnsupportedOperation(self._refusal(eqn))
+
+    def _gate(self, operands: list[Var]) -> int | None:
+        ranks = [self._gate_rank(v) for v in operands]
+        if len(operands) != 2 or ranks[0] == ranks[1]:
+            return None
+        return 0 if ranks[0] > ranks[1] else 1
+
+    def _gate_rank(self, var: Var) -> int:
+        """How much a value looks like a gate: softmax > sigmoid > another activation > none."""
+        for _ in range(64):
+            if var in self.softmaxes:
+                return 3
+            eqn = self.graph.maker.get(var)
+            if eqn is None:
+                return 0
+            operands = self.graph.explained_operands(eqn)
+            if _compat.primitive("logistic") is eqn.primitive:
+                return 2
+            moves = family(eqn.primitive) in (Family.STRUCTURAL, Family.NEUTRAL)
+            affine = self._is_link(eqn) and var in self.dominator
+            if var in self.dominator and not self._is_link(eqn):
+                inner, _ = self.graph.between(var, [self.dominator[var]])
+                last = inner[-1].primitive
+                return 2 if last is _compat.primitive("logistic") else 1
+            if not (moves or affine) or not operands:
+                return 0
+            var = eqn.invars[operands[0]]
+        return 0
+
+    def _refusal(self, eqn: Equation) -> str:
+        place = "/".join(_compat.scope(eqn)) or "the function"
+        shapes = ", ".join(str(a.aval) for a in eqn.invars)
+        return (
+            f"no rule carries relevance through `{eqn.primitive}` ({shapes}) in {place}, "
+            f"written at {_compat.source_line(eqn)}. Compute it from other operations, or put "
+            "jax.lax.stop_gradient around it to make it a constant of the explanation."
+        )
+
+    def _control(self, eqn: Equation) -> Step:
+        from ._control import bodies  # the bodies are analysed by this module again
+
+        graph = self.graph
+        explained = tuple(not is_literal(a) and a in graph.live for a in eqn.invars)
+        wanted = tuple(v in graph.live for v in eqn.outvars)
+        names = [self.names.get(a, "") if not is_literal(a) else "" for a in eqn.invars]
+        signs = [is_nonnegative(a, self.nonnegative) for a in eqn.invars]
+        frames = bodies(eqn, explained, wanted, names, signs, analyse, inline, self._refusal)
+        inputs = [eqn.invars[i] for i in graph.explained_operands(eqn)]
+        return self._step(Body(eqn, frames, explained), inputs, eqn.outvars, [eqn])
+
+
+def _meet(a: Var | None, b: Var, dominator: dict[Var, Var], depth: dict[Var, int]) -> Var | None:
+    """The nearest variable of which both `a` and `b` are elementwise functions."""
+    while a is not None and a is not b:
+        if depth.get(a, 0) >= depth.get(b, 0):
+            a = dominator.get(a)
+        else:
+            above = dominator.get(b)
+            if above is None:
+                return None
+            b = above
+    return a
+
+
+def _literal_link(eqn: Equation) -> bool:
+    """Whether an affine equation's constants are numbers written in the code."""
+    others = [a for a in eqn.invars if literal_value(a) is not None]
+    return len(others) >= len(eqn.invars) - 1
+
+
+def _pads_with_zeros(eqn: Equation) -> bool:
+    """Whether an equation surrounds a value with zeros, which are no inputs of a layer after it."""
+    return eqn.primitive is _PAD and literal_value(eqn.invars[1]) == 0.0
+
+
+def _is_mean_factor(eqn: Equation) -> bool:
+    """Whether an equation can be the division that makes a sum a mean."""
+    if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
+        return True
+    return eqn.primitive is prim.DIV or (eqn.primitive is prim.MUL and _literal_link(eqn))
+
+
+def _readers_of_relu(steps: list[Step], graph: Graph) -> list[Step]:
+    """Mark layers whose output only relus read: there, negative outputs carry no relevance."""
+    readers: dict[Var, list[Step]] = {}
+    for step in steps:
+        for var in dict.fromkeys((*step.inputs, *step.constants)):
+            readers.setdefault(var, []).append(step)
+    outvars = {a for a in graph.jaxpr.outvars if not is_literal(a)}
+
+    def only_relus(step: Step) -> bool:
+        return all(
+            var not in outvars
+            and readers.get(var)
+            and all(r.kind is kinds.ReLU for r in readers[var])
+            for var in step.outputs
+        )
+
+    return [
+        dataclasses.replace(step, before_relu=True)
+        if isinstance(step.what, Contraction) and only_relus(step)
+        else step
+        for step in steps
+    ]
+
+
+def _feature_axes(eqn: Equation, position: int) -> tuple[int, int] | None:
+    """An axis of a contraction's output that is made by one axis of its weights alone."""
+    numbers = eqn.params["dimension_numbers"]
+    if eqn.primitive is prim.CONV:
+        return (numbers.out_spec[1], numbers.rhs_spec[0]) if position == 0 else None
+    contracting, batch = numbers
+    weight = eqn.invars[1 - position]
+    bound = (*contracting[1 - position], *batch[1 - position])
+    free = [i for i in range(len(weight.aval.shape)) if i not in bound]
+    if len(free) != 1:
+        return None
+    rank = len(eqn.outvars[0].aval.shape)
+    return (rank - 1 if position == 0 else len(batch[0])), free[0]

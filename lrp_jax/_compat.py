@@ -1,0 +1,103 @@
+"""The one module that may know a JAX version or import `jax.extend`.
+
+Everything the package needs from the inside of JAX passes through here: which equations are calls
+and where their bodies are, how many constants and carries a `scan` has, and how a set of equations
+becomes a function again. Primitives are compared as objects, never by name: names change.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core as _core
+from jax.extend import source_info_util as _source_info
+from jax.extend.core import primitives as P
+
+Var = _core.Var
+Literal = _core.Literal
+Jaxpr = _core.Jaxpr
+ClosedJaxpr = _core.ClosedJaxpr
+Equation = _core.JaxprEqn
+Atom = Any  # Var | Literal
+
+_extend_remat = getattr(P, "remat_p", None)
+remat_p = _extend_remat or jax.make_jaxpr(jax.checkpoint(lambda x: x + 1))(0.0).eqns[0].primitive
+
+_CALLS = {P.jit_p: "jaxpr", P.closed_call_p: "call_jaxpr"}
+_CUSTOM_CALLS = {P.custom_jvp_call_p: "call_jaxpr", P.custom_vjp_call_p: "call_jaxpr"}
+
+
+def primitive(name: str) -> Any | None:
+    """The primitive `name` of this JAX, or None where this release has none of that name."""
+    return getattr(P, name + "_p", None) or getattr(jax.lax, name + "_p", None)
+
+
+def closed(jaxpr: Any) -> Any:
+    """`jaxpr` with its constants: bodies of `remat` were open before JAX 0.11."""
+    return jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ())
+
+
+def plain_call(eqn: Equation) -> Any | None:
+    """The closed body of a call that is only a call (`jit`), else None."""
+    key = _CALLS.get(eqn.primitive)
+    return None if key is None else closed(eqn.params[key])
+
+
+def custom_call(eqn: Equation) -> Any | None:
+    """The closed body of a `custom_jvp` or `custom_vjp` function, else None."""
+    key = _CUSTOM_CALLS.get(eqn.primitive)
+    return None if key is None else closed(eqn.params[key])
+
+
+def open_jaxpr(closed_jaxpr: Any) -> Any:
+    """The equations of a closed jaxpr (itself, where JAX has merged the two classes)."""
+    return getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
+
+
+def scan_arity(eqn: Equation) -> tuple[int, int]:
+    """How many constants and how many carries a `scan` equation has."""
+    if "ft_in" in eqn.params:  # since JAX 0.11
+        constants, carry, _ = eqn.params["ft_in"].unpack()
+        return len(constants), len(carry)
+    return eqn.params["num_consts"], eqn.params["num_carry"]
+
+
+def inner_jaxprs(eqn: Equation) -> list[Any]:
+    """Every jaxpr among the parameters of an equation."""
+    found = []
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, Jaxpr | ClosedJaxpr):
+                found.append(closed(item))
+    return found
+
+
+def as_function(
+    jaxpr: Any, eqns: Iterable[Equation], invars: Sequence[Var], outvars: Sequence[Atom]
+) -> Callable[..., list[Any]]:
+    """The equations `eqns` of `jaxpr` as a function from values of `invars` to values of `outvars`."""
+    part = open_jaxpr(jaxpr).replace(
+        constvars=[], invars=list(invars), outvars=list(outvars), eqns=list(eqns)
+    )
+    return lambda *values: jax.core.eval_jaxpr(part, (), *values)
+
+
+def is_literal(atom: Atom) -> bool:
+    """Whether an operand is a constant written into the equation."""
+    return isinstance(atom, Literal)
+
+
+def is_dropped(var: Var) -> bool:
+    """Whether nobody can read the variable (printed as `_`)."""
+    return str(var) == "_" or type(var).__name__ == "DropVar"
+
+
+def source_line(eqn: Equation) -> str:
+    """The user's file, line and function that wrote the equation."""
+    return _source_info.summarize(eqn.source_info)
+
+
+def scope(eqn: Equation) -> tuple[str, ...]:
+    """The named scopes around an equation, without those that transformations add."""
+    stack = getattr(eqn.source_info.name_stack, "stack", ())
+    return tuple(item.name for item in stack if type(item).__name__ == "Scope")

@@ -1,0 +1,164 @@
+"""The explained argument of a call, the score explained, and sums over copies of the input."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import targets
+
+Array = jax.Array
+
+
+def pick(args: tuple[Any, ...], argnums: Any) -> Any:
+    wanted = argnums if isinstance(argnums, tuple) else (argnums,)
+    for n in wanted:
+        if not -len(args) <= n < len(args):
+            raise ValueError(
+                f"argnums={argnums} names an argument that is not there: {len(args)} were given"
+            )
+    return tuple(args[n] for n in argnums) if isinstance(argnums, tuple) else args[argnums]
+
+
+def replace(args: tuple[Any, ...], argnums: Any, values: Any) -> tuple[Any, ...]:
+    replaced = list(args)
+    if isinstance(argnums, tuple):
+        for n, value in zip(argnums, values, strict=True):
+            replaced[n] = value
+    else:
+        replaced[argnums] = values
+    return tuple(replaced)
+
+
+def floating(x: Any) -> Array:
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"an explained argument has dtype {x.dtype}, only floating point inputs can be "
+            "explained; explain the embeddings of tokens, or cast counts and pixels to float"
+        )
+    result: Array = x
+    return result
+
+
+def require_array(x: Any, name: str) -> Array:
+    if not hasattr(x, "shape"):
+        raise TypeError(f"{name} explains one array, got {jax.tree.structure(x)}")
+    return jnp.asarray(x)
+
+
+def require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def weights(output: Any, target: Any) -> Any:
+    """The weights of the explained score, constant from here on."""
+    weights = targets.weighting(output, target)
+    if weights is None:
+        relevance = targets.start(output, target)
+        weights = jax.tree.map(
+            lambda r, y: jnp.where(y == 0, 0, r / jnp.where(y == 0, 1, y)), relevance, output
+        )
+    return jax.lax.stop_gradient(weights)
+
+
+def gradient(model: Callable[[Any], Any], x: Any, weights: Any) -> Any:
+    _, pullback = jax.vjp(model, x)
+    return pullback(weights)[0]
+
+
+def score(output: Any, weights: Any) -> Array:
+    """The explained score of each example (of the whole where there is no batch axis)."""
+    scores = [
+        (w * y).sum(tuple(range(1, y.ndim)))
+        for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(output), strict=True)
+    ]
+    result: Array = sum(scores[1:], scores[0])
+    return result
+
+
+def sum_examples(relevance: Any, shape: tuple[int, ...]) -> Array:
+    leaves = jax.tree.leaves(relevance)
+    if len(shape) == 1 and all(r.ndim and r.shape[0] == shape[0] for r in leaves):
+        result: Array = sum(r.sum(tuple(range(1, r.ndim))) for r in leaves)
+        return result
+    raise ValueError(
+        "the completeness gap needs inputs and outputs with one batch axis in front, got "
+        f"{[r.shape for r in leaves]} and {shape}"
+    )
+
+
+def baseline(baseline: Any, x: Any) -> Any:
+    if callable(baseline):
+        baseline = baseline(x)
+    if baseline is None:
+        return jax.tree.map(jnp.zeros_like, x)
+
+    def like(value: Any, leaf: Array) -> Array:
+        return jnp.broadcast_to(jnp.asarray(value, leaf.dtype), leaf.shape)
+
+    structure: Any = jax.tree.structure(x)
+    if jax.tree.structure(baseline) != structure:
+        return jax.tree.map(lambda leaf: like(baseline, leaf), x)
+    return jax.tree.map(like, baseline, x)
+
+
+def per_axis(name: str, value: int | tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    values = (value,) * len(axes) if isinstance(value, int) else tuple(value)
+    if len(values) != len(axes) or min(values) < 1:
+        raise ValueError(
+            f"{name}={value} must hold {len(axes)} positive sizes, one for each axis {axes}"
+        )
+    return values
+
+
+def sum_of(one: Callable[[Any], Any], items: Any, count: int, chunk: int | None) -> Any:
+    """`sum_k one(items[k])`, at most `chunk` of them alive at a time."""
+    size = count if chunk is None else min(chunk, count)
+    require_positive("chunk", size)
+
+    def together(part: Any) -> Any:
+        return jax.tree.map(lambda r: r.sum(0), jax.vmap(one)(part))
+
+    whole = count // size * size
+    head = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), items)
+    rest = jax.tree.map(lambda a: a[whole:], items)
+    first = jax.tree.map(lambda a: a[0], head)
+    total = together(first)
+    if whole > size:
+        total, _ = jax.lax.scan(
+            lambda sofar, part: (jax.tree.map(jnp.add, sofar, together(part)), None),
+            total,
+            jax.tree.map(lambda a: a[1:], head),
+        )
+    if whole < count:
+        total = jax.tree.map(jnp.add, total, together(rest))
+    return total
+
+
+def spatial_axes(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The axes that hold positions: all but the batch and, from three axes on, the channels.
+
+    >>> spatial_axes((2, 28, 28, 3), None), spatial_axes((2, 10), None)
+    ((1, 2), (1,))
+    """
+    ndim = len(shape)
+    if axes is None:
+        if ndim < 2:
+            raise ValueError(
+                f"a batch axis and at least one more are needed, got the shape {shape}"
+            )
+        return tuple(range(1, max(ndim - 1, 2)))
+    if not axes or any(not 0 < a < ndim for a in axes) or len(set(axes)) != len(axes):
+        raise ValueError(f"axes {axes} must be distinct axes 1 to {ndim - 1} of the shape {shape}")
+    return tuple(sorted(axes))
+
+
+def as_argument(target: Any) -> Any:
+    """A target that `jit` takes as an argument: plain functions become part of the compiled key."""
+    # The targets of `lrp_jax.targets` are trees of arrays already, a plain function is a leaf.
+    if callable(target) and jax.tree_util.all_leaves([target]):
+        return jax.tree_util.Partial(target)  # type: ignore[no-untyped-call]
+    return target

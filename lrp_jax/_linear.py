@@ -1,0 +1,392 @@
+"""Linear layers as the rules see them: contributions, their sums, and the way back.
+
+A layer is `after(contract(before(x), w))`, `before` and `after` affine number by number. Because a
+contribution k_ij = x_i w_ij does not change when a factor moves from the weight to the input, a
+batch norm needs no new weights: its scale acts outside of the contraction, by its absolute value
+where absolute weights are asked for, and its shift is part of the bias.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _compat
+from . import _primitives as prim
+from ._blocks import Chain, Contraction, Step
+from ._compat import is_literal
+from ._primitives import Family, family
+from .rules import Term
+
+Read = Callable[[Any], Any]
+
+
+def divide(relevance: Any, value: Any, epsilon: Any) -> jax.Array:
+    """`relevance / S(value)`, S(z) = z + epsilon * sgn(z), sgn(0) = +1; 0 where S(z) = 0."""
+    stabilized = value + jnp.where(value >= 0, epsilon, -epsilon)
+    zero = stabilized == 0
+    return jnp.where(zero, 0, relevance / jnp.where(zero, 1, stabilized))
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Half types as float32: stabilisers and shares are formed there."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def run_chain(chain: Chain, x: jax.Array, read: Read, mode: str) -> jax.Array:
+    """Follow `x` through a chain of affine equations.
+
+    Args:
+        chain: the equations.
+        x: value of the chain's start.
+        read: values of the chain's constants.
+        mode: "exact"; "linear", without the shifts; "absolute", with |scales|; "squared", with
+            squared scales; or "structural", without scales.
+    """
+    var = chain.start
+    for eqn in chain.eqns:
+        position = next(i for i, a in enumerate(eqn.invars) if a is var)
+        others = [read(a) for i, a in enumerate(eqn.invars) if i != position]
+        x = _link(eqn, position, x, others, mode)
+        var = eqn.outvars[0]
+    return x
+
+
+def _link(eqn: Any, position: int, x: jax.Array, others: list[Any], mode: str) -> jax.Array:
+    primitive = eqn.primitive
+    if mode == "exact" or family(primitive) is not Family.AFFINE:
+        if primitive in prim.SHAPE_ONLY and not others:
+            return _bind(eqn, [x])
+        operands = [*others[:position], x, *others[position:]]
+        return _bind(eqn, operands)
+    flips = primitive is prim.NEG or (primitive is prim.SUB and position == 1)
+    if primitive in (prim.MUL, prim.DIV):
+        scale = others[0]
+        if mode == "structural":
+            return jnp.broadcast_to(x, eqn.outvars[0].aval.shape)
+        if mode == "absolute":
+            scale = jnp.abs(scale)
+        elif mode == "squared":
+            scale = scale * scale
+        return x * scale if primitive is prim.MUL else x / scale
+    x = jnp.broadcast_to(x, eqn.outvars[0].aval.shape)
+    return -x if flips and mode == "linear" else x
+
+
+def _bind(eqn: Any, operands: Sequence[Any]) -> jax.Array:
+    params = eqn.params
+    if eqn.primitive is _CONVERT and operands[0].dtype == eqn.outvars[0].aval.dtype:
+        return operands[0]
+    return eqn.primitive.bind(*operands, **params)
+
+
+_CONVERT = _compat.primitive("convert_element_type")
+
+
+class LinearLayer:
+    """What a rule is given: sums of contributions at the output of a linear layer.
+
+    Attributes:
+        relevance: R_j, in at least float32.
+        output: z_j as the bias policy sees it.
+        bias: b_j as the bias policy sees it (0.0 where there is none).
+        only_positive: whether outputs <= 0 carry no relevance.
+    """
+
+    relevance: jax.Array
+    output: jax.Array
+    bias: Any
+    only_positive: bool
+    divide = staticmethod(divide)
+
+    positive: Any
+    negative: Any
+
+
+class ContractionLayer(LinearLayer):
+    """One contraction with weights at one input."""
+
+    def __init__(
+        self,
+        jaxpr: Any,
+        step: Step,
+        x: jax.Array,
+        y: jax.Array,
+        read: Read,
+        relevance: jax.Array,
+        bias_policy: str,
+        only_positive: bool,
+    ) -> None:
+        self.what: Contraction = step.what
+        eqn, position = self.what.eqn, self.what.position
+        self._read = read
+        self._weight = read(eqn.invars[1 - position])
+        run = _compat.as_function(jaxpr, [eqn], _distinct(eqn.invars), eqn.outvars)
+        self._contract = (
+            (lambda u, w: run(u, w)[0]) if position == 0 else (lambda u, w: run(w, u)[0])
+        )
+        self.x = x
+        self.relevance = relevance
+        self.only_positive = only_positive
+        z = at_least_float32(y)
+        bias = self._bias()
+        self.full_bias = bias
+        self.bias = 0.0 if bias_policy == "ignore" else bias
+        self.output = z - bias if bias_policy == "ignore" and not _is_zero(bias) else z
+        self._linear_output = z if _is_zero(bias) else z - bias
+        before = [e for e in self.what.before.eqns if family(e.primitive) is Family.AFFINE]
+        foldable = not self.what.after.scales or self.what.feature_scales
+        self._one_sign = step.nonnegative and not before and foldable
+
+    # -- the pieces -----------------------------------------------------------------------------
+
+    def _before(self, x: jax.Array, mode: str) -> jax.Array:
+        return run_chain(self.what.before, x, self._read, mode)
+
+    def _after(self, z: jax.Array, mode: str) -> jax.Array:
+        return at_least_float32(run_chain(self.what.after, z, self._read, mode))
+
+    @cached_property
+    def _u(self) -> jax.Array:
+        """What enters the contraction, without the shift that a chain before it adds."""
+        return self._before(self.x, "linear")
+
+    def _bias(self) -> Any:
+        shifts_before = any(
+            e.primitive in prim.ADD or e.primitive is prim.SUB for e in self.what.before.eqns
+        )
+        shifts_after = any(
+            e.primitive in prim.ADD or e.primitive is prim.SUB for e in self.what.after.eqns
+        )
+        if not (shifts_before or shifts_after):
+            return 0.0
+        z = self.what.after.start.aval
+        if shifts_before:
+            at_zero = self._before(jnp.zeros_like(self.x), "exact")
+            value = self._contract(at_zero, self._weight)
+        else:
+            value = jnp.zeros(z.shape, z.dtype)
+        return self._after(value, "exact")
+
+    def forward(self, u: jax.Array, w: jax.Array, mode: str) -> jax.Array:
+        """`after(contract(u, w))` with the scales of `mode`, no shifts."""
+        return self._after(self._contract(u, w), mode)
+
+    def backward(self, share: jax.Array, w: jax.Array, mode: str) -> jax.Array:
+        """The transpose of `forward` in its first argument."""
+        zeros = jnp.zeros_like(self._u)
+        transposed = jax.linear_transpose(lambda u: self.forward(u, w, mode), zeros)
+        (result,) = transposed(share.astype(self._share_dtype(w, mode)))
+        return result
+
+    def _share_dtype(self, w: jax.Array, mode: str) -> Any:
+        return jax.eval_shape(lambda u: self.forward(u, w, mode), self._u).dtype
+
+    # -- sums of contributions ------------------------------------------------------------------
+
+    @cached_property
+    def _signed_weight(self) -> jax.Array:
+        """The weight times the sign of the scale after the contraction, feature by feature."""
+        if not self.what.after.scales:
+            return self._weight
+        ones = [1] * len(self.what.after.start.aval.shape)
+        feature, axis = self.what.features
+        ones[feature] = self.what.after.start.aval.shape[feature]
+        scale = run_chain(self.what.after, jnp.ones(ones, self._weight.dtype), self._read, "linear")
+        index = tuple(slice(None) if i == feature else 0 for i in range(scale.ndim))
+        sign = jnp.where(scale[index] < 0, -1, 1).astype(self._weight.dtype)
+        shape = [1] * self._weight.ndim
+        shape[axis] = sign.shape[0]
+        return self._weight * sign.reshape(shape)
+
+    @cached_property
+    def _absolute_sum(self) -> jax.Array:
+        """sum_i |k_ij|."""
+        return self.forward(jnp.abs(self._u), jnp.abs(self._weight), "absolute")
+
+    def _half(self, sign: int) -> jax.Array:
+        """(sum_i |k_ij| + sign * sum_i k_ij) / 2, exact zeros where only rounding is left."""
+        half = (self._absolute_sum + sign * self._linear_output) / 2
+        return jnp.where(half > 4 * jnp.finfo(half.dtype).eps * self._absolute_sum, half, 0)
+
+    @cached_property
+    def positive(self) -> jax.Array:
+        if self._one_sign:
+            return self.forward(self.x, jnp.maximum(self._signed_weight, 0), "absolute")
+        return self._half(+1)
+
+    @cached_property
+    def negative(self) -> jax.Array:
+        if self._one_sign:
+            return self.forward(self.x, jnp.minimum(self._signed_weight, 0), "absolute")
+        return -self._half(-1)
+
+    # -- relevance of the input -----------------------------------------------------------------
+
+    def multiplier(self, terms: Sequence[Term]) -> jax.Array:
+        """c_i, with R_i = x_i c_i, for the sum of some terms."""
+        if all(_equal(t.positive, t.negative) for t in terms):
+            c = self.backward(_total([t.share * t.positive for t in terms]), self._weight, "linear")
+        elif self._one_sign:
+            c = _total([self._one_signed(t) for t in terms])
+        else:
+            even = _total([t.share * ((t.positive + t.negative) / 2) for t in terms])
+            odd = _total([t.share * ((t.positive - t.negative) / 2) for t in terms])
+            c = self.backward(even, self._weight, "linear")
+            sign = jnp.sign(self._u).astype(c.dtype)
+            c = c + sign * self.backward(odd, jnp.abs(self._weight), "absolute")
+        return self._through_before(c, "linear")
+
+    def _one_signed(self, term: Term) -> jax.Array:
+        w = self._signed_weight
+        up, down = jnp.maximum(w, 0), jnp.minimum(w, 0)
+        if _equal(term.positive, 1) and _equal(term.negative, 0):
+            weight = up
+        elif _equal(term.positive, 0) and _equal(term.negative, 1):
+            weight = down
+        elif _equal(term.negative, 1):
+            weight = w + (jnp.asarray(term.positive, w.dtype) - 1) * up
+        else:
+            weight = jnp.asarray(term.positive, w.dtype) * up
+            weight = weight + jnp.asarray(term.negative, w.dtype) * down
+        return self.backward(term.share, weight, "absolute")
+
+    def _through_before(self, c: jax.Array, mode: str) -> jax.Array:
+        if not self.what.before.eqns:
+            return c
+        transposed = jax.linear_transpose(lambda x: self._before(x, mode), self.x)
+        (result,) = transposed(c)
+        return result
+
+    def bias_share(self, terms: Sequence[Term]) -> jax.Array:
+        """What the bias of each output receives, treated as one more contribution."""
+        b = self.bias
+        up, down = jnp.maximum(b, 0), jnp.minimum(b, 0)
+        return _total([t.share * (t.positive * up + t.negative * down) for t in terms])
+
+    def spread_evenly(self, share: jax.Array) -> jax.Array:
+        """`share_j / n_j` to every real input of j, summed over j."""
+        return self._even(divide(share, self._count, 0.0))
+
+    @cached_property
+    def _count(self) -> jax.Array:
+        ones = jnp.ones_like(self._weight)
+        real = self._before(jnp.ones_like(self.x), "structural")
+        return self.forward(real, ones, "structural")
+
+    def _even(self, share: jax.Array) -> jax.Array:
+        even = self.backward(share, jnp.ones_like(self._weight), "structural")
+        return self._through_before(even, "structural")
+
+    def flat_relevance(self, stabilizer: Any) -> jax.Array:
+        """Flat: R_j / S(n_j) to every real input."""
+        return self._even(divide(self.relevance, self._count, stabilizer))
+
+    def squared_relevance(self, stabilizer: Any) -> jax.Array:
+        """w^2: in proportion to squared weights."""
+        w2 = self._weight * self._weight
+        scale = self._before(jnp.ones_like(self.x), "squared")
+        total = self.forward(scale, w2, "squared") + self.full_bias * self.full_bias
+        share = divide(self.relevance, total, stabilizer)
+        relevance = scale * self.backward(share, w2, "squared").astype(scale.dtype)
+        return self._through_before(relevance, "structural")
+
+    def box_relevance(self, low: Any, high: Any, stabilizer: Any) -> jax.Array:
+        """z^B: contributions measured from the corner of the box that lowers the output most."""
+        a, b = (_broadcast_bound(v, self.x, self.what) for v in (low, high))
+        a, b = self._before(a, "linear"), self._before(b, "linear")
+        low, high = jnp.minimum(a, b), jnp.maximum(a, b)
+        w, size = self._weight, jnp.abs(self._weight)
+        # l w+ + h w- = ((l + h) w + (l - h) |w|) / 2
+        corner = self.forward(low + high, w, "linear") + self.forward(low - high, size, "absolute")
+        share = divide(self.relevance, self._linear_output - corner / 2, stabilizer)
+        even, odd = self.backward(share, w, "linear"), self.backward(share, size, "absolute")
+        relevance = self._u * even - ((low + high) * even + (low - high) * odd) / 2
+        return self._through_before(relevance, "structural")
+
+
+class SumLayer(LinearLayer):
+    """A fixed sum of explained values, seen as contributions with weights that are not negative."""
+
+    def __init__(
+        self,
+        forward: Callable[..., jax.Array],
+        xs: Sequence[jax.Array],
+        y: jax.Array,
+        relevance: jax.Array,
+    ) -> None:
+        self._function = forward
+        self.xs = tuple(xs)
+        self.relevance = relevance
+        self.output = at_least_float32(y)
+        self.bias = 0.0
+        self.full_bias = 0.0
+        self.only_positive = False
+
+    def _forward(self, xs: Sequence[jax.Array]) -> jax.Array:
+        return self._function(*xs)
+
+    @cached_property
+    def positive(self) -> jax.Array:
+        return at_least_float32(self._forward([jnp.maximum(x, 0) for x in self.xs]))
+
+    @cached_property
+    def negative(self) -> jax.Array:
+        return at_least_float32(self._forward([jnp.minimum(x, 0) for x in self.xs]))
+
+    def _backward(self, share: jax.Array) -> tuple[jax.Array, ...]:
+        y, pull = jax.vjp(self._function, *self.xs)
+        return pull(share.astype(y.dtype))
+
+    def multiplier(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
+        """The multipliers c of every operand, with R = x * c."""
+        up = self._backward(_total([t.share * t.positive for t in terms]))
+        if all(_equal(t.positive, t.negative) for t in terms):
+            return up
+        down = self._backward(_total([t.share * t.negative for t in terms]))
+        return tuple(
+            jnp.where(x > 0, a, jnp.where(x < 0, b, 0))
+            for x, a, b in zip(self.xs, up, down, strict=True)
+        )
+
+    def flat_relevance(self, stabilizer: Any) -> tuple[jax.Array, ...]:
+        """Equal shares to everything that was added."""
+        ones = tuple(jnp.ones_like(x) for x in self.xs)
+        count = at_least_float32(self._forward(ones))
+        # A mean counts as its sum: an element's own weight cancels against the total.
+        return self._backward(divide(self.relevance, count, stabilizer))
+
+
+def _distinct(invars: Sequence[Any]) -> list[Any]:
+    assert not any(is_literal(a) for a in invars), "contractions have array operands"
+    return list(invars)
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, float) and value == 0.0
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two weights of a term are the same number, known before any value is."""
+    return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
+
+
+def _total(parts: Sequence[Any]) -> Any:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _broadcast_bound(bound: Any, x: jax.Array, what: Contraction) -> jax.Array:
+    bound = jnp.asarray(bound, x.dtype)
+    try:
+        return jnp.broadcast_to(bound, x.shape)
+    except ValueError:
+        raise ValueError(
+            f"ZBox bounds of shape {bound.shape} do not broadcast against the layer's input of "
+            f"shape {x.shape}: give scalars, or arrays that broadcast from the right (for channels "
+            "that are not last, of shape (channels, 1, 1))."
+        ) from None

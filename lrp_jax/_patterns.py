@@ -1,0 +1,210 @@
+"""Normalisations and softmaxes, found by what their numbers depend on.
+
+A *normalisation* is a product or quotient of a value and a statistic of the same tensor: the
+second operand reaches the input only through a reduction of what the first is made of. A *softmax*
+is a quotient of `exp(u)` by its own sum. Neither needs a class, a name or an order of equations.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import _compat
+from . import _primitives as prim
+from ._compat import Equation, Var, is_literal
+from ._primitives import Family, family
+
+if TYPE_CHECKING:
+    from ._blocks import Graph
+
+_MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
+_POINTWISE = (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalization:
+    """`product` of a value and a statistic of `root`, which is operand `position`."""
+
+    product: Equation
+    position: int
+    root: Var
+    batch_axis: bool
+
+
+def find_normalizations(graph: "Graph", dominator: dict[Var, Var]) -> dict[Var, Normalization]:
+    """The normalisations of a graph by their output variable."""
+    found: dict[Var, Normalization] = {}
+    for eqn in graph.eqns:
+        out = eqn.outvars[0]
+        if eqn.primitive not in (prim.MUL, prim.DIV) or out in dominator:
+            continue
+        if graph.explained_operands(eqn) != [0, 1] or not graph.is_live(eqn):
+            continue
+        for position in (1, 0) if eqn.primitive is prim.MUL else (1,):
+            root = _statistic_root(graph, eqn, position)
+            if root is not None:
+                found[out] = Normalization(eqn, position, *root)
+                break
+    return found
+
+
+def _statistic_root(graph: "Graph", eqn: Equation, position: int) -> tuple[Var, bool] | None:
+    value, statistic = eqn.invars[1 - position], eqn.invars[position]
+    family_tree = _made_elementwise_of(graph, value)
+    seen: set[tuple[Var, bool]] = set()
+    hits: dict[Var, None] = {}
+    todo = [(statistic, False)]
+    rooted = eqn.primitive is prim.DIV
+    batch_axis = False
+    while todo:
+        var, reduced = todo.pop()
+        if (var, reduced) in seen:
+            continue
+        seen.add((var, reduced))
+        if reduced and var in family_tree:
+            hits[var] = None
+            continue
+        maker = graph.maker.get(var)
+        if maker is None:
+            return None
+        kind = family(maker.primitive)
+        operands = graph.explained_operands(maker)
+        reduces = kind is Family.SUM or _is_reduction(maker)
+        custom = _compat.custom_call(maker) is not None
+        if not (reduces or custom or kind in _POINTWISE or kind in _MOVES):
+            return None
+        rooted = rooted or maker.primitive in prim.ROOTS or maker.primitive is prim.DIV and operands == [1]
+        if reduces and "axes" in maker.params:
+            batch_axis = batch_axis or _over_batch(maker)
+        todo.extend((maker.invars[i], reduced or reduces) for i in operands)
+    if not hits or not rooted:
+        return None
+    root = min(hits, key=lambda v: graph.position[v])
+    if len(hits) == 1:
+        root = _centred_from(graph, root) or root
+    _, outside = graph.between(eqn.outvars[0], [root])
+    return None if outside else (root, batch_axis)
+
+
+def _made_elementwise_of(graph: "Graph", value: Var) -> set[Var]:
+    """`value` and what it is made of by centring, scaling and reshaping."""
+    found, todo = set(), [value]
+    while todo:
+        var = todo.pop()
+        if var in found:
+            continue
+        found.add(var)
+        maker = graph.maker.get(var)
+        if maker is None:
+            continue
+        kind = family(maker.primitive)
+        if kind is Family.AFFINE or kind is Family.NEUTRAL or maker.primitive in prim.SHAPE_ONLY:
+            operands = graph.explained_operands(maker)
+            if maker.primitive is prim.SUB or len(operands) == 1:
+                todo.append(maker.invars[operands[0]])
+    return found
+
+
+def _centred_from(graph: "Graph", var: Var) -> Var | None:
+    """`x` where `var = x - mean(x)`, else None."""
+    eqn = graph.maker.get(var)
+    if eqn is None or eqn.primitive is not prim.SUB or graph.explained_operands(eqn) != [0, 1]:
+        return None
+    base = eqn.invars[0]
+    seen, todo = set(), [(eqn.invars[1], False)]
+    while todo:
+        node, reduced = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if reduced and node is base:
+            continue
+        maker = graph.maker.get(node)
+        if maker is None:
+            return None
+        kind = family(maker.primitive)
+        if not (kind is Family.SUM or kind is Family.AFFINE or kind in _MOVES):
+            return None
+        todo.extend(
+            (maker.invars[i], reduced or kind is Family.SUM)
+            for i in graph.explained_operands(maker)
+        )
+    return base
+
+
+def _is_reduction(eqn: Equation) -> bool:
+    return family(eqn.primitive) is Family.STRUCTURAL and "axes" in eqn.params and (
+        len(eqn.outvars[0].aval.shape) < len(eqn.invars[0].aval.shape)
+    )
+
+
+def _over_batch(eqn: Equation) -> bool:
+    """Whether a statistic mixes the leading axis but keeps the last: batch norm in training mode."""
+    rank = len(eqn.invars[0].aval.shape)
+    axes = set(eqn.params["axes"])
+    return rank > 1 and 0 in axes and rank - 1 not in axes
+
+
+def find_softmaxes(graph: "Graph") -> dict[Var, Var]:
+    """For each softmax output, the logits it is a softmax of."""
+    found: dict[Var, Var] = {}
+    for eqn in graph.eqns:
+        if eqn.primitive is not prim.DIV or graph.explained_operands(eqn) != [0, 1]:
+            continue
+        if not graph.is_live(eqn):
+            continue
+        total = _walk(graph, eqn.invars[1], lambda e: e.primitive is prim.REDUCE_SUM)
+        if total is None:
+            continue
+        summed = total.invars[0]
+        numerator = eqn.invars[0]
+        if not _same(graph, numerator, summed):
+            continue
+        exponential = _walk(graph, numerator, lambda e: e.primitive is prim.EXP)
+        if exponential is None:
+            continue
+        logits = exponential.invars[0]
+        above = graph.maker.get(logits)
+        if above is not None and above.primitive is prim.SUB:
+            operands = graph.explained_operands(above)
+            if operands == [0]:
+                logits = above.invars[0]
+            elif operands == [0, 1]:  # minus a maximum that was not detached
+                top = _walk(graph, above.invars[1], _is_reduction)
+                if top is not None and top.invars[0] is above.invars[0]:
+                    logits = above.invars[0]
+        _, outside = graph.between(eqn.outvars[0], [logits])
+        if not outside:
+            found[eqn.outvars[0]] = logits
+    return found
+
+
+def _walk(graph: "Graph", var: Var, wanted: "object") -> Equation | None:
+    """The nearest wanted equation above `var`, through moves and constants."""
+    assert callable(wanted)
+    while not is_literal(var):
+        eqn = graph.maker.get(var)
+        if eqn is None:
+            return None
+        if wanted(eqn):
+            return eqn
+        operands = graph.explained_operands(eqn)
+        passes = family(eqn.primitive) in (*_MOVES, Family.AFFINE, Family.WINNER)
+        if not passes or len(operands) != 1:
+            return None
+        var = eqn.invars[operands[0]]
+    return None
+
+
+def _same(graph: "Graph", a: Var, b: Var) -> bool:
+    """Whether two variables are the same numbers up to casts and reshapes."""
+
+    def origin(var: Var) -> Var:
+        eqn = graph.maker.get(var)
+        while eqn is not None and (
+            family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY
+        ):
+            var = eqn.invars[0]
+            eqn = graph.maker.get(var)
+        return var
+
+    return origin(a) is origin(b)

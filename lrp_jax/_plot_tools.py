@@ -1,0 +1,96 @@
+"""What all pictures share: scales, colour maps, axes."""
+
+from typing import Any
+
+import numpy as np
+
+from . import colormaps
+from .datasets import require
+
+
+def bound(values: Any, scale: float | str = "max") -> float:
+    """The relevance that is drawn in the last colour.
+
+        "max": max |R|,   "mean_cubed": 10 (mean |R|^3)^(1/3),   "p99": the 99th percentile of |R|
+
+    Args:
+      values: relevance; what is not finite is left out.
+      scale: `"max"`, `"mean_cubed"` (of rodrigobdz/lrp and the LRP tutorial), `"p"` with a
+        percentile, or the number itself.
+
+    Returns:
+      A positive number: 1 where there is no relevance at all.
+
+    >>> bound(np.array([1.0, -4.0])), bound(np.zeros(3)), bound(np.array([1.0, 3.0]), "p50")
+    (4.0, 1.0, 2.0)
+    """
+    size = np.abs(np.asarray(values, float))
+    size = size[np.isfinite(size)]
+    largest = float(size.max()) if len(size) else 0.0
+    if isinstance(scale, str):
+        if scale == "max":
+            limit = largest
+        elif scale == "mean_cubed":
+            # Scaled first: the cubes of small relevance would underflow.
+            limit = (
+                10 * largest * float(np.mean((size / largest) ** 3)) ** (1 / 3) if largest else 0.0
+            )
+        elif (
+            scale[:1] == "p" and scale[1:].replace(".", "", 1).isdigit() and float(scale[1:]) <= 100
+        ):
+            limit = float(np.percentile(size, float(scale[1:]))) if len(size) else 0.0
+        else:
+            raise ValueError(f'scale is "max", "mean_cubed", "p99" or a number, not {scale!r}')
+        return limit or largest or 1.0
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}")
+    return float(scale)
+
+
+def unit(values: np.ndarray, limit: float) -> np.ndarray:
+    """Relevance from -limit to limit as numbers from 0 to 1; what is not finite becomes NaN."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    return np.clip(values / limit, -1, 1) / 2 + 0.5
+
+
+def map_of(relevance: Any) -> np.ndarray:
+    """Relevance as `(height, width)`: the sum over channels."""
+    relevance = np.asarray(relevance, float)
+    if relevance.ndim == 3:
+        relevance = relevance.sum(-1)
+    if relevance.ndim != 2:
+        raise ValueError(
+            "a heatmap needs relevance (height, width) or (height, width, channels), got the shape "
+            f"{relevance.shape}"
+        )
+    result: np.ndarray = relevance
+    return result
+
+
+def pyplot() -> Any:
+    """`matplotlib.pyplot`, with this library's colour maps registered as `lrp.<name>`."""
+    require("matplotlib", "plots")
+    import matplotlib
+    import matplotlib.pyplot
+    from matplotlib.colors import LinearSegmentedColormap
+
+    for name, stops in colormaps.STOPS.items():
+        if f"lrp.{name}" not in matplotlib.colormaps:
+            made = LinearSegmentedColormap.from_list(
+                f"lrp.{name}", [(position, "#" + colour) for position, colour in stops], N=256
+            )
+            matplotlib.colormaps.register(made.with_extremes(bad="#808080"), name=made.name)
+    return matplotlib.pyplot
+
+
+def colormap(name: Any = "relevance") -> Any:
+    """A colour map by a name of `lrp_jax.colormaps` or of matplotlib; a map is itself."""
+    plt = pyplot()
+    if not isinstance(name, str):
+        return name
+    return plt.get_cmap(f"lrp.{name}" if name in colormaps.STOPS else name)
+
+
+def new_axes(ax: Any, size: tuple[float, float]) -> Any:
+    """The axes given, or those of a new figure."""
+    return pyplot().subplots(figsize=size, layout="constrained")[1] if ax is None else ax

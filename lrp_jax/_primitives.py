@@ -1,0 +1,104 @@
+"""One table: primitive -> what it does to numbers.
+
+The families are mathematical, not historical. What a layer is follows from them and from the
+dataflow (`_blocks.py`); no function, module or activation is known by name.
+"""
+
+import enum
+from typing import Any
+
+from jax.extend.core import Primitive
+
+from . import _compat
+
+
+class Family(enum.Enum):
+    """What a primitive does to its floating-point operands."""
+
+    CONTRACTION = "contraction"  # linear in each of two operands: dot_general, convolution
+    AFFINE = "affine"  # elementwise and affine in one operand: add, mul by a constant
+    NEUTRAL = "neutral"  # hands every number on as it is, in place: casts, copies
+    STRUCTURAL = "structural"  # moves or selects numbers without mixing them
+    SUM = "sum"  # adds numbers of one operand
+    SCATTER_SUM = "scatter-sum"  # adds numbers of its operands
+    LINEAR = "linear"  # another fixed linear map of one operand
+    ELEMENTWISE = "elementwise"  # any other function applied number by number
+    WINNER = "winner"  # keeps the largest or smallest of several operands
+    CONTROL = "control"  # has a body that the analysis enters
+    DETACH = "detach"  # what comes out is a constant of the explanation
+
+
+# fmt: off
+_NAMES: dict[Family, str] = {
+    Family.CONTRACTION: "dot_general conv_general_dilated",
+    Family.AFFINE: "add add_jaxvals sub mul div neg",
+    Family.NEUTRAL: "convert_element_type copy reduce_precision sharding_constraint device_put "
+                    "optimization_barrier name copy_p",
+    Family.STRUCTURAL: "reshape transpose squeeze broadcast_in_dim slice dynamic_slice gather concatenate pad rev "
+                       "reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin sort top_k "
+                       "approx_top_k dynamic_update_slice scatter expand_dims select_n split stack unstack tile "
+                       "all_gather all_to_all ppermute pbroadcast pvary select_and_gather_add real imag complex "
+                       "scatter_max scatter_min",
+    Family.SUM: "reduce_sum cumsum reduce_window_sum psum psum_invariant",
+    Family.SCATTER_SUM: "scatter_add",
+    Family.LINEAR: "fft",
+    Family.ELEMENTWISE: "exp exp2 expm1 log log1p tanh sin cos tan asin acos atan sinh cosh asinh acosh atanh "
+                        "logistic erf erfc erf_inv sqrt rsqrt cbrt square integer_pow pow abs sign floor ceil round "
+                        "lgamma digamma bessel_i0e bessel_i1e clamp is_finite rem atan2 nextafter",
+    Family.WINNER: "max min",
+    Family.CONTROL: "scan while cond remat shard_map",
+    Family.DETACH: "stop_gradient argmax argmin",
+}
+# fmt: on
+
+
+def _table() -> dict[Primitive, Family]:
+    table: dict[Primitive, Family] = {}
+    for family, names in _NAMES.items():
+        for name in names.split():
+            found: Any = _compat.primitive(name)
+            if found is not None:
+                table[found] = family
+    table[_compat.remat_p] = Family.CONTROL
+    return table
+
+
+FAMILIES: dict[Primitive, Family] = _table()
+"""The family of every primitive that a relevance path may pass."""
+
+SHAPE_ONLY = frozenset(
+    p
+    for p in map(
+        _compat.primitive,
+        "reshape transpose squeeze broadcast_in_dim expand_dims".split(),
+    )
+    if p is not None
+)
+"""Primitives that rearrange one operand without dropping any of its numbers."""
+
+ADD = frozenset(p for p in map(_compat.primitive, ("add", "add_jaxvals")) if p is not None)
+SUB, MUL, DIV, NEG = (_compat.primitive(name) for name in ("sub", "mul", "div", "neg"))
+DOT, CONV = (_compat.primitive(name) for name in ("dot_general", "conv_general_dilated"))
+EXP, SELECT = (_compat.primitive(name) for name in ("exp", "select_n"))
+MAX, MIN = (_compat.primitive(name) for name in ("max", "min"))
+REDUCE_SUM = _compat.primitive("reduce_sum")
+POOL_SUM, POOL_MAX = (_compat.primitive(n) for n in ("reduce_window_sum", "reduce_window_max"))
+SCAN, WHILE, COND, REMAT = (
+    _compat.primitive("scan"),
+    _compat.primitive("while"),
+    _compat.primitive("cond"),
+    _compat.remat_p,
+)
+ROOTS = frozenset(
+    p for p in map(_compat.primitive, ("sqrt", "rsqrt", "pow", "integer_pow")) if p is not None
+)
+NONNEGATIVE = frozenset(
+    p for p in map(_compat.primitive, ("exp", "exp2", "logistic", "abs", "square", "sqrt", "rsqrt"))
+    if p is not None
+)
+"""Elementwise functions whose values are never negative."""
+
+
+def family(primitive: Primitive) -> Family | None:
+    """The family of a primitive, or None for one that no rule knows."""
+    return FAMILIES.get(primitive)

@@ -1,0 +1,183 @@
+"""What can be said of values before there are any: signs, and functions that vanish at zero."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from . import _compat
+from . import _primitives as prim
+from ._compat import Equation, Var, is_literal
+from ._primitives import Family, family
+
+
+def literal_value(atom: Any) -> float | None:
+    """The number of a scalar literal, else None."""
+    if not is_literal(atom) or np.ndim(atom.val) != 0:
+        return None
+    try:
+        return float(atom.val)
+    except TypeError:
+        return None
+
+
+def is_nonnegative(atom: Any, known: set[Var]) -> bool:
+    """Whether an operand is known to be >= 0."""
+    if is_literal(atom):
+        return np.ndim(atom.val) == 0 and np.isreal(atom.val) and bool(atom.val >= 0)
+    return atom in known
+
+
+_KEEPS_SIGN = (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.SCATTER_SUM)
+_INDEX_OPERANDS = frozenset(
+    p
+    for p in map(_compat.primitive, ("gather", "dynamic_slice"))
+    if p is not None
+)
+
+
+def makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
+    """Whether the outputs of an equation are >= 0, given what is known of its operands."""
+    operands: Sequence[Any] = eqn.invars
+    primitive = eqn.primitive
+    if primitive in prim.NONNEGATIVE:
+        return True
+    if primitive is _compat.primitive("integer_pow"):
+        return eqn.params["y"] % 2 == 0 or known(operands[0])
+    if primitive is prim.MAX:
+        return any(known(a) for a in operands)
+    if primitive is prim.MIN or primitive in prim.ADD or primitive is prim.MUL or primitive is prim.DIV:
+        same = primitive is prim.MUL and operands[0] is operands[1]
+        return same or all(known(a) for a in operands)
+    if primitive is _compat.primitive("clamp"):
+        return known(operands[0])
+    if primitive is prim.SELECT:
+        return all(known(a) for a in operands[1:])
+    if primitive in _INDEX_OPERANDS:
+        return known(operands[0])
+    body = _compat.plain_call(eqn) or _compat.custom_call(eqn)
+    if body is not None:
+        jaxpr = _compat.open_jaxpr(body)
+        inside = {v for v, a in zip(jaxpr.invars, operands, strict=True) if known(a)}
+        for inner in jaxpr.eqns:
+            if makes_nonnegative(inner, lambda a: is_nonnegative(a, inside)):
+                inside.update(inner.outvars)
+        return all(is_nonnegative(a, inside) for a in jaxpr.outvars)
+    if family(primitive) in _KEEPS_SIGN:
+        floats = [a for a in operands if is_literal(a) or jnp.issubdtype(a.aval.dtype, jnp.inexact)]
+        return bool(floats) and all(known(a) for a in floats)
+    return False
+
+
+def is_relu(eqns: Sequence[Equation], var: Var) -> bool:
+    """Whether equations compute max(var, 0)."""
+    working = [e for e in eqns if family(e.primitive) is not Family.NEUTRAL]
+    if len(working) != 1:
+        return False
+    eqn = working[0]
+    body = _compat.plain_call(eqn) or _compat.custom_call(eqn)
+    if body is not None:
+        jaxpr = _compat.open_jaxpr(body)
+        return len(jaxpr.invars) == 1 and is_relu(jaxpr.eqns, jaxpr.invars[0])
+    if eqn.primitive is not prim.MAX:
+        return False
+    return any(literal_value(a) == 0.0 for a in eqn.invars)
+
+
+def zero_at_zero(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
+    """Whether a pointwise function is 0 at 0 whatever its array constants are."""
+    value = _at_zero(eqns, {start: 0.0}, end)
+    return value is not None and abs(value) < 1e-12
+
+
+def _at_zero(eqns: Sequence[Equation], known: dict[Any, float | None], end: Any) -> float | None:
+    def read(atom: Any) -> float | None:
+        return literal_value(atom) if is_literal(atom) else known.get(atom)
+
+    for eqn in eqns:
+        values = [read(a) for a in eqn.invars]
+        if len(eqn.outvars) == 1:
+            known[eqn.outvars[0]] = _scalar(eqn, values)
+    return read(end)
+
+
+def _scalar(eqn: Equation, values: list[float | None]) -> float | None:
+    primitive = eqn.primitive
+    if primitive is prim.MUL and 0.0 in values:
+        return 0.0
+    if primitive is prim.DIV and values[0] == 0.0 and values[1] != 0.0:
+        return 0.0
+    body = _compat.plain_call(eqn) or _compat.custom_call(eqn)
+    if body is not None:
+        jaxpr = _compat.open_jaxpr(body)
+        inner = dict(zip(jaxpr.invars, values, strict=True))
+        return _at_zero(jaxpr.eqns, inner, jaxpr.outvars[0])
+    if primitive is prim.SELECT:
+        cases = set(values[1:])
+        if values[0] is not None:
+            return values[1 + int(values[0])]
+        return cases.pop() if len(cases) == 1 else None
+    if primitive in prim.SHAPE_ONLY or family(primitive) is Family.NEUTRAL:
+        return values[0]
+    if any(v is None for v in values):
+        return None
+    return _evaluate(eqn, [float(v) for v in values if v is not None])
+
+
+_BY_NAME: dict[str, Callable[..., Any]] = {
+    "mul": lambda a, b: a * b,
+    "add": lambda a, b: a + b,
+    "add_jaxvals": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "neg": lambda a: -a,
+    "div": lambda a, b: a / b if b else None,
+    "max": max,
+    "min": min,
+    "pow": lambda a, b: a**b if a > 0 or b > 0 else None,
+    "abs": abs,
+    "sign": np.sign,
+    "exp": math.exp,
+    "exp2": math.exp2,
+    "expm1": math.expm1,
+    "log": lambda a: math.log(a) if a > 0 else None,
+    "log1p": lambda a: math.log1p(a) if a > -1 else None,
+    "logistic": lambda a: 1 / (1 + math.exp(-a)) if a > -700 else 0.0,
+    "tanh": math.tanh,
+    "sin": math.sin,
+    "cos": math.cos,
+    "tan": math.tan,
+    "asinh": math.asinh,
+    "sinh": math.sinh,
+    "atan": math.atan,
+    "erf": math.erf,
+    "erfc": math.erfc,
+    "square": lambda a: a * a,
+    "sqrt": lambda a: math.sqrt(a) if a >= 0 else None,
+    "cbrt": np.cbrt,
+    "rsqrt": lambda a: a**-0.5 if a > 0 else None,
+    "clamp": lambda low, a, high: min(max(low, a), high),
+    "floor": math.floor,
+    "round": round,
+    "eq": lambda a, b: float(a == b),
+    "ne": lambda a, b: float(a != b),
+    "gt": lambda a, b: float(a > b),
+    "ge": lambda a, b: float(a >= b),
+    "lt": lambda a, b: float(a < b),
+    "le": lambda a, b: float(a <= b),
+}
+_SCALAR_FUNCTIONS = {
+    p: function
+    for p, function in ((_compat.primitive(name), f) for name, f in _BY_NAME.items())
+    if p is not None
+}
+
+
+def _evaluate(eqn: Equation, values: list[float]) -> float | None:
+    """One equation on scalars."""
+    if eqn.primitive is _compat.primitive("integer_pow"):
+        return values[0] ** eqn.params["y"] if values[0] or eqn.params["y"] >= 0 else None
+    function = _SCALAR_FUNCTIONS.get(eqn.primitive)
+    result = None if function is None else function(*values)
+    return None if result is None else float(result)

@@ -1,0 +1,324 @@
+"""Composites: which layer gets which rule, as ordered (match, rule) pairs.
+
+The first pair that matches a layer, and whose rule can serve it, decides. Layers that no pair
+speaks of follow `BASE`, so activations, merges and norms need no entries of their own. The presets
+are compositions of public pieces, with the names and maps of the literature.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from . import kinds
+from .kinds import Match, first, match
+from .rules import (
+    AlphaBeta, BetaSmooth, DeconvNet, Epsilon, Flat, Gamma, Gate, GuidedBackprop, Identity, Norm,
+    Pass, Rule, Taylor, Uniform, WSquare, ZBox, Zero, ZPlus,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """Ordered (match, rule) pairs; the first that matches and can serve a layer decides.
+
+    Args:
+        entries: pairs of a match (a layer kind, a path glob, `first(...)`, `last(...)`,
+            `depth(...)`, a predicate, or a combination) and a rule.
+
+    Raises:
+        TypeError: for an entry that is not such a pair.
+        ValueError: where relevance rules and modified gradients are mixed.
+
+    Example:
+        >>> import lrp_jax as lrp
+        >>> lrp.Composite([(lrp.Conv, lrp.Gamma(0.25)), (lrp.Dense, lrp.Epsilon())])
+        lrp.Composite([
+            (lrp.Conv, lrp.Gamma()),
+            (lrp.Dense, lrp.Epsilon()),
+        ])
+    """
+
+    entries: tuple[tuple[Match, Rule], ...]
+
+    def __init__(self, entries: Iterable[tuple[Any, Rule]]) -> None:
+        object.__setattr__(self, "entries", tuple(_entry(e) for e in entries))
+        gradient = {rule.gradient for _, rule in self.entries}
+        if len(gradient) > 1:
+            raise ValueError(
+                "a composite of relevance rules and modified gradients (GuidedBackprop, DeconvNet, "
+                "BetaSmooth) has no meaning: one carries relevance, the other a gradient."
+            )
+
+    @property
+    def gradient(self) -> bool:
+        """Whether the explanation is a modified gradient: no relevance, no input factor."""
+        return any(rule.gradient for _, rule in self.entries)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules of all entries and of `BASE`, in order."""
+        return tuple(rule for _, rule in (*self.entries, *BASE))
+
+    def override(self, *entries: tuple[Any, Rule]) -> "Composite":
+        """The composite with more entries in front, which therefore win.
+
+        Args:
+            entries: (match, rule) pairs.
+        """
+        return Composite([*entries, *self.entries])
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Composite) and self.entries == other.entries
+
+    def __hash__(self) -> int:
+        return hash(self.entries)
+
+    def __repr__(self) -> str:
+        lines = [f"    ({spec!r}, lrp.{rule!r})," for spec, rule in self.entries]
+        return "\n".join(["lrp.Composite([", *lines, "])"])
+
+
+def _composite_flatten(c: Composite) -> tuple[tuple[Rule, ...], tuple[Match, ...]]:
+    return tuple(rule for _, rule in c.entries), tuple(m for m, _ in c.entries)
+
+
+def _composite_unflatten(matches: tuple[Match, ...], rules: Any) -> Composite:
+    made = object.__new__(Composite)
+    object.__setattr__(made, "entries", tuple(zip(matches, rules, strict=True)))
+    return made
+
+
+jax.tree_util.register_pytree_node(Composite, _composite_flatten, _composite_unflatten)
+
+
+def _entry(entry: Any) -> tuple[Match, Rule]:
+    if not isinstance(entry, tuple | list) or len(entry) != 2:
+        raise TypeError(f"a composite's entry is a pair (match, rule), not {entry!r}.")
+    spec, rule = entry
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        raise TypeError(f"{rule.__name__} is a rule's class: write {rule.__name__}(...).")
+    if not isinstance(rule, Rule):
+        raise TypeError(f"{rule!r} is not a rule (entry {entry!r}).")
+    return match(spec), rule
+
+
+def as_composite(spec: Any) -> Composite:
+    """A composite from a composite, or from a single rule for every layer with weights.
+
+    Args:
+        spec: a `Composite` or a `Rule`.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(spec, Composite):
+        return spec
+    if isinstance(spec, Rule):
+        if spec.gradient:
+            return Composite([(kinds.ReLU, spec)])
+        if not kinds.Linear <= spec.serves:
+            raise TypeError(
+                f"{spec!r} cannot serve layers with weights, so it is no composite by itself: "
+                f"write Composite([({spec.serves!r}, {spec!r}), ...])."
+            )
+        return Composite([(kinds.Linear, spec)])
+    name = getattr(spec, "__name__", repr(spec))
+    hint = f" Call it: {name}(...)." if callable(spec) else ""
+    raise TypeError(f"expected a Composite or a rule, got {name}.{hint}")
+
+
+BASE: tuple[tuple[Match, Rule], ...] = (
+    (kinds.Linear, Epsilon()),
+    (kinds.AvgPool | kinds.Merge | kinds.Bias, Norm()),
+    (kinds.Activation | kinds.BatchNorm, Pass()),
+    (kinds.Normalization, Identity()),
+    (kinds.Softmax, Taylor()),
+    (kinds.Bilinear, Uniform()),
+)
+"""What layers follow that no entry of a composite speaks of."""
+
+
+def EpsilonGammaBox(
+    low: Any, high: Any, epsilon: Any = 1e-6, gamma: Any = 0.25, stabilizer: Any = 1e-6
+) -> Composite:
+    """Z^B in the first convolution, gamma in the others, epsilon in dense layers.
+
+    Args:
+        low: lowest possible input, scalar or broadcasting from the right.
+        high: highest possible input, likewise.
+        epsilon: of the dense layers.
+        gamma: of the convolutions.
+        stabilizer: of the z^B and gamma denominators.
+
+    Source: zennit's `epsilon_gamma_box`; Montavon et al. 2019.
+    """
+    return Composite(
+        [
+            (first(kinds.Conv), ZBox(low, high, stabilizer)),
+            (kinds.Conv, Gamma(gamma, stabilizer)),
+            (kinds.Dense, Epsilon(epsilon)),
+        ]
+    )
+
+
+def EpsilonPlus(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
+    """z+ in convolutions, epsilon in dense layers.
+
+    Args:
+        epsilon: of the dense layers.
+        stabilizer: of the z+ denominators.
+
+    Source: zennit's `epsilon_plus`; Kohlbrenner et al. 2020.
+    """
+    return Composite([(kinds.Conv, ZPlus(stabilizer)), (kinds.Dense, Epsilon(epsilon))])
+
+
+def EpsilonPlusFlat(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
+    """As `EpsilonPlus`, with the flat rule in the first layer that has weights.
+
+    Args:
+        epsilon: of the dense layers.
+        stabilizer: of the flat and z+ denominators.
+
+    Source: zennit's `epsilon_plus_flat`.
+    """
+    return EpsilonPlus(epsilon, stabilizer).override((first(kinds.Linear), Flat(stabilizer)))
+
+
+def EpsilonAlpha2Beta1(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
+    """alpha 2, beta 1 in convolutions, epsilon in dense layers.
+
+    Args:
+        epsilon: of the dense layers.
+        stabilizer: of the alpha-beta denominators.
+
+    Source: zennit's `epsilon_alpha2_beta1`; Kohlbrenner et al. 2020.
+    """
+    convolutions = AlphaBeta(2.0, 1.0, stabilizer)
+    return Composite([(kinds.Conv, convolutions), (kinds.Dense, Epsilon(epsilon))])
+
+
+def EpsilonAlpha2Beta1Flat(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
+    """As `EpsilonAlpha2Beta1`, with the flat rule in the first layer that has weights.
+
+    Args:
+        epsilon: of the dense layers.
+        stabilizer: of the flat and alpha-beta denominators.
+
+    Source: zennit's `epsilon_alpha2_beta1_flat`.
+    """
+    composite = EpsilonAlpha2Beta1(epsilon, stabilizer)
+    return composite.override((first(kinds.Linear), Flat(stabilizer)))
+
+
+def ExcitationBackprop(stabilizer: Any = 1e-6) -> Composite:
+    """z+ in every layer with weights.
+
+    Args:
+        stabilizer: of the denominators.
+
+    Source: Zhang et al. 2016; zennit's `excitation_backprop`.
+    """
+    return Composite([(kinds.Linear, ZPlus(stabilizer))])
+
+
+def DeepTaylor(low: Any = None, high: Any = None, stabilizer: Any = 1e-6) -> Composite:
+    """Deep Taylor decomposition: z+ everywhere, z^B (or w^2) in the first layer with weights.
+
+    Args:
+        low: lowest possible input; without bounds the first layer follows w^2.
+        high: highest possible input.
+        stabilizer: of the denominators.
+
+    Raises:
+        ValueError: where only one of the bounds is given.
+
+    Source: Montavon et al. 2017.
+    """
+    if (low is None) != (high is None):
+        raise ValueError("DeepTaylor needs both bounds of the input, or neither.")
+    entry = WSquare(stabilizer) if low is None else ZBox(low, high, stabilizer)
+    plus = ZPlus(stabilizer, bias="ignore")
+    return Composite([(first(kinds.Linear), entry), (kinds.Linear, plus)])
+
+
+def LRPOverview(low: Any, high: Any, gamma: Any = 0.25, epsilon: Any = 0.25) -> Composite:
+    """The tutorial preset: z^B first, gamma in the lower third, epsilon in the middle, LRP-0 on top.
+
+    Args:
+        low: lowest possible input.
+        high: highest possible input.
+        gamma: of the lower third.
+        epsilon: of the middle third.
+
+    Source: Montavon et al. 2019, section 10.3.
+    """
+    return Composite(
+        [
+            (first(kinds.Linear), ZBox(low, high)),
+            (kinds.depth(0.0, 1 / 3), Gamma(gamma)),
+            (kinds.depth(1 / 3, 2 / 3), Epsilon(epsilon)),
+            (kinds.Linear, Zero()),
+        ]
+    )
+
+
+def AttnLRP(linear: Rule | None = None, *, conv: Rule | None = None) -> Composite:
+    """AttnLRP for transformers: half to each factor, softmax by Taylor, statistics constant.
+
+    Args:
+        linear: rule of dense layers (default: LRP-0; for vision transformers `Gamma(0.05)`).
+        conv: rule of convolutions, such as a patch embedding (default: as `linear`; for vision
+            transformers `Gamma(0.25)`).
+
+    Source: Achtibat et al. 2024.
+    """
+    return Composite(_attention(linear, conv, Taylor(), Uniform()))
+
+
+def CPLRP(linear: Rule | None = None, *, conv: Rule | None = None) -> Composite:
+    """CP-LRP for transformers: attention weights and gates are constants, the signal takes all.
+
+    Args:
+        linear: rule of dense layers (default: LRP-0).
+        conv: rule of convolutions (default: as `linear`).
+
+    Source: Ali et al. 2022.
+    """
+    return Composite(_attention(linear, conv, Gate(), Gate()))
+
+
+def _attention(
+    linear: Rule | None, conv: Rule | None, softmax: Rule, bilinear: Rule
+) -> list[tuple[Any, Rule]]:
+    linear = linear or Zero()
+    return [
+        (kinds.Dense, linear),
+        (kinds.Conv, conv or linear),
+        (kinds.AvgPool | kinds.Merge | kinds.Bias | kinds.BatchNorm, Zero()),
+        (kinds.Activation, Identity()),
+        (kinds.Normalization, Identity()),
+        (kinds.Softmax, softmax),
+        (kinds.Bilinear, bilinear),
+    ]
+
+
+def guided_backprop() -> Composite:
+    """Guided backpropagation in every relu, the gradient elsewhere (Springenberg et al. 2015)."""
+    return Composite([(kinds.ReLU, GuidedBackprop())])
+
+
+def deconvnet() -> Composite:
+    """The deconvolution network's rule in every relu, the gradient elsewhere (Zeiler, Fergus 2014)."""
+    return Composite([(kinds.ReLU, DeconvNet())])
+
+
+def beta_smooth(beta: Any = 10.0) -> Composite:
+    """A softplus' gradient in every relu, the gradient elsewhere (Dombrowski et al. 2019).
+
+    Args:
+        beta: sharpness of the softplus.
+    """
+    return Composite([(kinds.ReLU, BetaSmooth(beta))])

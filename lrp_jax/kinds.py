@@ -1,0 +1,279 @@
+"""Matches: which layers an entry of a composite speaks of.
+
+A match is a layer kind (`Dense`, `Conv`, ...), a path glob, `first(...)`, `last(...)`,
+`depth(low, high)`, a predicate on the layer, or these combined with `&`, `|` and `~`.
+"""
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class LayerLike(Protocol):
+    """What a match may ask of a layer (`lrp_jax.plan.Layer` has all of it)."""
+
+    path: str
+    name: str
+    kind: "Kind"
+    depth: float
+    above: frozenset[int]
+    below: frozenset[int]
+
+
+class Match:
+    """The base of all matches: combine them with `&`, `|`, `~`."""
+
+    def __and__(self, other: Any) -> "Match":
+        return Both(self, match(other))
+
+    def __or__(self, other: Any) -> "Match":
+        return Either(self, match(other))
+
+    def __rand__(self, other: Any) -> "Match":
+        return Both(match(other), self)
+
+    def __ror__(self, other: Any) -> "Match":
+        return Either(match(other), self)
+
+    def __invert__(self) -> "Match":
+        return Not(self)
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        """Whether the match speaks of `layer`, one of `layers`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Kind(Match):
+    """A kind of layer: a set of basic kinds, printed by its name."""
+
+    label: str
+    basic: frozenset[str]
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        return layer.kind <= self
+
+    def __le__(self, other: "Kind") -> bool:
+        return self.basic <= other.basic
+
+    def __or__(self, other: Any) -> Any:
+        if isinstance(other, Kind):
+            return Kind(f"{self.label} | {other.label}", self.basic | other.basic)
+        return super().__or__(other)
+
+    def __repr__(self) -> str:
+        return " | ".join(f"lrp.{name}" for name in self.label.split(" | "))
+
+
+def _kind(label: str, *parts: Kind) -> Kind:
+    own = frozenset({label})
+    return Kind(label, own.union(*(part.basic for part in parts)))
+
+
+Dense = _kind("Dense")
+"""A `dot_general` of an explained value with weights: dense layers, einsums, embeddings' matmuls."""
+ConvTranspose = _kind("ConvTranspose")
+"""A convolution with dilated input."""
+Conv = _kind("Conv", ConvTranspose)
+"""A convolution with weights, of any rank, grouped, dilated or transposed."""
+Linear = _kind("Linear", Dense, Conv)
+"""Every layer with weights."""
+AvgPool = _kind("AvgPool")
+"""Average pooling: local windows, or a mean over positions."""
+Merge = _kind("Merge")
+"""A sum of explained values: a residual add, a sum or mean over an axis, a cumulative sum."""
+MaxPool = _kind("MaxPool")
+"""Max pooling: the winner takes all."""
+ReLU = _kind("ReLU")
+"""The rectifier, however it is written."""
+Activation = _kind("Activation", ReLU)
+"""An elementwise function of one explained value."""
+BatchNorm = _kind("BatchNorm")
+"""A stand-alone scale and shift with constants: a batch norm that no contraction could take in."""
+Bias = _kind("Bias")
+"""A stand-alone addition of constants: positional terms."""
+Normalization = _kind("Normalization")
+"""A value divided by a statistic of itself: layer, RMS, group, instance and L2 norm."""
+Softmax = _kind("Softmax")
+"""`exp(u)` over its own sum."""
+MatMul = _kind("MatMul")
+"""A contraction of two explained values: attention products."""
+Product = _kind("Product")
+"""An elementwise product or quotient of two explained values: gates."""
+Bilinear = _kind("Bilinear", MatMul, Product)
+"""A product of two explained values."""
+
+KINDS: dict[str, Kind] = {
+    kind.label: kind
+    for kind in (
+        Dense, ConvTranspose, Conv, Linear, AvgPool, Merge, MaxPool, ReLU, Activation, BatchNorm,
+        Bias, Normalization, Softmax, MatMul, Product, Bilinear,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Both(Match):
+    left: Match
+    right: Match
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        return self.left.matches(layer, layers) and self.right.matches(layer, layers)
+
+    def __repr__(self) -> str:
+        return f"{_inner(self.left)} & {_inner(self.right)}"
+
+
+@dataclass(frozen=True)
+class Either(Match):
+    left: Match
+    right: Match
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        return self.left.matches(layer, layers) or self.right.matches(layer, layers)
+
+    def __repr__(self) -> str:
+        return f"{_inner(self.left)} | {_inner(self.right)}"
+
+
+@dataclass(frozen=True)
+class Not(Match):
+    inner: Match
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        return not self.inner.matches(layer, layers)
+
+    def __repr__(self) -> str:
+        return f"~{_inner(self.inner)}"
+
+
+def _inner(part: Match) -> str:
+    compound = isinstance(part, Both | Either) or (isinstance(part, Kind) and " | " in part.label)
+    return f"({part!r})" if compound else repr(part)
+
+
+@dataclass(frozen=True)
+class Glob(Match):
+    """Layers whose path matches a glob (`*`, `?`, `[...]`, as in a shell; `*` also crosses `/`)."""
+
+    pattern: str
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        names = (layer.path, layer.name, "/" + layer.path, "/" + layer.name)
+        return any(fnmatch.fnmatchcase(name, self.pattern) for name in names)
+
+    def __repr__(self) -> str:
+        return repr(self.pattern)
+
+
+@dataclass(frozen=True)
+class Predicate(Match):
+    """Layers for which a function of the layer is true."""
+
+    function: Callable[[Any], bool]
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        return bool(self.function(layer))
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+
+@dataclass(frozen=True)
+class First(Match):
+    inner: Match
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        if not self.inner.matches(layer, layers):
+            return False
+        return not any(self.inner.matches(layers[i], layers) for i in layer.above)
+
+    def __repr__(self) -> str:
+        return f"lrp.first({self.inner!r})"
+
+
+@dataclass(frozen=True)
+class Last(Match):
+    inner: Match
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        if not self.inner.matches(layer, layers):
+            return False
+        return not any(self.inner.matches(layers[i], layers) for i in layer.below)
+
+    def __repr__(self) -> str:
+        return f"lrp.last({self.inner!r})"
+
+
+@dataclass(frozen=True)
+class Depth(Match):
+    low: float
+    high: float
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        if not layer.kind <= Linear:
+            return False
+        return self.low <= layer.depth and (layer.depth < self.high or self.high >= 1.0)
+
+    def __repr__(self) -> str:
+        return f"lrp.depth({self.low!r}, {self.high!r})"
+
+
+def match(spec: Any) -> Match:
+    """A match from what a composite's entry may say: a match, a glob or a predicate.
+
+    Args:
+        spec: a `Match`, a path glob or a function of a layer.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(spec, Match):
+        return spec
+    if isinstance(spec, str):
+        return Glob(spec)
+    if callable(spec) and not isinstance(spec, type):
+        return Predicate(spec)
+    raise TypeError(
+        f"{spec!r} is not a match: use a layer kind ({', '.join(KINDS)}), a path glob, "
+        "first(...), last(...), depth(low, high) or a function of the layer."
+    )
+
+
+def first(spec: Any) -> Match:
+    """The layers of a match that have none of it between them and the explained input.
+
+    Args:
+        spec: a match.
+
+    Example:
+        >>> import lrp_jax as lrp
+        >>> lrp.first(lrp.Conv)
+        lrp.first(lrp.Conv)
+    """
+    return First(match(spec))
+
+
+def last(spec: Any) -> Match:
+    """The layers of a match that have none of it between them and the output.
+
+    Args:
+        spec: a match.
+    """
+    return Last(match(spec))
+
+
+def depth(low: float, high: float) -> Match:
+    """Layers with weights at `low <= depth < high`; the first has depth 0, the last 1.
+
+    Args:
+        low: lower end, a fraction of the depth.
+        high: upper end; from 1.0 on it includes the last layer.
+
+    Raises:
+        ValueError: unless `0 <= low < high`.
+    """
+    if not 0 <= low < high:
+        raise ValueError(f"depth({low}, {high}): needs 0 <= low < high (fractions of the depth).")
+    return Depth(float(low), float(high))

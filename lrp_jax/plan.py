@@ -1,0 +1,368 @@
+"""The plan: which layer gets which rule, and which entry of the composite chose it.
+
+A plan is made from shapes alone. It prints as a table, compares, and goes to JSON and back.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _compat
+from . import _primitives as prim
+from ._blocks import Body, Frame, Held, Step
+from ._compat import Var, is_literal
+from .composites import BASE, Composite
+from .kinds import KINDS, Glob, Kind, Linear
+from .rules import Pass, Rule
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the explained function.
+
+    Attributes:
+        index: its place in the order of execution.
+        path: its unique path: the tree path of its weights, or the scope it is written in.
+        name: the path without the number that tells reuses apart.
+        kind: what it is.
+        inputs: shapes of its explained inputs.
+        output: shape of its output.
+        weights: tree paths of its parameters.
+        rule: the rule that serves it, as the code that makes it.
+        chosen_by: the entry of the composite that chose the rule.
+        depth: 0 for the first layer with weights on its way, 1 for the last.
+        above: indices of the layers between it and the explained input.
+        below: indices of the layers between it and the output.
+        source: the line that wrote it.
+    """
+
+    index: int
+    path: str
+    name: str
+    kind: Kind
+    inputs: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+    weights: tuple[str, ...]
+    rule: str
+    chosen_by: str
+    depth: float
+    above: frozenset[int]
+    below: frozenset[int]
+    source: str = dataclasses.field(compare=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which layer gets which rule, and why.
+
+    Attributes:
+        layers: the layers in order of execution.
+        warnings: entries that matched nothing, or nothing that was left; arrays without a name.
+
+    Example:
+        >>> import jax.numpy as jnp, lrp_jax as lrp
+        >>> f = lambda w, x: x @ w["out"]
+        >>> print(lrp.plan(f, lrp.Epsilon())({"out": jnp.ones((3, 2))}, jnp.ones((1, 3))))
+        layer  kind   input   output  rule       chosen by
+        -----  -----  ------  ------  ---------  ----------
+        out    Dense  (1, 3)  (1, 2)  Epsilon()  lrp.Linear
+    """
+
+    layers: tuple[Layer, ...]
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        header = ("layer", "kind", "input", "output", "rule", "chosen by")
+        rows = [
+            (
+                layer.path,
+                layer.kind.label,
+                ", ".join(map(str, layer.inputs)),
+                str(layer.output),
+                layer.rule,
+                layer.chosen_by,
+            )
+            for layer in self.layers
+        ]
+        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        lines = [header, tuple("-" * w for w in widths), *rows]
+        table = [
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*table, *(f"warning: {text}" for text in self.warnings)])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def to_json(self) -> str:
+        """The plan as JSON."""
+
+        def plain(layer: Layer) -> dict[str, Any]:
+            fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
+            fields["kind"] = layer.kind.label
+            fields["above"], fields["below"] = sorted(layer.above), sorted(layer.below)
+            return fields
+
+        content = {"layers": [plain(x) for x in self.layers], "warnings": list(self.warnings)}
+        return json.dumps(content, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """A plan from what `to_json` wrote.
+
+        Args:
+            text: JSON.
+
+        Raises:
+            ValueError: for text that is no plan.
+        """
+        try:
+            content = json.loads(text)
+            layers = tuple(_layer_from(fields) for fields in content["layers"])
+            return cls(layers, tuple(content["warnings"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this JSON is no plan of lrp_jax: {error!r}") from error
+
+
+def _layer_from(fields: dict[str, Any]) -> Layer:
+    fields = dict(fields)
+    fields["kind"] = KINDS[fields["kind"]]
+    fields["inputs"] = tuple(tuple(s) for s in fields["inputs"])
+    fields["output"], fields["weights"] = tuple(fields["output"]), tuple(fields["weights"])
+    fields["above"], fields["below"] = frozenset(fields["above"]), frozenset(fields["below"])
+    return Layer(**fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """A plan with the steps it speaks of.
+
+    Attributes:
+        plan: what the user sees.
+        entries: for each layer, the index of its rule among `composite.rules`.
+        indices: for each layer, its number in the plan.
+        steps: the layers in order of execution.
+    """
+
+    plan: Plan
+    entries: Mapping[Step, int]
+    indices: Mapping[Step, int]
+    steps: tuple[Step, ...]
+
+
+def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -> Resolved:
+    """Give every layer of a frame its rule.
+
+    Args:
+        frame: the analysed function.
+        composite: the rules.
+        anonymous: shapes of arrays that were closed over.
+
+    Raises:
+        TypeError: where an entry speaks only of layers that its rule cannot serve.
+        ValueError: for batch norm in training mode.
+    """
+    steps = tuple(_layer_steps(frame))
+    indices = {step: i for i, step in enumerate(steps)}
+    for step in steps:
+        _refuse_training_mode(step, frame)
+    above = _flow(frame, indices)
+    layers = _layers(steps, above)
+    entries, warnings = _choose(layers, composite)
+    pairs = (*composite.entries, *BASE)
+    shown = []
+    for layer, entry in zip(layers, entries, strict=True):
+        chosen = "base" if entry is not None and entry >= len(composite.entries) else ""
+        rule = "winner takes all" if entry is None else repr(pairs[entry][1])
+        if composite.gradient and (entry is None or chosen):
+            rule, chosen = "gradient", "base"
+        shown.append(
+            dataclasses.replace(
+                layer, rule=rule, chosen_by=chosen or (repr(pairs[entry][0]) if entry is not None else "")
+            )
+        )
+    if anonymous:
+        warnings.append(
+            f"the function closes over {len(anonymous)} arrays (shapes "
+            f"{', '.join(map(str, anonymous[:3]))}{', ...' if len(anonymous) > 3 else ''}), whose "
+            "layers have no names. Pass the parameters, or the whole model, as an argument: "
+            "lrp.relevance(lambda model, x: model(x), ...)(model, x)."
+        )
+    by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
+    return Resolved(Plan(tuple(shown), tuple(warnings)), by_step, indices, steps)
+
+
+def _layer_steps(frame: Frame) -> list[Step]:
+    found: list[Step] = []
+    for step in frame.steps:
+        if isinstance(step.what, Body):
+            for inner in step.what.frames:
+                found.extend(_layer_steps(inner))
+        elif step.kind is not None:
+            found.append(step)
+    return found
+
+
+def _refuse_training_mode(step: Step, frame: Frame) -> None:
+    if not (isinstance(step.what, Held) and step.what.batch_axis):
+        return
+    batch = step.inputs[0].aval.shape[0]
+    outputs = [a.aval.shape for a in frame.outvars if not is_literal(a)]
+    if any(shape and shape[0] == batch for shape in outputs):
+        raise ValueError(
+            f"{step.name or 'a normalisation'} ({step.source}) takes its statistics over the batch: "
+            "batch norm in training mode mixes examples. Explain the model in inference mode "
+            "(use_running_average=True, train=False, or model.eval())."
+        )
+
+
+def _layers(steps: Sequence[Step], above: Sequence[set[int]]) -> list[Layer]:
+    below: list[set[int]] = [set() for _ in steps]
+    for index, ancestors in enumerate(above):
+        for ancestor in ancestors:
+            below[ancestor].add(index)
+    heights: list[int] = []
+    for index, step in enumerate(steps):
+        tallest = max((heights[a] for a in above[index] if a < index), default=0)
+        heights.append(tallest + int(bool(step.kind is not None and step.kind <= Linear)))
+    top = max(heights, default=0)
+    names = _paths(steps)
+    return [
+        Layer(
+            index=index,
+            path=names[index][1],
+            name=names[index][0],
+            kind=step.kind,  # type: ignore[arg-type]
+            inputs=tuple(v.aval.shape for v in step.inputs),
+            output=step.outputs[0].aval.shape,
+            weights=step.weights,
+            rule="",
+            chosen_by="",
+            depth=(max(heights[index], 1) - 1) / (top - 1) if top > 1 else 0.0,
+            above=frozenset(above[index]),
+            below=frozenset(below[index]),
+            source=step.source,
+        )
+        for index, step in enumerate(steps)
+    ]
+
+
+def _paths(steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """Names without the scope that all share, and unique paths."""
+    scopes = [s.name.split("/") for s in steps if not _owns_weights(s)]
+    shared = scopes[0][0] if scopes and all(len(p) > 1 and p[0] == scopes[0][0] for p in scopes) else None
+    seen: dict[str, int] = {}
+    found = []
+    for step in steps:
+        name = step.name
+        if not _owns_weights(step) and shared is not None:
+            name = name.partition("/")[2]
+        count = seen[name] = seen.get(name, -1) + 1
+        found.append((name, name if count == 0 else f"{name}:{count}"))
+    return found
+
+
+def _owns_weights(step: Step) -> bool:
+    return bool(step.weights) and not step.name.endswith(step.kind.label if step.kind else "")
+
+
+def _choose(layers: Sequence[Layer], composite: Composite) -> tuple[list[int | None], list[str]]:
+    pairs = (*composite.entries, *BASE)
+    matched = [[spec.matches(x, layers) for x in layers] for spec, _ in pairs]
+    chosen: list[int | None] = []
+    for layer in layers:
+        candidates = (
+            entry
+            for entry, (_, rule) in enumerate(pairs)
+            if matched[entry][layer.index] and _serves(rule, layer)
+        )
+        chosen.append(next(candidates, None))
+    warnings = []
+    for entry, (spec, rule) in enumerate(composite.entries):
+        hits = [x for x in layers if matched[entry][x.index]]
+        able = [x for x in hits if _serves(rule, x)]
+        if hits and not able:
+            raise TypeError(
+                f"the entry ({spec!r}, {rule!r}) speaks of {_listing(hits)}, which {rule!r} cannot "
+                f"serve: it serves {rule.serves.label}"
+                + (" with input and output of one shape." if isinstance(rule, Pass) else ".")
+            )
+        if not hits:
+            warnings.append(f"({spec!r}, {rule!r}) matches no layer.{_nearest(spec, layers)}")
+        elif entry not in chosen:
+            warnings.append(f"({spec!r}, {rule!r}) is shadowed by earlier entries.")
+    return chosen, warnings
+
+
+def _serves(rule: Rule, layer: Layer) -> bool:
+    if not layer.kind <= rule.serves:
+        return False
+    return not isinstance(rule, Pass) or all(shape == layer.output for shape in layer.inputs)
+
+
+def _listing(layers: Sequence[Layer]) -> str:
+    named = [f"{x.path} ({x.kind.label})" for x in layers[:3]]
+    return ", ".join(named) + (", ..." if len(layers) > 3 else "")
+
+
+def _nearest(spec: Any, layers: Sequence[Layer]) -> str:
+    if not isinstance(spec, Glob):
+        return ""
+    near = difflib.get_close_matches(spec.pattern, [x.path for x in layers], n=3, cutoff=0.3)
+    return f" The nearest names are {', '.join(near)}." if near else ""
+
+
+# -- which layers lie between a layer and the input ---------------------------------------------
+
+
+def _flow(frame: Frame, indices: Mapping[Step, int]) -> list[set[int]]:
+    above: list[set[int]] = [set() for _ in indices]
+    _flow_frame(frame, [set() for _ in frame.invars], indices, above)
+    return above
+
+
+def _flow_frame(
+    frame: Frame, inputs: Sequence[set[int]], indices: Mapping[Step, int], above: list[set[int]]
+) -> list[set[int]]:
+    passed: dict[Var, set[int]] = dict(zip(frame.invars, inputs, strict=True))
+
+    def read(atom: Any) -> set[int]:
+        return set() if is_literal(atom) or atom not in frame.live else passed.get(atom, set())
+
+    for step in frame.steps:
+        if isinstance(step.what, Body):
+            outs = _flow_body(step.what, read, indices, above)
+            passed.update(zip(step.what.eqn.outvars, outs, strict=True))
+            continue
+        met = set().union(*(read(v) for v in step.inputs)) if step.inputs else set()
+        index = indices.get(step)
+        if index is not None:
+            above[index] |= met - {index}
+            met = met | {index}
+        for var in step.outputs:
+            passed[var] = met
+    return [read(atom) for atom in frame.outvars]
+
+
+def _flow_body(
+    body: Body, read: Any, indices: Mapping[Step, int], above: list[set[int]]
+) -> list[set[int]]:
+    eqn = body.eqn
+    inputs = [read(a) for a in eqn.invars]
+    if eqn.primitive is prim.COND:
+        branches = [_flow_frame(f, inputs[1:], indices, above) for f in body.frames]
+        return [set().union(*column) for column in zip(*branches, strict=True)]
+    (frame,) = body.frames
+    if eqn.primitive is not prim.SCAN:
+        return _flow_frame(frame, inputs, indices, above)
+    constants, carries = _compat.scan_arity(eqn)
+    outs = _flow_frame(frame, inputs, indices, above)
+    for i in range(carries):  # what one step met, the next step's carry has met
+        inputs[constants + i] = inputs[constants + i] | outs[i]
+    return _flow_frame(frame, inputs, indices, above)
+
+

@@ -1,0 +1,544 @@
+"""The propagation rules: what each one changes in one generic propagation.
+
+Notation: a layer computes z_j = sum_i x_i w_ij + b_j. The number k_ij = x_i w_ij is the
+*contribution* of input i to output j; k+ and k- are its positive and negative parts. Every rule of
+this module shares the relevance R_j of an output among the contributions that made it.
+S(z) = z + eps * sgn(z), with sgn(0) = +1, is the stabiliser.
+
+A rule is a frozen dataclass and a pytree: its numbers may be traced, so a grid of them is one
+`jax.vmap`. To write a rule, subclass `Rule` and define `terms` (see `Gamma`).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import kinds
+from .kinds import Kind
+
+Bias = Literal["absorb", "ignore", "distribute"]
+Number = Any  # a float or an array that broadcasts against the layer's output
+
+
+class Term(NamedTuple):
+    """`R_i += sum_j (positive * k+_ij + negative * k-_ij) * share_j`."""
+
+    share: jax.Array
+    positive: Number
+    negative: Number
+
+
+class Rule:
+    """The base of all rules.
+
+    Attributes:
+        serves: the kinds of layers the rule can be given to.
+        gradient: whether the rule belongs to the modified gradients (no relevance, no input factor).
+    """
+
+    serves: ClassVar[Kind] = kinds.Linear
+    gradient: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_pytree_with_keys(cls, _flatten, lambda m, c: _unflatten(cls, m, c))
+
+    def terms(self, layer: Any) -> Sequence[Term]:
+        """How a layer's relevance is shared among its contributions.
+
+        Args:
+            layer: has `relevance` (R_j), `output` (z_j), `bias` (b_j), `positive` and `negative`
+                (the sums of k+ and k-), all of the output's shape; `divide(R, z, eps)`, which is
+                R / S(z); and `only_positive`, true where outputs <= 0 carry no relevance.
+
+        Returns:
+            The terms whose sum is the relevance of the inputs.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not share contributions")
+
+    @property
+    def makes_relevance(self) -> bool:
+        """Whether the result is not of the form x_i * c_i, so that relevance itself is carried on."""
+        return getattr(self, "bias", None) == "distribute"
+
+    def __eq__(self, other: Any) -> bool:
+        return type(self) is type(other) and _key(self) == _key(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), _key(self)))
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{f.name}={_show(getattr(self, f.name))}"
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if f.default is dataclasses.MISSING
+            or _leaf_key(getattr(self, f.name)) != _leaf_key(f.default)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _flatten(rule: Any) -> tuple[list[tuple[Any, Any]], Any]:
+    names = [f.name for f in dataclasses.fields(rule)]
+    static = tuple((n, getattr(rule, n)) for n in names if isinstance(getattr(rule, n), str))
+    data = [n for n in names if not isinstance(getattr(rule, n), str)]
+    return [(jax.tree_util.GetAttrKey(n), getattr(rule, n)) for n in data], (static, tuple(data))
+
+
+def _unflatten(cls: type, meta: Any, children: Any) -> Any:
+    rule = object.__new__(cls)
+    static, data = meta
+    for name, value in (*static, *zip(data, children, strict=True)):
+        object.__setattr__(rule, name, value)
+    return rule
+
+
+def _leaf_key(value: Any) -> Any:
+    if isinstance(value, jax.core.Tracer):
+        return id(value)
+    if isinstance(value, jax.Array | np.ndarray | np.generic) and np.ndim(value):
+        array = np.asarray(value)
+        return (array.shape, str(array.dtype), array.tobytes())
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return np.asarray(value).item()
+    return value
+
+
+def _key(rule: Any) -> tuple[Any, ...]:
+    return tuple(_leaf_key(getattr(rule, f.name)) for f in dataclasses.fields(rule))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, jax.core.Tracer):
+        return f"<traced {value.aval}>"
+    if isinstance(value, jax.Array | np.ndarray) and np.ndim(value):
+        return "np.array(" + np.array2string(np.asarray(value), separator=", ", threshold=64) + ")"
+    return repr(_leaf_key(value))
+
+
+def _is_known(value: Any) -> bool:
+    return isinstance(value, int | float | np.generic)
+
+
+def _check_bias(rule: Any) -> None:
+    if rule.bias not in ("absorb", "ignore", "distribute"):
+        raise ValueError(
+            f"{type(rule).__name__}(bias={rule.bias!r}): bias is 'absorb' (its share is lost and "
+            "reported), 'ignore' (zeroed) or 'distribute' (shared among the inputs)."
+        )
+
+
+def _check_nonnegative(rule: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(rule, name)
+        if _is_known(value) and not value >= 0:
+            raise ValueError(f"{type(rule).__name__}({name}={value!r}): {name} must be >= 0.")
+
+
+class _Sharing(Rule):
+    """Rules that share contributions, with a bias policy."""
+
+    def __post_init__(self) -> None:
+        numbers = [f.name for f in dataclasses.fields(self) if f.name not in ("bias", "alpha")]  # type: ignore[arg-type]
+        _check_nonnegative(self, *numbers)
+        _check_bias(self)
+
+
+_SUMS = kinds.AvgPool | kinds.Merge
+_LINEAR_AND_SUMS = kinds.Linear | _SUMS
+_AFFINE = _LINEAR_AND_SUMS | kinds.BatchNorm | kinds.Bias
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Epsilon(_Sharing):
+    """LRP-epsilon: R_i = x_i sum_j w_ij R_j / S(z_j).
+
+    Args:
+        epsilon: the stabiliser, in units of the layer's output.
+        bias: "absorb" | "ignore" | "distribute".
+
+    Raises:
+        ValueError: for a negative epsilon or an unknown bias policy.
+
+    Example:
+        >>> import lrp_jax as lrp
+        >>> lrp.Epsilon(0.25)
+        Epsilon(epsilon=0.25)
+
+    Source: Bach et al. 2015, eq. 58.
+    """
+
+    epsilon: Number = 1e-6
+    bias: Bias = "absorb"
+    serves = _AFFINE
+
+    def terms(self, layer: Any) -> Sequence[Term]:
+        return [Term(layer.divide(layer.relevance, layer.output, self.epsilon), 1, 1)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Zero(_Sharing):
+    """LRP-0: R_i = x_i sum_j w_ij R_j / z_j, and nothing from an output that is exactly zero.
+
+    Costs one gradient: carried as a multiplier of the input it has no division at all.
+
+    Args:
+        bias: "absorb" | "ignore" | "distribute".
+
+    Source: Bach et al. 2015, eq. 56; Montavon et al. 2019.
+    """
+
+    bias: Bias = "absorb"
+    serves = _AFFINE
+
+    def terms(self, layer: Any) -> Sequence[Term]:
+        return [Term(layer.divide(layer.relevance, layer.output, 0.0), 1, 1)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Norm(_Sharing):
+    """Epsilon's formula on the layer as it stands: R_i = x_i sum_j w_ij R_j / S(z_j).
+
+    The rule of sums: residual adds, average pools, means. `stabilizer=0` is a plain proportional
+    split, which needs no division at all.
+
+    Args:
+        stabilizer: the stabiliser of the sum.
+        bias: "absorb" | "ignore" | "distribute".
+
+    Source: zennit's `Norm`.
+    """
+
+    stabilizer: Number = 1e-6
+    bias: Bias = "absorb"
+    serves = _AFFINE
+
+    def terms(self, layer: Any) -> Sequence[Term]:
+        return [Term(layer.divide(layer.relevance, layer.output, self.stabilizer), 1, 1)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gamma(_Sharing):
+    """LRP-gamma, generalised to signed inputs: contributions of the output's sign weigh 1 + gamma.
+
+    For z_j > 0, R_i = sum_j (k_ij + gamma k+_ij) R_j / S(sum_i (k_ij + gamma k+_ij) + b_j + gamma b+_j);
+    for z_j < 0 the same with k- and b-; z_j = 0 passes nothing on.
+
+    Args:
+        gamma: how much more contributions of the output's own sign weigh.
+        stabilizer: the stabiliser of the denominators.
+        bias: "absorb" | "ignore" | "distribute".
+
+    Example:
+        >>> import lrp_jax as lrp
+        >>> lrp.Gamma(0.5)
+        Gamma(gamma=0.5)
+
+    Source: Montavon et al. 2019 (inputs >= 0); Andeol et al. 2021 and zennit for any sign.
+    """
+
+    gamma: Number = 0.25
+    stabilizer: Number = 1e-6
+    bias: Bias = "absorb"
+    serves = _LINEAR_AND_SUMS
+
+    def terms(self, layer: Any) -> Sequence[Term]:
+        heavy = 1 + self.gamma
+        z, b = layer.output, layer.bias
+
+        def share(sums: Any, bias_part: Any, chosen: Any) -> jax.Array:
+            denominator = z + self.gamma * (sums + bias_part)
+            return layer.divide(jnp.where(chosen, layer.relevance, 0), denominator, self.stabilizer)
+
+        up = Term(share(layer.positive, jnp.maximum(b, 0), z > 0), heavy, 1)
+        if layer.only_positive:
+            return [up]
+        return [up, Term(share(layer.negative, jnp.minimum(b, 0), z < 0), 1, heavy)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ZPlus(_Sharing):
+    """LRP-z+: R_i = sum_j k+_ij R_j / S(sum_i k+_ij + b+_j).
+
+    Args:
+        stabilizer: the stabiliser of the denominators.
+        bias: "absorb" | "ignore" | "distribute".
+
+    Source: Montavon et al. 2017 (deep Taylor decomposition).
+    """
+
+    stabilizer: Number = 1e-6
+    bias: Bias = "absorb"
+    serves = _LINEAR_AND_SUMS
+
+    def terms(self, layer: Any) -> Sequence[Term]:
+        total = layer.positive + jnp.maximum(layer.bias, 0)
+        return [Term(layer.divide(layer.relevance, total, self.stabilizer), 1, 0)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AlphaBeta(_Sharing):
+    """LRP-alpha-beta: R_i = sum_j (alpha k+_ij / S(z+_j) - beta k-_ij / S(z-_j)) R_j.
+
+    z+_j = sum_i k+_ij + b+_j and z-_j = sum_i k-_ij + b-_j. Where one sign is absent from a neuron,
+    its share is lost (the ledger reports it).
+
+    Args:
+        alpha: weight of the positive contributions.
+        beta: weight of the negative contributions; alpha - beta = 1.
+        stabilizer: the stabiliser of the denominators.
+        bias: "absorb" | "ignore" | "distribute".
+
+    Raises:
+        ValueError: for negative values, or unless alpha - beta = 1 up to rounding.
+
+    Source: Bach et al. 2015, eq. 60.
+    """
+
+    alpha: Number = 2.0
+    beta: Number = 1.0
+    stabilizer: Number = 1e-6
+    bias: Bias = "absorb"
+    serves = _LINEAR_AND_SUMS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if _is_known(self.alpha) and _is_known(self.beta):
+            if self.alpha < 0 or abs(self.alpha - self.beta - 1) > 1e-6:
+                raise ValueError(
+                    f"AlphaBeta(alpha={self.alpha}, beta={self.beta}): alpha - beta must be 1 "
+                    f"(here {self.alpha - self.beta:g}) and both must be >= 0."
+                )
+
+    def terms(self, layer: Any) -> Sequence[Term]:
+        def share(sums: Any, weight: Any) -> jax.Array:
+            return weight * layer.divide(layer.relevance, sums, self.stabilizer)
+
+        up = share(layer.positive + jnp.maximum(layer.bias, 0), self.alpha)
+        down = share(layer.negative + jnp.minimum(layer.bias, 0), -self.beta)
+        if _is_known(self.beta) and self.beta == 0:
+            return [Term(up, 1, 0)]
+        return [Term(up, 1, 0), Term(down, 0, 1)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Relative(Rule):
+    """Relative LRP: R_i = x_i sum_j w_ij R_j, the division gone.
+
+    Conservation holds up to a factor per example; merges still divide.
+
+    Source: Gu et al., Relative-LRP (forward-pass formulation of LRP).
+    """
+
+    serves = _AFFINE
+
+    def terms(self, layer: Any) -> Sequence[Term]:
+        return [Term(layer.relevance, 1, 1)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ZBox(Rule):
+    """z^B, for inputs in a box: R_i = x_i (w s)_i - l_i (w+ s)_i - h_i (w- s)_i, s = R / S(xw - l w+ - h w-).
+
+    Args:
+        low: lowest possible input; a scalar or an array that broadcasts from the right.
+        high: highest possible input, likewise.
+        stabilizer: the stabiliser of the denominators.
+
+    Raises:
+        ValueError: where low exceeds high.
+
+    Source: Montavon et al. 2017.
+    """
+
+    low: Number
+    high: Number
+    stabilizer: Number = 1e-6
+    serves = kinds.Linear
+    makes_relevance = True
+
+    def __post_init__(self) -> None:
+        _check_nonnegative(self, "stabilizer")
+        bounds = (self.low, self.high)
+        if any(isinstance(b, jax.core.Tracer) for b in bounds) or type(self.low) is object:
+            return
+        if any(b is None or isinstance(b, str) for b in bounds):
+            raise ValueError("ZBox needs numbers for low and high: the range of the layer's input.")
+        if np.any(np.asarray(self.low) > np.asarray(self.high)):
+            raise ValueError(f"ZBox(low={self.low}, high={self.high}): low exceeds high.")
+
+    def input_relevance(self, layer: Any) -> jax.Array:
+        """Relevance of the layer's input (see `_linear.ContractionLayer`)."""
+        return layer.box_relevance(self.low, self.high, self.stabilizer)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WSquare(Rule):
+    """w^2, for inputs without a natural zero: R_i = sum_j w_ij^2 R_j / S(sum_i w_ij^2 + b_j^2).
+
+    Args:
+        stabilizer: the stabiliser of the denominators.
+
+    Source: Montavon et al. 2017; the bias as in zennit.
+    """
+
+    stabilizer: Number = 1e-6
+    serves = kinds.Linear
+    makes_relevance = True
+
+    def __post_init__(self) -> None:
+        _check_nonnegative(self, "stabilizer")
+
+    def input_relevance(self, layer: Any) -> jax.Array:
+        """Relevance of the layer's input."""
+        return layer.squared_relevance(self.stabilizer)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Flat(Rule):
+    """Flat: R_i = sum_j R_j / S(n_j), n_j the number of real (unpadded) inputs of neuron j.
+
+    Args:
+        stabilizer: the stabiliser of the denominators.
+
+    Source: Lapuschkin et al. 2019.
+    """
+
+    stabilizer: Number = 1e-6
+    serves = _LINEAR_AND_SUMS
+    makes_relevance = True
+
+    def __post_init__(self) -> None:
+        _check_nonnegative(self, "stabilizer")
+
+    def input_relevance(self, layer: Any) -> jax.Array:
+        """Relevance of the layer's input."""
+        return layer.flat_relevance(self.stabilizer)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pass(Rule):
+    """Hands relevance on unchanged: R_i = R_i (elementwise layers, stand-alone batch norms).
+
+    Source: Bach et al. 2015 for activations.
+    """
+
+    serves = (
+        kinds.Activation | kinds.BatchNorm | kinds.Bias | kinds.Normalization | kinds.Softmax
+        | kinds.Linear
+    )  # fmt: skip
+    makes_relevance = True
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Identity(Rule):
+    """The identity rule: activations hand relevance on; a norm's statistics are constants.
+
+    Source: Achtibat et al. 2024 (AttnLRP), section 3.2; Ali et al. 2022.
+    """
+
+    serves = kinds.Activation | kinds.Normalization
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Taylor(Rule):
+    """First order around zero with everything live; for a softmax R_i = x_i (R_i - s_i sum_j R_j).
+
+    Source: Achtibat et al. 2024 (AttnLRP), proposition 3.1.
+    """
+
+    serves = kinds.Activation | kinds.Softmax | kinds.Normalization | kinds.Bilinear
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Uniform(Rule):
+    """Half of a product's relevance to each of its two factors.
+
+    Source: Achtibat et al. 2024 (AttnLRP), section 3.3.
+    """
+
+    serves = kinds.Bilinear
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gate(Rule):
+    """All of a product's relevance to the signal, none to the gate; a softmax only gates.
+
+    The gate is the factor that comes from a softmax, else from a sigmoid, else from another
+    activation; where neither or both do, each factor gets half.
+
+    Source: Arras et al. 2017 (LSTM); Ali et al. 2022 (CP-LRP).
+    """
+
+    serves = kinds.Bilinear | kinds.Softmax | kinds.Activation
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GuidedBackprop(Rule):
+    """Guided backpropagation through a relu: the gradient where it and the input are positive.
+
+    A modified gradient: the start is used as it is and the result is not multiplied by the input.
+
+    Source: Springenberg et al. 2015.
+    """
+
+    serves = kinds.Activation
+    gradient = True
+
+    def cotangent(self, x: jax.Array, gradient: jax.Array, incoming: jax.Array) -> jax.Array:
+        """The cotangent of the activation's input."""
+        return jnp.where(incoming > 0, gradient, 0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DeconvNet(Rule):
+    """Deconvolution networks: the positive part of what comes back, whatever the input was.
+
+    A modified gradient, see `GuidedBackprop`.
+
+    Source: Zeiler and Fergus 2014.
+    """
+
+    serves = kinds.Activation
+    gradient = True
+
+    def cotangent(self, x: jax.Array, gradient: jax.Array, incoming: jax.Array) -> jax.Array:
+        """The cotangent of the activation's input."""
+        return jnp.maximum(incoming, 0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BetaSmooth(Rule):
+    """The gradient of a softplus in place of a relu's: sigmoid(beta x) times what comes back.
+
+    A modified gradient, see `GuidedBackprop`.
+
+    Args:
+        beta: sharpness of the softplus.
+
+    Source: Dombrowski et al. 2019.
+    """
+
+    beta: Number = 10.0
+    serves = kinds.Activation
+    gradient = True
+
+    def __post_init__(self) -> None:
+        _check_nonnegative(self, "beta")
+
+    def cotangent(self, x: jax.Array, gradient: jax.Array, incoming: jax.Array) -> jax.Array:
+        """The cotangent of the activation's input."""
+        return incoming * jax.nn.sigmoid(self.beta * x)
+
+
+RULES: dict[str, type[Rule]] = {
+    rule.__name__: rule
+    for rule in (
+        Epsilon, Zero, Gamma, ZPlus, AlphaBeta, ZBox, WSquare, Flat, Norm, Pass, Relative,
+        GuidedBackprop, DeconvNet, BetaSmooth, Identity, Taylor, Uniform, Gate,
+    )
+}  # fmt: skip
+"""Every rule by its name."""

@@ -1,0 +1,250 @@
+"""Mistakes: each is a clear error or a documented warning that names what is wrong and where."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lrp_jax as lrp
+
+WEIGHTS = {"lower": jnp.ones((4, 3)), "upper": jnp.ones((3, 5))}
+X = jnp.arange(8.0).reshape(2, 4)
+
+
+def mlp(w: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return jax.nn.relu(x @ w["lower"]) @ w["upper"]
+
+
+# Composites
+
+
+@pytest.mark.parametrize("entry", [42, None, nn.Conv, lrp.Epsilon(), ("Dense", "Conv")], ids=repr)
+def test_what_is_not_a_match(entry: Any) -> None:
+    with pytest.raises(TypeError, match="Dense"):  # the message lists what can be used
+        lrp.Composite([(entry, lrp.Epsilon())])
+
+
+@pytest.mark.parametrize("rule", ["Epsilon", lrp.Epsilon, 1e-6, None], ids=repr)
+def test_what_is_not_a_rule(rule: Any) -> None:
+    with pytest.raises(TypeError, match="(?i)rule"):
+        lrp.Composite([(lrp.Dense, rule)])
+
+
+@pytest.mark.parametrize("entries", [[lrp.Epsilon()], [(lrp.Dense,)], lrp.Dense], ids=repr)
+def test_entries_are_pairs(entries: Any) -> None:
+    with pytest.raises(TypeError, match=r"\(match, rule\)"):
+        lrp.Composite(entries)
+
+
+@pytest.mark.parametrize("composite", ["EpsilonPlus", None, lrp.EpsilonPlus], ids=repr)
+def test_what_is_not_a_composite(composite: Any) -> None:
+    with pytest.raises(TypeError, match="Composite"):
+        lrp.relevance(mlp, composite)
+
+
+@pytest.mark.parametrize("bounds", [(0.7, 0.3), (-0.1, 0.5), (0.0, 1.5)])
+def test_a_depth_that_is_no_range(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="depth"):
+        lrp.depth(*bounds)
+
+
+@pytest.mark.parametrize(
+    ("match", "rule", "name"),
+    [
+        (lrp.Activation, lrp.ZBox(0.0, 1.0), "ZBox"),
+        (lrp.Activation, lrp.Gamma(), "Gamma"),
+        (lrp.Dense, lrp.Gate(), "Gate"),
+        (lrp.Dense, lrp.GuidedBackprop(), "GuidedBackprop"),
+    ],
+    ids=["box", "gamma", "gate", "guided"],
+)
+def test_a_rule_that_cannot_serve_a_layer(match: Any, rule: lrp.Rule, name: str) -> None:
+    composite = lrp.EpsilonPlus().override((match, rule))
+    with pytest.raises((TypeError, ValueError), match=f"(?s){name}.*(Dense|ReLU|Activation)"):
+        lrp.plan(mlp, composite)(WEIGHTS, X)
+
+
+def test_a_layer_with_weights_that_no_entry_matches() -> None:
+    with pytest.raises(ValueError, match="upper"):
+        lrp.plan(mlp, lrp.Composite([("lower", lrp.Epsilon())]))(WEIGHTS, X)
+
+
+# Rules
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lrp.ZBox(),
+        lambda: lrp.ZBox(None, None),
+        lambda: lrp.EpsilonGammaBox(),
+        lambda: lrp.DeepTaylor(),
+        lambda: lrp.LRPOverview(),
+    ],
+)
+def test_a_box_without_bounds(make: Callable[[], Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match="low"):
+        make()
+
+
+def test_a_box_upside_down() -> None:
+    with pytest.raises(ValueError, match=r"low.*high"):
+        lrp.ZBox(1.0, 0.0)
+
+
+def test_bounds_that_do_not_fit_the_input() -> None:
+    composite = lrp.EpsilonPlus().override(("lower", lrp.ZBox(np.zeros(3), np.ones(3))))
+    with pytest.raises(ValueError, match=r"(?s)(lower|ZBox).*\(3,\)"):
+        lrp.relevance(mlp, composite)(WEIGHTS, X)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lrp.Epsilon(-1e-6),
+        lambda: lrp.Gamma(-0.5),
+        lambda: lrp.Gamma(stabilizer=-1.0),
+        lambda: lrp.Epsilon(bias="keep"),
+        lambda: lrp.AlphaBeta(0.5, -0.5),
+        lambda: lrp.AlphaBeta(2.0, 2.0),
+        lambda: lrp.Flat(-1.0),
+    ],
+)
+def test_wrong_numbers_in_rules(make: Callable[[], lrp.Rule]) -> None:
+    with pytest.raises(ValueError, match="Epsilon|Gamma|AlphaBeta|Flat"):
+        make()
+
+
+# Arguments
+
+
+def test_integer_inputs() -> None:
+    with pytest.raises(TypeError, match=r"int\d+"):
+        lrp.relevance(mlp, lrp.Epsilon())(WEIGHTS, jnp.ones((2, 4), int))
+
+
+@pytest.mark.parametrize("argnums", [2, 5, -3, (1, 2)])
+def test_argnums_out_of_range(argnums: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="argnums"):
+        lrp.relevance(mlp, lrp.Epsilon(), argnums=argnums)(WEIGHTS, X)
+
+
+@pytest.mark.parametrize("argnums", ["x", 1.0, (1, 1)], ids=repr)
+def test_argnums_that_name_nothing(argnums: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="argnums"):
+        lrp.relevance(mlp, lrp.Epsilon(), argnums=argnums)(WEIGHTS, X)
+
+
+@pytest.mark.parametrize(
+    "target", [5, -1, np.array([0, 7]), jnp.array([0, 5])], ids=["5", "-1", "numpy", "jax"]
+)
+def test_a_class_out_of_range(target: Any) -> None:
+    with pytest.raises(ValueError, match=r"out of range.*\(2, 5\)"):
+        lrp.relevance(mlp, lrp.Epsilon())(WEIGHTS, X, target=target)
+
+
+@pytest.mark.parametrize(
+    ("target", "shape"),
+    [
+        (np.array([0, 1, 2]), r"\(3,\)"),
+        (np.ones((2, 4)), r"\(2, 4\)"),
+        (np.ones(5), r"\(5,\)"),
+        (lambda output: output[0], r"\(5,\)"),
+    ],
+    ids=["classes", "weighting", "no batch", "callable"],
+)
+def test_a_target_of_the_wrong_shape_names_both_shapes(target: Any, shape: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){shape}.*2, 5|2, 5.*{shape}"):
+        lrp.relevance(mlp, lrp.Epsilon())(WEIGHTS, X, target=target)
+
+
+@pytest.mark.parametrize("target", ["cat", True], ids=repr)
+def test_a_target_of_the_wrong_type(target: Any) -> None:
+    with pytest.raises(TypeError, match="target"):
+        lrp.relevance(mlp, lrp.Epsilon())(WEIGHTS, X, target=target)
+
+
+# Models
+
+
+def test_a_closed_over_model_is_told_how_to_pass_its_weights() -> None:
+    explain = lrp.relevance(lambda x: mlp(WEIGHTS, x), lrp.Epsilon(), argnums=0)
+    with pytest.warns(UserWarning, match="(?s)argument"):
+        relevance = explain(X)
+    expected = lrp.relevance(mlp, lrp.Epsilon())(WEIGHTS, X)
+    np.testing.assert_allclose(relevance, expected, rtol=1e-12)
+
+
+def test_batch_norm_in_training_mode() -> None:
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x = nn.BatchNorm(use_running_average=False)(nn.Dense(3)(x))
+            return nn.Dense(2)(nn.relu(x))
+
+    params = Network().init(jax.random.key(0), X)
+
+    def apply_fn(params: Any, x: jax.Array) -> Any:
+        return Network().apply(params, x, mutable=["batch_stats"])
+
+    with pytest.raises(ValueError, match="(?s)BatchNorm.*(running|training|inference)"):
+        lrp.relevance(apply_fn, lrp.EpsilonPlus(), has_aux=True)(params, X)
+
+
+def test_a_model_that_ends_in_a_softmax() -> None:
+    explain = lrp.relevance(lambda w, x: nn.softmax(mlp(w, x)), lrp.Epsilon())
+    with pytest.raises(ValueError, match="(?s)softmax.*logits"):
+        explain(WEIGHTS, X)
+
+
+def test_nan_passes_through() -> None:
+    x = X.at[0, 1].set(jnp.nan)
+    relevance = lrp.relevance(mlp, lrp.EpsilonPlus())(WEIGHTS, x, target=0)
+    assert np.isnan(relevance[0]).any()
+    assert np.isfinite(relevance[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("operation", "primitive"),
+    [
+        (lambda x: jnp.sort(x, -1), "sort"),
+        (lambda x: jnp.linalg.inv(x[:, :3] @ x[:, :3].T + jnp.eye(2)), "lu|triangular"),
+        (lambda x: jnp.real(jnp.fft.fft(x)), "fft"),
+    ],
+    ids=["sort", "inverse", "fft"],
+)
+def test_what_cannot_be_explained_is_named_with_its_place(
+    operation: Callable[[jax.Array], jax.Array], primitive: str
+) -> None:
+    def apply_fn(w: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        return operation(x @ w["lower"] + 1.0)
+
+    with pytest.raises((NotImplementedError, ValueError), match=f"(?s){primitive}") as caught:
+        lrp.plan(apply_fn, lrp.Epsilon())(WEIGHTS, X)
+    assert "test_bad_input.py" in str(caught.value)
+
+
+def test_a_while_loop_on_the_path() -> None:
+    def apply_fn(w: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        halve = lambda x: x / 2  # noqa: E731
+        return jax.lax.while_loop(lambda x: jnp.max(x) > 1, halve, x @ w["lower"])
+
+    with pytest.raises((NotImplementedError, ValueError), match="while"):
+        lrp.plan(apply_fn, lrp.Epsilon())(WEIGHTS, X)
+
+
+def test_an_output_that_does_not_depend_on_the_input() -> None:
+    with pytest.raises(ValueError, match="(?i)depend"):
+        lrp.relevance(lambda w, x: w["upper"], lrp.Epsilon())(WEIGHTS, X)
+
+
+def test_right_use_does_not_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lrp.relevance(mlp, lrp.EpsilonPlus())(WEIGHTS, X)
+        str(lrp.plan(mlp, lrp.EpsilonPlus())(WEIGHTS, X))

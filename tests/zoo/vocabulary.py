@@ -1,0 +1,170 @@
+"""Everyday operations beyond stacked layers: norms, gates, routing, comparisons, weighted sums."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ._model import model, models_of
+from .feedforward import body, flat
+from .plain import dense, plain
+
+# Normalisation ------------------------------------------------------------------------------------
+
+
+@model("linen", "normalization", "gradient")
+@body(2, 4, 6)
+def norms_linen(x):
+    x = nn.LayerNorm()(nn.Dense(6)(x))
+    x = nn.RMSNorm()(nn.Dense(6)(nn.relu(x)))
+    x = nn.LayerNorm(use_fast_variance=False, use_bias=False)(nn.Dense(6)(nn.relu(x)))
+    x = nn.LayerNorm(use_scale=False)(nn.Dense(6)(nn.relu(x)))
+    return nn.Dense(4)(x.mean(1))
+
+
+@model("linen", "normalization", "conv", "gradient")
+@body(2, 6, 6, 2)
+def norms_of_images(x):
+    x = nn.relu(nn.GroupNorm(num_groups=2)(nn.Conv(4, (3, 3))(x)))
+    x = nn.relu(nn.InstanceNorm()(nn.Conv(4, (3, 3))(x)))
+    return nn.Dense(4)(x.max((1, 2)))
+
+
+@model("linen", "normalization")
+@body(3, 5)
+def weight_norm(x):
+    return nn.Dense(4)(nn.relu(nn.WeightNorm(nn.Dense(6))(x)))
+
+
+@model("plain", "normalization")
+@plain(3, 5, widths=(5, 6, 6, 6, 4))
+def norms_by_hand(p, x):
+    x = dense(p, "0", x)
+    x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    x = dense(p, "1", x)
+    x = x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    x = dense(p, "2", x)
+    x = p["2_b"] * x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+    return dense(p, "3", x)
+
+
+@model("plain", "normalization", "bilinear")
+@plain(3, 4, 5, widths=(5, 6, 4))
+def cosine_similarity(p, x):
+    x = dense(p, "0", x)
+    x = x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return jnp.einsum("bid,bjd->bij", x, x)[:, 0]
+
+
+# Products -----------------------------------------------------------------------------------------
+
+
+@model("plain", "bilinear", "gradient")
+@plain(3, 5, widths=(5, 8, 4, 4))
+def gated(p, x):
+    """SwiGLU, GEGLU and GLU one after another."""
+    gate, up = jnp.split(dense(p, "0", x), 2, axis=-1)
+    x = jax.nn.glu(jnp.concatenate([jax.nn.silu(gate) * up, jax.nn.gelu(gate) * up], axis=-1))
+    return dense(p, "1", jnp.concatenate([x, x], axis=-1)) + dense(p, "2", x)
+
+
+@model("linen", "bilinear", "conv")
+@body(2, 6, 6, 3)
+def squeeze_and_excite(x):
+    x = nn.relu(nn.Conv(4, (3, 3))(x))
+    scale = nn.sigmoid(nn.Dense(4)(nn.relu(nn.Dense(3)(x.mean((1, 2))))))
+    return nn.Dense(4)(flat(x * scale[:, None, None, :]))
+
+
+@model("plain", "bilinear")
+@plain(3, 5, widths=(5, 5, 5, 4))
+def highway(p, x):
+    gate = jax.nn.sigmoid(dense(p, "0", x))
+    return dense(p, "2", gate * jnp.tanh(dense(p, "1", x)) + (1 - gate) * x)
+
+
+@model("plain", "bilinear", "routing")
+@plain(4, 5, widths=(5, 3, 6, 6, 4))
+def mixture_of_experts(p, x):
+    """The two likeliest of three experts, weighted by their probabilities."""
+    weights, chosen = lax.top_k(jax.nn.softmax(dense(p, "0", x)), 2)
+    route = (jax.nn.one_hot(chosen, 3, dtype=x.dtype) * weights[..., None]).sum(1)
+    kernels = jnp.stack([p["2_w"], p["2_w"].T, -p["2_w"]])
+    experts = jnp.einsum("bf,efg->beg", jnp.pad(x, ((0, 0), (0, 1))), kernels)
+    return dense(p, "3", jnp.einsum("be,beg->bg", route, jax.nn.relu(experts)))
+
+
+@model("linen", "attention", "gradient")
+@body(2, 4, 6)
+def attention_linen(x):
+    mask = nn.make_causal_mask(jnp.ones(x.shape[:2]))
+    x = x + nn.MultiHeadDotProductAttention(2, qkv_features=6)(x, mask=mask)
+    x = x + nn.MultiHeadDotProductAttention(2)(x[:, ::-1], x)
+    return nn.Dense(4)(x[:, -1])
+
+
+@model("plain", "attention")
+@plain(2, 4, 6, widths=(6, 6, 6, 4))
+def attention_functional(p, x):
+    """Grouped queries, a causal mask, then linear attention."""
+    queries = dense(p, "0", x).reshape(x.shape[0], 4, 3, 2)
+    keys = dense(p, "1", x)[..., :2].reshape(x.shape[0], 4, 1, 2)
+    values = dense(p, "1", x)[..., 2:4].reshape(x.shape[0], 4, 1, 2)
+    x = jax.nn.dot_product_attention(queries, keys, values, is_causal=True)
+    x = x.reshape(x.shape[0], 4, 6)
+    context = jnp.einsum("btd,bte->bde", jax.nn.elu(x) + 1, x)
+    total = jnp.einsum("btd,bd->bt", jax.nn.elu(x) + 1, (jax.nn.elu(x) + 1).sum(1))
+    return dense(p, "2", jnp.einsum("btd,bde->bte", jax.nn.elu(x) + 1, context) / total[..., None])[:, 0]
+
+
+@model("plain", "attention")
+@plain(2, 4, 6, widths=(6, 6, 4))
+def masked_softmax(p, x):
+    """Masks of every spelling: where with -inf, a huge negative number, added."""
+    scores = jnp.einsum("bid,bjd->bij", dense(p, "0", x), x)
+    mask = jnp.tril(jnp.ones((4, 4), bool))
+    causal = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
+    huge = jax.nn.softmax(jnp.where(mask, scores, -1e9), axis=-1)
+    added = jnp.exp(jax.nn.log_softmax(scores / 0.7 + jnp.where(mask, 0.0, -1e9), axis=-1))
+    keyed = jax.nn.softmax(scores, axis=-1, where=mask)
+    return dense(p, "1", ((causal + huge + added + keyed) @ x)[:, -1])
+
+
+# Choices and reductions ---------------------------------------------------------------------------
+
+
+@model("plain", "choice", "gradient")
+@plain(3, 5, widths=(5, 6, 6, 4))
+def choices(p, x):
+    a, b = dense(p, "0", x), dense(p, "0", x[:, ::-1])
+    x = jnp.maximum(a, b) - jnp.minimum(a, 0.5 * b)
+    return dense(p, "2", jnp.abs(dense(p, "1", jnp.clip(x, -1, 2))))
+
+
+@model("plain", "choice")
+@plain(3, 5, widths=(5, 6, 6, 4))
+def sorting(p, x):
+    x = jnp.sort(dense(p, "0", x), axis=-1)
+    best, _ = lax.top_k(dense(p, "1", x), 6)
+    return dense(p, "2", best)
+
+
+@model("plain", "reduction")
+@plain(3, 5, widths=(5, 6, 4))
+def reductions(p, x):
+    x = dense(p, "0", x).reshape(x.shape[0], 3, 2)
+    parts = [jax.nn.logsumexp(x, axis=1), x.sum(1), x.max(1)]
+    return dense(p, "1", jnp.concatenate(parts, axis=-1))
+
+
+@model("plain", "reduction")
+@plain(2, 4, 6, widths=(6, 6, 4))
+def weighted_sum(p, x):
+    """Attention pooling: one softmax weight for every position."""
+    weights = jax.nn.softmax(dense(p, "0", x).sum(-1), axis=-1)
+    return dense(p, "1", jnp.einsum("bt,btd->bd", weights, x))
+
+
+MODELS = models_of(globals())
