@@ -66,7 +66,11 @@ def choose(logits: np.ndarray, labels: np.ndarray) -> list[Question]:
 
 
 def draw(
-    path: Path, digits: Digits, logits: np.ndarray, maps: dict[str, np.ndarray], rows: list[Question]
+    path: Path,
+    digits: Digits,
+    logits: np.ndarray,
+    maps: dict[str, np.ndarray],
+    rows: list[Question],
 ) -> None:
     """Write the figure: the digits, and beside each its relevances by every composite."""
     import matplotlib.pyplot as plt
@@ -154,19 +158,19 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     draw(options.out / "relevances.png", held_out, logits, maps, rows)
     (options.out / "plan.txt").write_text(f"{plan}\n")
-    np.savez_compressed(
-        options.out / "relevances.npz",
-        images=held_out.images[chosen],
-        labels=held_out.labels[chosen],
-        targets=targets,
-        logits=logits[chosen],
+    arrays: dict[str, Any] = {
+        "images": held_out.images[chosen],
+        "labels": held_out.labels[chosen],
+        "targets": targets,
+        "logits": logits[chosen],
         **maps,
-    )
+    }
+    np.savez_compressed(options.out / "relevances.npz", **arrays)
     print(f"\nwritten: relevances.png, plan.txt and relevances.npz in {options.out}")
 
 
 def explain(
-    apply: Callable[..., jax.Array],
+    apply: Callable[..., Any],
     composite: str,
     parameters: Any,
     images: np.ndarray,

@@ -31,8 +31,8 @@ class Classifier:
     """
 
     parameters: Any
-    apply: Callable[..., jax.Array]
-    apply_train: Callable[..., jax.Array]
+    apply: Callable[..., Any]
+    apply_train: Callable[..., Any]
 
 
 class CNN(nn.Module):
@@ -90,7 +90,7 @@ class NNXNet(nnx.Module):
 
 
 def _linen(module: nn.Module, key: jax.Array) -> Classifier:
-    def apply_train(variables: Any, x: jax.Array, key: jax.Array) -> jax.Array:
+    def apply_train(variables: Any, x: jax.Array, key: jax.Array) -> Any:
         return module.apply(variables, x, train=True, rngs={"dropout": key})
 
     return Classifier(module.init(key, jnp.zeros((1, SIDE, SIDE, 1))), module.apply, apply_train)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +19,6 @@ import numpy as np
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_LITTLE_ENDIAN = {"FloatStorage": "<f4", "LongStorage": "<i8"}
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,18 @@ def _rebuild_tensor(
     return _Tensor(storage, offset, shape, strides)
 
 
-class _Unpickler(pickle.Unpickler):
-    _allowed: dict[tuple[str, str], Callable[..., Any] | str] = {
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-        **{("torch", name): dtype for name, dtype in _LITTLE_ENDIAN.items()},
-    }
+_ALLOWED: Mapping[tuple[str, str], Callable[..., Any] | str] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch", "FloatStorage"): "<f4",
+    ("torch", "LongStorage"): "<i8",
+}
 
+
+class _Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
-            return self._allowed[module_name, global_name]
+            return _ALLOWED[module_name, global_name]
         except KeyError:
             raise pickle.UnpicklingError(
                 f"it asks for {module_name}.{global_name}, which no dictionary of tensors needs"

@@ -2,10 +2,10 @@
 
 from . import composites as composites
 from . import targets as targets
-from ._blocks import UnsupportedOperation as UnsupportedOperation
+from ._layers import UnsupportedOperation as UnsupportedOperation
+from .composites import CPLRP as CPLRP
 from .composites import AttnLRP as AttnLRP
 from .composites import Composite as Composite
-from .composites import CPLRP as CPLRP
 from .composites import DeepTaylor as DeepTaylor
 from .composites import EpsilonAlpha2Beta1 as EpsilonAlpha2Beta1
 from .composites import EpsilonAlpha2Beta1Flat as EpsilonAlpha2Beta1Flat
@@ -14,6 +14,9 @@ from .composites import EpsilonPlus as EpsilonPlus
 from .composites import EpsilonPlusFlat as EpsilonPlusFlat
 from .composites import ExcitationBackprop as ExcitationBackprop
 from .composites import LRPOverview as LRPOverview
+from .concepts import concept_relevance as concept_relevance
+from .concepts import concept_scores as concept_scores
+from .datasets import explain_dataset as explain_dataset
 from .kinds import Activation as Activation
 from .kinds import AvgPool as AvgPool
 from .kinds import BatchNorm as BatchNorm
@@ -33,8 +36,14 @@ from .kinds import Softmax as Softmax
 from .kinds import depth as depth
 from .kinds import first as first
 from .kinds import last as last
+from .ledger import Ledger as Ledger
+from .ledger import conservation as conservation
 from .plan import Layer as Layer
 from .plan import Plan as Plan
+from .queries import bilrp as bilrp
+from .queries import layer_relevances as layer_relevances
+from .queries import parameter_relevance as parameter_relevance
+from .queries import relevance_matrix as relevance_matrix
 from .rules import AlphaBeta as AlphaBeta
 from .rules import BetaSmooth as BetaSmooth
 from .rules import DeconvNet as DeconvNet

@@ -7,162 +7,35 @@ by the name of a function, and nothing here sees an array.
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-import jax.numpy as jnp
-
-from . import _compat
+from . import _compat, kinds
 from . import _primitives as prim
 from ._compat import Equation, Var, is_literal
-from . import kinds
+from ._graph import Graph
+from ._layers import (
+    Body,
+    Chain,
+    Contraction,
+    Frame,
+    Held,
+    Native,
+    Pointwise,
+    Product,
+    Shift,
+    Step,
+    Sum,
+    UnsupportedOperation,
+)  # fmt: skip
 from ._patterns import find_normalizations, find_softmaxes
 from ._primitives import Family, family
 from ._signs import is_nonnegative, is_relu, literal_value, makes_nonnegative, zero_at_zero
 from ._trace import inline, layer_name
 from .kinds import Kind
 
-
 _BROADCAST = _compat.primitive("broadcast_in_dim")
 _PAD = _compat.primitive("pad")
 _SCALING = (prim.MUL, prim.DIV, prim.NEG, prim.SUB)
-
-
-class UnsupportedOperation(NotImplementedError):
-    """An operation between input and output through which relevance has no rule."""
-
-
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """Equations that map one variable to another, each affine or structural in it."""
-
-    eqns: tuple[Equation, ...]
-    start: Var
-    end: Var
-    scales: bool  # whether anything multiplies
-
-    def __bool__(self) -> bool:
-        return bool(self.eqns)
-
-
-@dataclass(frozen=True, eq=False)
-class Contraction:
-    """`after(contract(before(x), w))`: one linear map with its weights and biases."""
-
-    before: Chain
-    eqn: Equation
-    position: int  # which operand of the contraction is explained
-    after: Chain
-    features: tuple[int, int] | None = None  # an output axis that one axis of the weights makes
-    feature_scales: bool = False  # whether the scales after it vary along that axis alone
-
-
-@dataclass(frozen=True, eq=False)
-class Sum:
-    """A fixed sum of explained numbers, with the division that makes it a mean."""
-
-    eqns: tuple[Equation, ...]
-    signed: bool  # whether anything may be subtracted
-
-
-@dataclass(frozen=True, eq=False)
-class Pointwise:
-    """An elementwise function of one explained variable."""
-
-    eqns: tuple[Equation, ...]
-    zero_at_zero: bool  # f(0) = 0 whatever the constants are
-    relu: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Shift:
-    """A stand-alone affine function, number by number: a batch norm or a bias."""
-
-    chain: Chain
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """Equations followed natively, the operand `position` of `product` held constant."""
-
-    eqns: tuple[Equation, ...]
-    product: Equation | None
-    position: int
-    batch_axis: bool = False  # whether the statistics mix examples
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """A product, or quotient, of two explained values."""
-
-    eqn: Equation
-    gate: int | None  # the operand that gates, where one does
-
-
-@dataclass(frozen=True, eq=False)
-class Native:
-    """Equations that move numbers without mixing them."""
-
-    eqns: tuple[Equation, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Body:
-    """An equation with bodies: `remat`, `scan`, `cond`, `shard_map`."""
-
-    eqn: Equation
-    frames: tuple["Frame", ...]
-    explained: tuple[bool, ...]  # of the equation's operands
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One piece of the computation: what it reads, what it makes, what it is."""
-
-    what: Any
-    inputs: tuple[Var, ...]
-    constants: tuple[Var, ...]
-    outputs: tuple[Var, ...]
-    position: int  # of its last equation
-    kind: Kind | None = None  # None: no rule applies
-    name: str = ""
-    weights: tuple[str, ...] = ()
-    source: str = ""
-    nonnegative: bool = False  # its explained input is known to be >= 0
-    before_relu: bool = False  # every reader of its output is a relu
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A jaxpr as steps in order of execution.
-
-    Attributes:
-        jaxpr: the closed flat jaxpr.
-        steps: the pieces on the way of relevance and, between them, constant equations.
-        explained: for each input, whether relevance flows to it.
-        outputs: for each output, whether relevance comes from it.
-    """
-
-    jaxpr: Any
-    steps: tuple[Step, ...]
-    explained: tuple[bool, ...]
-    outputs: tuple[bool, ...]
-    live: frozenset[Var] = field(repr=False)
-    reached: frozenset[Var] = field(repr=False)
-
-    @property
-    def invars(self) -> list[Var]:
-        return list(_compat.open_jaxpr(self.jaxpr).invars)
-
-    @property
-    def outvars(self) -> list[Any]:
-        return list(_compat.open_jaxpr(self.jaxpr).outvars)
-
-
-def is_float(atom: Any) -> bool:
-    """Whether relevance can be attached to a variable."""
-    dtype = getattr(atom.aval, "dtype", None)
-    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 def analyse(
@@ -187,101 +60,17 @@ def analyse(
     return _Analysis(closed_jaxpr, tuple(explained), tuple(names), nonnegative, outputs).frame()
 
 
-class Graph:
-    """Who makes and who reads each variable of a flat jaxpr, and what depends on the input."""
-
-    def __init__(self, closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Any) -> None:
-        self.closed = closed_jaxpr
-        self.jaxpr = _compat.open_jaxpr(closed_jaxpr)
-        self.eqns: list[Equation] = list(self.jaxpr.eqns)
-        self.maker: dict[Var, Equation] = {}
-        self.position: dict[Var, int] = {v: -1 for v in [*self.jaxpr.constvars, *self.jaxpr.invars]}
-        self.readers: dict[Var, list[Equation | None]] = {}
-        for index, eqn in enumerate(self.eqns):
-            for var in eqn.outvars:
-                self.maker[var] = eqn
-                self.position[var] = index
-            for var in dict.fromkeys(a for a in eqn.invars if not is_literal(a)):
-                self.readers.setdefault(var, []).append(eqn)
-        for atom in self.jaxpr.outvars:
-            if not is_literal(atom):
-                self.readers.setdefault(atom, []).append(None)
-        reached = self._reached(explained)
-        self.reached = frozenset(reached)
-        self.touched = self._touched(reached)
-        self.outputs = tuple(
-            (not is_literal(a)) and a in reached and (outputs is None or flag)
-            for a, flag in zip(
-                self.jaxpr.outvars, outputs or [True] * len(self.jaxpr.outvars), strict=True
-            )
-        )
-        self.live = self._live(reached)
-        self._rank: dict[Var, int] = {}
-
-    def _reached(self, explained: tuple[bool, ...]) -> set[Var]:
-        reached = {
-            v for v, flag in zip(self.jaxpr.invars, explained, strict=True) if flag and is_float(v)
-        }
-        for eqn in self.eqns:
-            if family(eqn.primitive) is Family.DETACH:
-                continue
-            if any(a in reached for a in eqn.invars if not is_literal(a)):
-                reached.update(v for v in eqn.outvars if is_float(v))
-        return reached
-
-    def _touched(self, reached: set[Var]) -> set[Var]:
-        """Everything computed from the explained input, integers and predicates included."""
-        touched = set(reached)
-        for eqn in self.eqns:
-            if any(a in touched for a in eqn.invars if not is_literal(a)):
-                touched.update(eqn.outvars)
-        return touched
-
-    def _live(self, reached: set[Var]) -> frozenset[Var]:
-        wanted = {a for a, flag in zip(self.jaxpr.outvars, self.outputs, strict=True) if flag}
-        for eqn in reversed(self.eqns):
-            if any(v in wanted for v in eqn.outvars):
-                wanted.update(a for a in eqn.invars if not is_literal(a) and a in reached)
-        return frozenset(wanted & reached)
-
-    def explained_operands(self, eqn: Equation) -> list[int]:
-        """Positions of the operands that carry relevance."""
-        return [i for i, a in enumerate(eqn.invars) if not is_literal(a) and a in self.live]
-
-    def is_live(self, eqn: Equation) -> bool:
-        return any(v in self.live for v in eqn.outvars)
-
-    def read_once(self, var: Var) -> bool:
-        """Whether exactly one equation reads the variable and it is no output."""
-        readers = self.readers.get(var, [])
-        return len(readers) == 1 and readers[0] is not None
-
-    def between(self, end: Var, starts: Iterable[Var]) -> tuple[list[Equation], set[Var]]:
-        """The explained equations from `starts` to `end`, and explained variables met outside."""
-        stop, seen, outside = set(starts), set(), set()
-        todo, found = [end], {}
-        while todo:
-            var = todo.pop()
-            if var in seen or var in stop:
-                continue
-            seen.add(var)
-            eqn = self.maker.get(var)
-            if eqn is None:
-                outside.add(var)
-                continue
-            found[self.position[var]] = eqn
-            todo.extend(eqn.invars[i] for i in self.explained_operands(eqn))
-        return [found[i] for i in sorted(found)], outside
-
-
 class _Analysis:
-    def __init__(self, closed_jaxpr: Any, explained: Any, names: Any, nonnegative: Any, outputs: Any) -> None:
+    def __init__(
+        self, closed_jaxpr: Any, explained: Any, names: Any, nonnegative: Any, outputs: Any
+    ) -> None:
         self.graph = Graph(closed_jaxpr, explained, tuple(outputs) if outputs is not None else None)
         self.explained = explained
         self.names = self._names(names)
         self.dominator, self.depth = self._dominators()
-        self.normalizations = find_normalizations(self.graph, self.dominator)
         self.softmaxes = find_softmaxes(self.graph)
+        known = self.dominator.keys() | self.softmaxes.keys()
+        self.normalizations = find_normalizations(self.graph, known)
         self.nonnegative = self._nonnegative(nonnegative)
 
     # -- facts about variables ------------------------------------------------------------------
@@ -359,13 +148,17 @@ class _Analysis:
             step = self._cover(var)
             steps[graph.position[var]] = step
             covered.update(step.outputs)
-            fresh = [v for v in (*step.inputs, *step.constants) if v in graph.live and v not in covered]
+            fresh = [
+                v for v in (*step.inputs, *step.constants) if v in graph.live and v not in covered
+            ]
             heap = sorted({*heap, *fresh}, key=lambda v: graph.position[v])
         for index, eqn in enumerate(graph.eqns):
             if not graph.is_live(eqn):
                 steps[index] = self._step(Native((eqn,)), (), eqn.outvars, [eqn])
         ordered = _readers_of_relu([steps[i] for i in sorted(steps)], graph)
-        return Frame(graph.closed, tuple(ordered), self.explained, graph.outputs, graph.live, graph.reached)
+        return Frame(
+            graph.closed, tuple(ordered), self.explained, graph.outputs, graph.live, graph.reached
+        )
 
     def _step(
         self,
@@ -387,9 +180,17 @@ class _Analysis:
         weights = tuple(dict.fromkeys(self.names[c] for c in constants if c in self.names))
         outputs = tuple(v for v in outputs if not _compat.is_dropped(v))
         last = eqns[-1]
-        if weights and kind is not None and kind <= (kinds.Linear | kinds.BatchNorm | kinds.Bias | kinds.Normalization):
+        if (
+            weights
+            and kind is not None
+            and kind <= (kinds.Linear | kinds.BatchNorm | kinds.Bias | kinds.Normalization)
+        ):
             core = what.eqn if isinstance(what, Contraction) else None
-            own = [self.names[a] for a in (core.invars if core else ()) if not is_literal(a) and a in self.names]
+            own = [
+                self.names[a]
+                for a in (core.invars if core else ())
+                if not is_literal(a) and a in self.names
+            ]
             name = layer_name((own or weights)[0])
         else:
             place = _compat.scope(what.eqn if isinstance(what, Contraction) else last)
@@ -449,7 +250,7 @@ class _Analysis:
     def _affine(self, var: Var) -> Step | None:
         """A contraction, sum or normalisation with the affine equations after it, or such alone."""
         eqn = self.graph.maker[var]
-        if self._is_link(eqn) and not family(eqn.primitive) is Family.AFFINE:
+        if self._is_link(eqn) and family(eqn.primitive) is not Family.AFFINE:
             return None  # a trailing reshape belongs to nobody
         chain, start = self._chain_up(var)
         if chain and not self.graph.read_once(start) and self._layer_eqn(start) is not None:
@@ -548,7 +349,9 @@ class _Analysis:
         after_sum = made_by is not None and isinstance(self._layer_eqn(top), Equation)
         while chain:
             eqn = chain[0]
-            others = after_activation and _literal_link(eqn) or after_sum and _is_mean_factor(eqn)
+            others = (after_activation and _literal_link(eqn)) or (
+                after_sum and _is_mean_factor(eqn)
+            )
             if (family(eqn.primitive) is Family.AFFINE and not others) or _pads_with_zeros(eqn):
                 break
             top = eqn.outvars[0]
@@ -659,7 +462,9 @@ class _Analysis:
             return self._step(Native((eqn,)), inputs, eqn.outvars, [eqn], kind)
         if what is Family.AFFINE and len(operands) == 1:
             shift = Shift(self._chain([eqn], inputs[0], var))
-            return self._step(shift, inputs, eqn.outvars, [eqn], None if eqn.primitive in _SCALING else kinds.Bias)
+            return self._step(
+                shift, inputs, eqn.outvars, [eqn], None if eqn.primitive in _SCALING else kinds.Bias
+            )
         raise UnsupportedOperation(self._refusal(eqn))
 
     def _gate(self, operands: list[Var]) -> int | None:

@@ -6,18 +6,18 @@ becomes a function again. Primitives are compared as objects, never by name: nam
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.extend import core as _core
 from jax.extend import source_info_util as _source_info
 from jax.extend.core import primitives as P
 
-Var = _core.Var
-Literal = _core.Literal
-Jaxpr = _core.Jaxpr
-ClosedJaxpr = _core.ClosedJaxpr
-Equation = _core.JaxprEqn
+if TYPE_CHECKING:  # these classes are typed differently from one release to the next
+    Var = Literal = Jaxpr = ClosedJaxpr = Equation = Any
+else:
+    Var, Literal, Equation = _core.Var, _core.Literal, _core.JaxprEqn
+    Jaxpr, ClosedJaxpr = _core.Jaxpr, _core.ClosedJaxpr
 Atom = Any  # Var | Literal
 
 _extend_remat = getattr(P, "remat_p", None)

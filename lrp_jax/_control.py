@@ -32,7 +32,7 @@ def bodies(
     """
     primitive = eqn.primitive
     if primitive is prim.WHILE:
-        from ._blocks import UnsupportedOperation
+        from ._layers import UnsupportedOperation
 
         raise UnsupportedOperation(
             refusal(eqn)
@@ -70,7 +70,9 @@ def _scan_body(
         reached = [a in frame.reached for a in frame.outvars[:carries]]
         flows_in = [v in frame.live for v in frame.invars[carry]]
         grown_in = [a or b for a, b in zip(explained[carry], reached, strict=True)]
-        grown_out = [a or (b and c) for a, b, c in zip(wanted[:carries], flows_in, reached, strict=True)]
+        grown_out = [
+            a or (b and c) for a, b, c in zip(wanted[:carries], flows_in, reached, strict=True)
+        ]
         if grown_in == explained[carry] and grown_out == wanted[:carries]:
             return frame
         explained[carry], wanted[:carries] = grown_in, grown_out

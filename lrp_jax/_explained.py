@@ -162,3 +162,13 @@ def as_argument(target: Any) -> Any:
     if callable(target) and jax.tree_util.all_leaves([target]):
         return jax.tree_util.Partial(target)  # type: ignore[no-untyped-call]
     return target
+
+
+def checked_target(f: Callable[..., Any], args: tuple[Any, ...], target: Any) -> Any:
+    """A target as an argument of `jit`, its class indices checked while they can be seen.
+
+    `f` is a function made by `jax.jit`, which remembers the shape of its output.
+    """
+    if target is not None and not callable(target):
+        targets.check(jax.eval_shape(f, *args), target)
+    return as_argument(target)

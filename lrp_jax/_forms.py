@@ -11,8 +11,8 @@ from typing import Any
 
 from . import _compat
 from . import _primitives as prim
-from ._blocks import Body, Contraction, Frame, Held, Pointwise, Product, Shift, Step, Sum
 from ._compat import Var, is_literal
+from ._layers import Body, Contraction, Frame, Held, Pointwise, Product, Shift, Step, Sum
 from .rules import Identity, Pass, Rule, Taylor
 
 
@@ -118,7 +118,9 @@ def _body_forms(
         return _by_operand(eqn.invars, ins), (inner,)
     operands = eqn.invars[1:] if eqn.primitive is prim.COND else eqn.invars
     found = [assign(frame, rules, outs) for frame in body.frames]
-    joint = ["R" if "R" in column else "C" for column in zip(*(f.inputs for f in found), strict=True)]
+    joint = [
+        "R" if "R" in column else "C" for column in zip(*(f.inputs for f in found), strict=True)
+    ]
     if len(found) > 1:
         found = [assign(frame, rules, outs, joint) for frame in body.frames]
     return _by_operand(operands, joint), tuple(found)
@@ -141,7 +143,9 @@ def _scan_forms(
     held = outs[:carries]
     while True:  # a carry has one form for all steps
         inner = assign(frame, rules, [*held, *outs[carries:]])
-        grown = ["R" if "R" in pair else "C" for pair in zip(held, inner.inputs[carry], strict=True)]
+        grown = [
+            "R" if "R" in pair else "C" for pair in zip(held, inner.inputs[carry], strict=True)
+        ]
         if grown == held:
             break
         held = grown
@@ -149,4 +153,3 @@ def _scan_forms(
     wanted[carry] = held
     inner = assign(frame, rules, [*held, *outs[carries:]], wanted)
     return inner, inner.inputs
-

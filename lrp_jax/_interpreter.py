@@ -9,12 +9,22 @@ import jax.numpy as jnp
 
 from . import _compat
 from . import _primitives as prim
-from ._blocks import Body, Contraction, Frame, Held, Pointwise, Product, Shift, Step, Sum
 from ._compat import Var, is_literal
 from ._forms import Forms, made_form, needs_multiplier
+from ._layers import Body, Contraction, Frame, Held, Pointwise, Product, Shift, Step, Sum
 from ._propagate import (
-    activation, halve, hold, linear_layer, modified_gradient, negate, pass_layer, share_out,
-    shift_layer, tap, to_multiplier, to_relevance,
+    activation,
+    halve,
+    hold,
+    linear_layer,
+    modified_gradient,
+    negate,
+    pass_layer,
+    share_out,
+    shift_layer,
+    tap,
+    to_multiplier,
+    to_relevance,
 )  # fmt: skip
 from .rules import Epsilon, Gate, Identity, Norm, Pass, Relative, Rule, Uniform, Zero
 
@@ -30,14 +40,14 @@ class Program:
         gradient: whether the explanation is a modified gradient.
         indices: for each layer, its number in the plan.
         exposed: numbers of the layers whose outputs are results too.
-        probed: whether layers report what their bias absorbed.
+        parameters: whether the cotangents of constants are the multipliers of the parameters.
     """
 
     entries: Mapping[Step, int]
     gradient: bool
     indices: Mapping[Step, int] = field(default_factory=dict)
     exposed: frozenset[int] = frozenset()
-    probed: bool = False
+    parameters: bool = False
 
 
 Taps = dict[str, Any]
@@ -139,15 +149,14 @@ class _Evaluation:
         inputs = [self._read(v, made) for v in step.inputs]
         index = self.program.indices.get(step)
         if index is not None:
-            inputs = [
-                self._tap(key("in", index, i), value, made) for i, value in enumerate(inputs)
-            ]
+            inputs = [self._tap(key("in", index, i), value, made) for i, value in enumerate(inputs)]
         constants = [self.env[v] for v in step.constants]
         outputs = self._outputs(step, rule, out, inputs, constants, index)
         if index is not None:
             outputs = [self._tap(key("out", index, i), y, out) for i, y in enumerate(outputs)]
             if index in self.program.exposed:
                 self.exposed[key("out", index)] = outputs[0]
+                self.exposed.update({key("in", index, i): x for i, x in enumerate(inputs)})
         self._bind(step.outputs, outputs)
 
     def _bind(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
@@ -209,11 +218,14 @@ class _Evaluation:
         rule = _known(rule)
         probe = None if index is None else self.taps.get(key("bias", index))
         absorbs = getattr(rule, "bias", "absorb") == "absorb"
+        # Where the layer's own gradient serves, nothing is better; a parameter too gets its
+        # multiplier from it.
         if isinstance(rule, _PLAIN) and absorbs and probe is None:
             return share_out(run_one(inputs, constants), rule, out)
         if isinstance(rule, Pass):
             return pass_layer(out, run_one)(inputs[0], constants)
-        layer = linear_layer(self.frame.jaxpr, step, out, run_one, probe is not None)
+        parameters = self.program.parameters
+        layer = linear_layer(self.frame.jaxpr, step, out, run_one, probe is not None, parameters)
         return layer(tuple(inputs), tuple(constants), rule, probe)
 
     def _held(

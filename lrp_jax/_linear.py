@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from . import _compat
 from . import _primitives as prim
-from ._blocks import Chain, Contraction, Step
 from ._compat import is_literal
+from ._layers import Chain, Contraction, Step
 from ._primitives import Family, family
 from .rules import Term
 
@@ -90,19 +90,37 @@ class LinearLayer:
 
     Attributes:
         relevance: R_j, in at least float32.
+        value: z_j as it is, which decides the signs.
         output: z_j as the bias policy sees it.
         bias: b_j as the bias policy sees it (0.0 where there is none).
         only_positive: whether outputs <= 0 carry no relevance.
     """
 
     relevance: jax.Array
+    value: jax.Array
     output: jax.Array
     bias: Any
     only_positive: bool
-    divide = staticmethod(divide)
-
     positive: Any
     negative: Any
+    absorbed: list[tuple[jax.Array, jax.Array]]
+
+    def divide(self, relevance: Any, value: Any, epsilon: Any) -> jax.Array:
+        """R / S(z), keeping account of what the stabiliser and zero denominators take."""
+        share = divide(relevance, value, epsilon)
+        self.absorbed.append((relevance, relevance - value * share))
+        return share
+
+    def losses(self) -> tuple[jax.Array, jax.Array]:
+        """What stabilisers absorbed, and what met a denominator that is exactly zero."""
+        zero = jnp.zeros((), self.relevance.dtype)
+        stabilized, dropped = zero, self.relevance.sum()
+        for given, lost in self.absorbed:
+            dropped = dropped - jnp.sum(given)
+            dead = given == lost
+            stabilized = stabilized + jnp.sum(jnp.where(dead, 0, lost))
+            dropped = dropped + jnp.sum(jnp.where(dead, lost, 0))
+        return stabilized, dropped if self.absorbed else zero
 
 
 class ContractionLayer(LinearLayer):
@@ -128,11 +146,11 @@ class ContractionLayer(LinearLayer):
             (lambda u, w: run(u, w)[0]) if position == 0 else (lambda u, w: run(w, u)[0])
         )
         self.x = x
+        self.absorbed = []
         self.relevance = relevance
         self.only_positive = only_positive
-        z = at_least_float32(y)
+        self.value = z = at_least_float32(y)
         bias = self._bias()
-        self.full_bias = bias
         self.bias = 0.0 if bias_policy == "ignore" else bias
         self.output = z - bias if bias_policy == "ignore" and not _is_zero(bias) else z
         self._linear_output = z if _is_zero(bias) else z - bias
@@ -282,16 +300,19 @@ class ContractionLayer(LinearLayer):
 
     def flat_relevance(self, stabilizer: Any) -> jax.Array:
         """Flat: R_j / S(n_j) to every real input."""
-        return self._even(divide(self.relevance, self._count, stabilizer))
+        return self._even(self.divide(self.relevance, self._count, stabilizer))
 
-    def squared_relevance(self, stabilizer: Any) -> jax.Array:
+    def squared_relevance(self, stabilizer: Any, bias_policy: str) -> jax.Array:
         """w^2: in proportion to squared weights."""
         w2 = self._weight * self._weight
         scale = self._before(jnp.ones_like(self.x), "squared")
-        total = self.forward(scale, w2, "squared") + self.full_bias * self.full_bias
-        share = divide(self.relevance, total, stabilizer)
+        bias = self.bias * self.bias
+        share = self.divide(self.relevance, self.forward(scale, w2, "squared") + bias, stabilizer)
         relevance = scale * self.backward(share, w2, "squared").astype(scale.dtype)
-        return self._through_before(relevance, "structural")
+        relevance = self._through_before(relevance, "structural")
+        if bias_policy == "distribute":
+            relevance = relevance + self.spread_evenly(share * bias)
+        return relevance
 
     def box_relevance(self, low: Any, high: Any, stabilizer: Any) -> jax.Array:
         """z^B: contributions measured from the corner of the box that lowers the output most."""
@@ -301,10 +322,57 @@ class ContractionLayer(LinearLayer):
         w, size = self._weight, jnp.abs(self._weight)
         # l w+ + h w- = ((l + h) w + (l - h) |w|) / 2
         corner = self.forward(low + high, w, "linear") + self.forward(low - high, size, "absolute")
-        share = divide(self.relevance, self._linear_output - corner / 2, stabilizer)
+        share = self.divide(self.relevance, self._linear_output - corner / 2, stabilizer)
         even, odd = self.backward(share, w, "linear"), self.backward(share, size, "absolute")
         relevance = self._u * even - ((low + high) * even + (low - high) * odd) / 2
         return self._through_before(relevance, "structural")
+
+    def weight_multiplier(self, terms: Sequence[Term]) -> jax.Array:
+        """c of every weight, with R_ij = w_ij c_ij the contributions sent through it."""
+        w = self._weight
+
+        def pull(u: jax.Array, share: jax.Array, mode: str) -> jax.Array:
+            z, back = jax.vjp(lambda v: self.forward(u, v, mode), w)
+            return back(share.astype(z.dtype))[0]
+
+        even = _total([t.share * ((t.positive + t.negative) / 2) for t in terms])
+        c = pull(self._u, even, "linear")
+        if all(_equal(t.positive, t.negative) for t in terms):
+            return c
+        odd = _total([t.share * ((t.positive - t.negative) / 2) for t in terms])
+        return c + jnp.sign(w) * pull(jnp.abs(self._u), odd, "absolute")
+
+    def bias_multiplier(self, terms: Sequence[Term]) -> jax.Array:
+        """c of every output's bias, with R = b c what it absorbed."""
+        up = _total([t.share * t.positive for t in terms])
+        down = _total([t.share * t.negative for t in terms])
+        return jnp.where(self.bias > 0, up, down)
+
+    def bias_back(self, share: jax.Array) -> dict[Any, jax.Array]:
+        """Multipliers of the constants that are added after the contraction."""
+        after = self.what.after
+        added = []
+        var = after.start
+        for eqn in after.eqns:
+            position = next(i for i, a in enumerate(eqn.invars) if a is var)
+            if eqn.primitive in prim.ADD or eqn.primitive is prim.SUB:
+                added += [
+                    a for i, a in enumerate(eqn.invars) if i != position and not is_literal(a)
+                ]
+            var = eqn.outvars[0]
+        added = list(dict.fromkeys(added))
+        zeros = jnp.zeros(after.start.aval.shape, after.start.aval.dtype)
+
+        def shifted(*values: jax.Array) -> jax.Array:
+            new = dict(zip(added, values, strict=True))
+            read = lambda a: new[a] if not is_literal(a) and a in new else self._read(a)  # noqa: E731
+            return self._chain_with(after, zeros, read)
+
+        z, back = jax.vjp(shifted, *(self._read(a) for a in added))
+        return dict(zip(added, back(share.astype(z.dtype)), strict=True))
+
+    def _chain_with(self, chain: Chain, x: jax.Array, read: Read) -> jax.Array:
+        return at_least_float32(run_chain(chain, x, read, "exact"))
 
 
 class SumLayer(LinearLayer):
@@ -319,10 +387,10 @@ class SumLayer(LinearLayer):
     ) -> None:
         self._function = forward
         self.xs = tuple(xs)
+        self.absorbed = []
         self.relevance = relevance
-        self.output = at_least_float32(y)
+        self.value = self.output = at_least_float32(y)
         self.bias = 0.0
-        self.full_bias = 0.0
         self.only_positive = False
 
     def _forward(self, xs: Sequence[jax.Array]) -> jax.Array:
@@ -356,7 +424,7 @@ class SumLayer(LinearLayer):
         ones = tuple(jnp.ones_like(x) for x in self.xs)
         count = at_least_float32(self._forward(ones))
         # A mean counts as its sum: an element's own weight cancels against the total.
-        return self._backward(divide(self.relevance, count, stabilizer))
+        return self._backward(self.divide(self.relevance, count, stabilizer))
 
 
 def _distinct(invars: Sequence[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ second operand reaches the input only through a reduction of what the first is m
 is a quotient of `exp(u)` by its own sum. Neither needs a class, a name or an order of equations.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ._compat import Equation, Var, is_literal
 from ._primitives import Family, family
 
 if TYPE_CHECKING:
-    from ._blocks import Graph
+    from ._graph import Graph
 
 _MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
 _POINTWISE = (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
@@ -30,12 +31,12 @@ class Normalization:
     batch_axis: bool
 
 
-def find_normalizations(graph: "Graph", dominator: dict[Var, Var]) -> dict[Var, Normalization]:
-    """The normalisations of a graph by their output variable."""
+def find_normalizations(graph: "Graph", known: Set[Var]) -> dict[Var, Normalization]:
+    """The normalisations of a graph by their output variable, where it is not `known` otherwise."""
     found: dict[Var, Normalization] = {}
     for eqn in graph.eqns:
         out = eqn.outvars[0]
-        if eqn.primitive not in (prim.MUL, prim.DIV) or out in dominator:
+        if eqn.primitive not in (prim.MUL, prim.DIV) or out in known:
             continue
         if graph.explained_operands(eqn) != [0, 1] or not graph.is_live(eqn):
             continue
@@ -72,7 +73,11 @@ def _statistic_root(graph: "Graph", eqn: Equation, position: int) -> tuple[Var, 
         custom = _compat.custom_call(maker) is not None
         if not (reduces or custom or kind in _POINTWISE or kind in _MOVES):
             return None
-        rooted = rooted or maker.primitive in prim.ROOTS or maker.primitive is prim.DIV and operands == [1]
+        rooted = (
+            rooted
+            or maker.primitive in prim.ROOTS
+            or (maker.primitive is prim.DIV and operands == [1])
+        )
         if reduces and "axes" in maker.params:
             batch_axis = batch_axis or _over_batch(maker)
         todo.extend((maker.invars[i], reduced or reduces) for i in operands)
@@ -132,8 +137,10 @@ def _centred_from(graph: "Graph", var: Var) -> Var | None:
 
 
 def _is_reduction(eqn: Equation) -> bool:
-    return family(eqn.primitive) is Family.STRUCTURAL and "axes" in eqn.params and (
-        len(eqn.outvars[0].aval.shape) < len(eqn.invars[0].aval.shape)
+    return (
+        family(eqn.primitive) is Family.STRUCTURAL
+        and "axes" in eqn.params
+        and (len(eqn.outvars[0].aval.shape) < len(eqn.invars[0].aval.shape))
     )
 
 

@@ -5,12 +5,16 @@ from typing import Any
 
 from ._plot_tools import new_axes
 
-# Okabe and Ito's colours, pale enough for black text.
+# Okabe and Ito's colours, which all readers tell apart.
+_CAUSE_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+# The same, pale enough for black text.
 _KIND_COLOURS = ("#cfe6f5", "#fde3cc", "#d0ece2", "#f3dde9", "#fbf3c4", "#e4e4e4", "#ddf1fb")
 
 
 def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = None) -> Any:
     """The layers of a plan as a graph, input at the top: kind, path and rule in each box.
+
+    A line joins a layer with those right above it: a skip connection past layers is not drawn.
 
     Args:
       plan: what `lrp_jax.plan(...)(...)` returns.
@@ -24,6 +28,7 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     layers = plan.layers
     if not layers:
         raise ValueError("the plan has no layers")
+    by_index = {layer.index: layer for layer in layers}
     parents = {layer.index: _direct(layer, layers) for layer in layers}
     row: dict[int, int] = {}
     for layer in layers:
@@ -37,7 +42,7 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     for layer in layers:
         x, y = column[layer.index], row[layer.index]
         for p in parents[layer.index]:
-            source = layers[[one.index for one in layers].index(p)].path
+            source = by_index[p].path
             ax.annotate(
                 "",
                 xy=(x, y - 0.3),
@@ -70,6 +75,50 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     ax.set_xlim(-0.55, width - 0.45)
     ax.set_ylim(height - 0.5, -0.5)
     ax.axis("off")
+    return ax
+
+
+def ledger(ledger: Any, ax: Any = None) -> Any:
+    """Where relevance is lost or made: a bar for each layer, a colour for each cause.
+
+    Args:
+      ledger: what `lrp_jax.conservation(...)(...)` returns. What a layer loses to its bias, its
+        stabiliser, its rule or drops points right, what it makes out of nothing left.
+      ax: matplotlib axes, new ones of the needed size if not given.
+
+    Returns:
+      The axes.
+    """
+    entries = {
+        path: {cause: amount for cause, amount in row.items() if cause not in ("in", "out")}
+        for path, row in ledger.rows.items()
+    }
+    if not entries:
+        raise ValueError("the ledger has no layers")
+    ax = new_axes(ax, (6, 0.28 * len(entries) + 1))
+    causes = list(next(iter(entries.values())))
+    for row, parts in enumerate(entries.values()):
+        # Gains and losses grow from zero to their own side, so they never hide each other.
+        ends = {1: 0.0, -1: 0.0}
+        for cause, amount in parts.items():
+            side = 1 if amount >= 0 else -1
+            number = causes.index(cause)
+            ax.barh(
+                row,
+                amount,
+                left=ends[side],
+                color=_CAUSE_COLOURS[number % len(_CAUSE_COLOURS)],
+                label=cause,
+                height=0.7,
+            )
+            ends[side] += amount
+    ax.axvline(0, color="#7f7f7f", linewidth=0.8)
+    ax.set_yticks(range(len(entries)), [_short(path) for path in entries])
+    ax.set_ylim(len(entries) - 0.5, -0.5)
+    ax.set_xlabel("relevance lost (left of 0: made)")
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend([handles[c] for c in causes], causes, frameon=False, fontsize="small")
+    ax.spines[["top", "right", "left"]].set_visible(False)
     return ax
 
 

@@ -70,7 +70,7 @@ SHAPE_ONLY = frozenset(
     p
     for p in map(
         _compat.primitive,
-        "reshape transpose squeeze broadcast_in_dim expand_dims".split(),
+        ["reshape", "transpose", "squeeze", "broadcast_in_dim", "expand_dims"],
     )
     if p is not None
 )
@@ -93,7 +93,8 @@ ROOTS = frozenset(
     p for p in map(_compat.primitive, ("sqrt", "rsqrt", "pow", "integer_pow")) if p is not None
 )
 NONNEGATIVE = frozenset(
-    p for p in map(_compat.primitive, ("exp", "exp2", "logistic", "abs", "square", "sqrt", "rsqrt"))
+    p
+    for p in map(_compat.primitive, ("exp", "exp2", "logistic", "abs", "square", "sqrt", "rsqrt"))
     if p is not None
 )
 """Elementwise functions whose values are never negative."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _compat
 from . import _primitives as prim
-from ._blocks import Pointwise, Shift, Step
 from ._compat import is_literal
-from ._linear import ContractionLayer, LinearLayer, Read, SumLayer, at_least_float32, divide, run_chain
+from ._layers import Contraction, Pointwise, Step
+from ._linear import ContractionLayer, Read, SumLayer, at_least_float32, divide, run_chain
 from ._primitives import family
 from .rules import Relative, Rule, Zero
 
@@ -41,17 +42,22 @@ def _on_the_way_back(change: Callable[..., jax.Array]) -> Callable[..., jax.Arra
     return identity
 
 
-def _times_value(c: jax.Array, value: jax.Array) -> jax.Array:
-    # Where nothing arrives nothing leaves, however large (or infinite) the value is.
-    return jnp.where(c == 0, 0, c * value)
+def times_value(c: jax.Array, value: jax.Array) -> jax.Array:
+    """R = x * c."""
+    # A logit masked with -inf has no relevance. Linear in c, as everything here.
+    return c * jnp.where(jnp.isneginf(value), 0, value)
 
 
-to_relevance = _on_the_way_back(_times_value)
+to_relevance = _on_the_way_back(times_value)
 """Below it relevance travels, above it multipliers: R = x * c."""
 
-to_multiplier = _on_the_way_back(
-    lambda r, value: divide(at_least_float32(r), at_least_float32(value), 0.0)
-)
+
+def to_multiplier_value(relevance: jax.Array, value: jax.Array) -> jax.Array:
+    """c = R / x, and 0 where x is 0."""
+    return divide(at_least_float32(relevance), at_least_float32(value), 0.0).astype(value.dtype)
+
+
+to_multiplier = _on_the_way_back(to_multiplier_value)
 """Below it multipliers travel, above it relevance: c = R / x, and 0 where x is 0."""
 
 hold = _on_the_way_back(lambda c, value: jnp.zeros_like(c))
@@ -106,11 +112,11 @@ def _epsilon(rule: Any) -> Any:
 def relevance_of(cotangent: jax.Array, value: jax.Array, form: str) -> jax.Array:
     """Relevance at a variable from what travels there, in at least float32."""
     cotangent, value = at_least_float32(cotangent), at_least_float32(value)
-    return cotangent if form == "R" else _times_value(cotangent, value)
+    return cotangent if form == "R" else times_value(cotangent, value)
 
 
 def linear_layer(
-    jaxpr: Any, step: Step, form: str, run: Callable[..., Any], probe: bool
+    jaxpr: Any, step: Step, form: str, run: Callable[..., Any], probe: bool, parameters: bool
 ) -> Callable[..., jax.Array]:
     """A linear layer under a rule that has its own backward pass.
 
@@ -119,22 +125,22 @@ def linear_layer(
         step: a contraction or a sum.
         form: what arrives at the output, "R" or "C".
         run: the step's own computation, from values of its inputs and constants.
-        probe: whether the cotangent of the last argument reports what the bias absorbed.
+        probe: whether the cotangent of the last argument reports what was absorbed: by the bias, by
+            stabilisers, by zero denominators.
+        parameters: whether the constants' cotangents are the multipliers of the parameters.
 
     Returns:
         A function of (inputs, constants, rule, probe).
     """
 
-    def build(xs: Any, constants: Any, rule: Any, y: jax.Array, cotangent: jax.Array) -> LinearLayer:
+    def view_of(xs: Any, constants: Any, rule: Any, y: jax.Array, cotangent: jax.Array) -> Any:
         relevance = relevance_of(cotangent, y, form)
-        if isinstance(step.what, Pointwise | Shift):
-            raise TypeError("not a linear layer")
-        if hasattr(step.what, "after"):
-            read = _reader(step.constants, constants)
-            policy = getattr(rule, "bias", "absorb")
-            only_positive = step.before_relu and form == "C"
-            return ContractionLayer(jaxpr, step, xs[0], y, read, relevance, policy, only_positive)
-        return SumLayer(lambda *v: run(v, constants), xs, y, relevance)
+        if not isinstance(step.what, Contraction):
+            return SumLayer(lambda *v: run(v, constants), xs, y, relevance)
+        read = _reader(step.constants, constants)
+        policy = getattr(rule, "bias", "absorb")
+        only_positive = step.before_relu and form == "C"
+        return ContractionLayer(jaxpr, step, xs[0], y, read, relevance, policy, only_positive)
 
     @jax.custom_vjp
     def layer(xs: Any, constants: Any, rule: Any, absorbed: Any) -> jax.Array:
@@ -146,28 +152,49 @@ def linear_layer(
 
     def backward(saved: Any, cotangent: jax.Array) -> tuple[Any, ...]:
         xs, constants, rule, y = saved
-        view = build(xs, constants, rule, y, cotangent)
-        absorbed: Any = jnp.zeros((), view.relevance.dtype)
+        view = view_of(xs, constants, rule, y, cotangent)
+        by_bias: Any = jnp.zeros((), view.relevance.dtype)
+        found = None
         if hasattr(rule, "input_relevance"):
             result = rule.input_relevance(view)
         else:
             terms = rule.terms(view)
-            result = view.multiplier(terms)  # type: ignore[attr-defined]
-            if isinstance(view, ContractionLayer) and not isinstance(view.bias, float):
-                if getattr(rule, "bias", "absorb") == "distribute":
-                    spread = view.spread_evenly(view.bias_share(terms))
-                    result = _times_value(result, xs[0]) + spread
-                elif probe:
-                    absorbed = jnp.sum(view.bias_share(terms))
-            elif rule.makes_relevance:
+            result = view.multiplier(terms)
+            if rule.makes_relevance:
                 results = result if isinstance(result, tuple) else (result,)
-                result = tuple(_times_value(c, x) for c, x in zip(results, xs, strict=True))
+                result = tuple(times_value(c, x) for c, x in zip(results, xs, strict=True))
+            has_bias = not isinstance(view.bias, float)
+            if has_bias and rule.makes_relevance:
+                result = (result[0] + view.spread_evenly(view.bias_share(terms)),)
+            elif has_bias and probe:
+                by_bias = jnp.sum(view.bias_share(terms))
+            if parameters and isinstance(view, ContractionLayer):
+                found = _parameter_multipliers(view, terms, step, constants)
         results = result if isinstance(result, tuple) else (result,)
         results = tuple(r.astype(x.dtype) for r, x in zip(results, xs, strict=True))
-        return results, None, None, absorbed if probe else None
+        report = jnp.stack([by_bias, *view.losses()]) if probe else None
+        return results, found, None, report
 
     layer.defvjp(forward, backward)
     return layer
+
+
+def _parameter_multipliers(
+    view: ContractionLayer, terms: Any, step: Step, constants: Sequence[Any]
+) -> Any:
+    eqn, position = view.what.eqn, view.what.position
+    found = {} if isinstance(view.bias, float) else view.bias_back(view.bias_multiplier(terms))
+    found[eqn.invars[1 - position]] = view.weight_multiplier(terms)
+    return tuple(
+        found[v].astype(c.dtype) if v in found else _no_cotangent(c)
+        for v, c in zip(step.constants, constants, strict=True)
+    )
+
+
+def _no_cotangent(value: Any) -> Any:
+    if jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+        return jnp.zeros_like(value)
+    return np.zeros(jnp.shape(value), jax.dtypes.float0)
 
 
 def _reader(names: Sequence[Any], values: Sequence[Any]) -> Read:
@@ -175,9 +202,7 @@ def _reader(names: Sequence[Any], values: Sequence[Any]) -> Read:
     return lambda atom: atom.val if is_literal(atom) else env[atom]
 
 
-def shift_layer(
-    step: Step, form: str, run: Callable[..., Any]
-) -> Callable[..., jax.Array]:
+def shift_layer(step: Step, form: str, run: Callable[..., Any]) -> Callable[..., jax.Array]:
     """A stand-alone scale and shift that hands relevance on unchanged, number by number."""
     chain = step.what.chain
 

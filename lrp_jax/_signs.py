@@ -32,9 +32,7 @@ def is_nonnegative(atom: Any, known: set[Var]) -> bool:
 
 _KEEPS_SIGN = (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.SCATTER_SUM)
 _INDEX_OPERANDS = frozenset(
-    p
-    for p in map(_compat.primitive, ("gather", "dynamic_slice"))
-    if p is not None
+    p for p in map(_compat.primitive, ("gather", "dynamic_slice")) if p is not None
 )
 
 
@@ -48,7 +46,12 @@ def makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
         return eqn.params["y"] % 2 == 0 or known(operands[0])
     if primitive is prim.MAX:
         return any(known(a) for a in operands)
-    if primitive is prim.MIN or primitive in prim.ADD or primitive is prim.MUL or primitive is prim.DIV:
+    if (
+        primitive is prim.MIN
+        or primitive in prim.ADD
+        or primitive is prim.MUL
+        or primitive is prim.DIV
+    ):
         same = primitive is prim.MUL and operands[0] is operands[1]
         return same or all(known(a) for a in operands)
     if primitive is _compat.primitive("clamp"):

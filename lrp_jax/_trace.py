@@ -22,7 +22,10 @@ from ._primitives import SELECT, Family, family
 _POINTWISE = {Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER}
 _COMPARISONS = frozenset(
     p
-    for p in map(_compat.primitive, "eq ne lt le gt ge and or not xor eq_to lt_to le_to".split())
+    for p in map(
+        _compat.primitive,
+        ["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "eq_to", "lt_to", "le_to"],
+    )
     if p is not None
 )
 
@@ -142,7 +145,10 @@ def inline(closed_jaxpr: Any) -> Any:
     jaxpr = _compat.open_jaxpr(closed_jaxpr)
     if not any(_body_to_inline(eqn) is not None for eqn in jaxpr.eqns):
         return closed_jaxpr
-    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in jaxpr.invars]
+    avals = [
+        jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
+        for v in jaxpr.invars
+    ]
     return jax.make_jaxpr(lambda *values: _evaluate_inlined(closed_jaxpr, values))(*avals)
 
 

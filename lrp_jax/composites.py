@@ -14,8 +14,24 @@ import jax
 from . import kinds
 from .kinds import Match, first, match
 from .rules import (
-    AlphaBeta, BetaSmooth, DeconvNet, Epsilon, Flat, Gamma, Gate, GuidedBackprop, Identity, Norm,
-    Pass, Rule, Taylor, Uniform, WSquare, ZBox, Zero, ZPlus,
+    AlphaBeta,
+    BetaSmooth,
+    DeconvNet,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gate,
+    GuidedBackprop,
+    Identity,
+    Norm,
+    Pass,
+    Rule,
+    Taylor,
+    Uniform,
+    WSquare,
+    ZBox,
+    Zero,
+    ZPlus,
 )  # fmt: skip
 
 

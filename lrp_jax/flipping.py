@@ -95,6 +95,7 @@ def pixel_flipping(
         raise ValueError(f'order is "morf", "lerf" or "random", not {order!r}')
     replace = fills.constant() if fill is None else fill
     readout = _readout(score)
+    shapes = jax.jit(f)
 
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any, key: Array) -> Curves:
@@ -123,7 +124,9 @@ def pixel_flipping(
 
     def flip(*args: Any, relevance: Any, target: Any = None, key: Array | None = None) -> Curves:
         key = jax.random.key(0) if key is None else key
-        result: Curves = run(args, jnp.asarray(relevance), _explained.as_argument(target), key)
+        result: Curves = run(
+            args, jnp.asarray(relevance), _explained.checked_target(shapes, args, target), key
+        )
         return result
 
     return flip

@@ -141,6 +141,8 @@ def completeness(
     Array([-0.5], dtype=float32)
     """
 
+    shapes = jax.jit(f)
+
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any) -> Array:
         x, model, weights = _question(f, argnums, args, target)
@@ -150,7 +152,9 @@ def completeness(
         return _flat(_shaped(relevance, x)).sum(-1) - explained
 
     def evaluate(*args: Any, relevance: Any, target: Any = None) -> Array:
-        result: Array = run(args, jnp.asarray(relevance), _explained.as_argument(target))
+        result: Array = run(
+            args, jnp.asarray(relevance), _explained.checked_target(shapes, args, target)
+        )
         return result
 
     return evaluate
@@ -191,6 +195,8 @@ def sensitivity_n(
     Array([[1.]], dtype=float32)
     """
 
+    shapes = jax.jit(f)
+
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any, key: Array) -> Array:
         x = _explained.require_array(_explained.pick(args, argnums), "sensitivity_n")
@@ -222,7 +228,9 @@ def sensitivity_n(
         return jnp.stack(columns, -1)
 
     def evaluate(*args: Any, relevance: Any, target: Any = None, key: Array | None = None) -> Array:
-        result: Array = run(args, jnp.asarray(relevance), _explained.as_argument(target), _key(key))
+        result: Array = run(
+            args, jnp.asarray(relevance), _explained.checked_target(shapes, args, target), _key(key)
+        )
         return result
 
     return evaluate
@@ -253,6 +261,8 @@ def faithfulness_correlation(
     Array([1.], dtype=float32)
     """
 
+    shapes = jax.jit(f)
+
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any, masks: Array) -> Array:
         sums, drops = _removals(
@@ -262,7 +272,10 @@ def faithfulness_correlation(
 
     def evaluate(*args: Any, relevance: Any, target: Any = None) -> Array:
         result: Array = run(
-            args, jnp.asarray(relevance), _explained.as_argument(target), jnp.asarray(masks, bool)
+            args,
+            jnp.asarray(relevance),
+            _explained.checked_target(shapes, args, target),
+            jnp.asarray(masks, bool),
         )
         return result
 
@@ -305,6 +318,8 @@ def infidelity(
     Array([0.], dtype=float32)
     """
 
+    shapes = jax.jit(f)
+
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any, key: Array, masks: Any) -> Array:
         x, model, weights = _question(f, argnums, args, target)
@@ -327,7 +342,11 @@ def infidelity(
     def evaluate(*args: Any, relevance: Any, target: Any = None, key: Array | None = None) -> Array:
         given = None if masks is None else jnp.asarray(masks, bool)
         result: Array = run(
-            args, jnp.asarray(relevance), _explained.as_argument(target), _key(key), given
+            args,
+            jnp.asarray(relevance),
+            _explained.checked_target(shapes, args, target),
+            _key(key),
+            given,
         )
         return result
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from . import _compat
 from . import _primitives as prim
-from ._blocks import Body, Frame, Held, Step
 from ._compat import Var, is_literal
+from ._layers import Body, Frame, Held, Step
 from .composites import BASE, Composite
 from .kinds import KINDS, Glob, Kind, Linear
 from .rules import Pass, Rule
@@ -182,7 +182,9 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
             rule, chosen = "gradient", "base"
         shown.append(
             dataclasses.replace(
-                layer, rule=rule, chosen_by=chosen or (repr(pairs[entry][0]) if entry is not None else "")
+                layer,
+                rule=rule,
+                chosen_by=chosen or (repr(pairs[entry][0]) if entry is not None else ""),
             )
         )
     if anonymous:
@@ -254,7 +256,11 @@ def _layers(steps: Sequence[Step], above: Sequence[set[int]]) -> list[Layer]:
 def _paths(steps: Sequence[Step]) -> list[tuple[str, str]]:
     """Names without the scope that all share, and unique paths."""
     scopes = [s.name.split("/") for s in steps if not _owns_weights(s)]
-    shared = scopes[0][0] if scopes and all(len(p) > 1 and p[0] == scopes[0][0] for p in scopes) else None
+    shared = (
+        scopes[0][0]
+        if scopes and all(len(p) > 1 and p[0] == scopes[0][0] for p in scopes)
+        else None
+    )
     seen: dict[str, int] = {}
     found = []
     for step in steps:
@@ -364,5 +370,3 @@ def _flow_body(
     for i in range(carries):  # what one step met, the next step's carry has met
         inputs[constants + i] = inputs[constants + i] | outs[i]
     return _flow_frame(frame, inputs, indices, above)
-
-

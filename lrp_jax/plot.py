@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import colormaps
+from ._plot_graph import ledger as ledger
 from ._plot_graph import plan as plan
 from ._plot_text import text as text
 from ._plot_text import text_html as text_html
@@ -87,6 +88,8 @@ def heatmap(
         ax.set_title(title)
     if colorbar:
         bar = ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.04)
+        bar.ax.tick_params(labelsize="small")
+        bar.ax.locator_params(nbins=5)
         bar.outline.set_linewidth(0.5)
     return ax
 
@@ -144,8 +147,9 @@ def grid(
         len(columns),
         figsize=(size * len(columns) * (1.25 if colorbars else 1) + 0.3, size * rows + 0.3),
         squeeze=False,
-        layout="constrained",
+        layout="compressed",
     )
+    figure.get_layout_engine().set(w_pad=0.12 if colorbars else 0.04)
     for j, (name, pictures) in enumerate(columns):
         for i in range(rows):
             ax = axes[i, j]
@@ -229,7 +233,7 @@ def curves(
       The axes.
     """
     ax = new_axes(ax, (4.5, 3))
-    styles = ("-", "--", "-.", ":")
+    styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
     for i, (name, curve) in enumerate(curves.items()):
         fraction, values = np.asarray(curve.fraction), np.asarray(curve.score, float)
         low, high = interval(values, level)

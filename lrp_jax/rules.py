@@ -51,7 +51,8 @@ class Rule:
         """How a layer's relevance is shared among its contributions.
 
         Args:
-            layer: has `relevance` (R_j), `output` (z_j), `bias` (b_j), `positive` and `negative`
+            layer: has `relevance` (R_j), `output` (z_j), `value` (z_j with its bias, whatever the
+                policy), `bias` (b_j), `positive` and `negative`
                 (the sums of k+ and k-), all of the output's shape; `divide(R, z, eps)`, which is
                 R / S(z); and `only_positive`, true where outputs <= 0 carry no relevance.
 
@@ -225,7 +226,8 @@ class Gamma(_Sharing):
     """LRP-gamma, generalised to signed inputs: contributions of the output's sign weigh 1 + gamma.
 
     For z_j > 0, R_i = sum_j (k_ij + gamma k+_ij) R_j / S(sum_i (k_ij + gamma k+_ij) + b_j + gamma b+_j);
-    for z_j < 0 the same with k- and b-; z_j = 0 passes nothing on.
+    for z_j < 0 the same with k- and b-; z_j = 0 passes nothing on. The sign is that of the layer's
+    own output, also where the bias is ignored (as zennit's `zero_params`).
 
     Args:
         gamma: how much more contributions of the output's own sign weigh.
@@ -253,10 +255,10 @@ class Gamma(_Sharing):
             denominator = z + self.gamma * (sums + bias_part)
             return layer.divide(jnp.where(chosen, layer.relevance, 0), denominator, self.stabilizer)
 
-        up = Term(share(layer.positive, jnp.maximum(b, 0), z > 0), heavy, 1)
+        up = Term(share(layer.positive, jnp.maximum(b, 0), layer.value > 0), heavy, 1)
         if layer.only_positive:
             return [up]
-        return [up, Term(share(layer.negative, jnp.minimum(b, 0), z < 0), 1, heavy)]
+        return [up, Term(share(layer.negative, jnp.minimum(b, 0), layer.value < 0), 1, heavy)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -315,7 +317,7 @@ class AlphaBeta(_Sharing):
 
     def terms(self, layer: Any) -> Sequence[Term]:
         def share(sums: Any, weight: Any) -> jax.Array:
-            return weight * layer.divide(layer.relevance, sums, self.stabilizer)
+            return layer.divide(weight * layer.relevance, sums, self.stabilizer)
 
         up = share(layer.positive + jnp.maximum(layer.bias, 0), self.alpha)
         down = share(layer.negative + jnp.minimum(layer.bias, 0), -self.beta)
@@ -347,6 +349,7 @@ class ZBox(Rule):
         low: lowest possible input; a scalar or an array that broadcasts from the right.
         high: highest possible input, likewise.
         stabilizer: the stabiliser of the denominators.
+        bias: without effect: the bias cancels in this rule.
 
     Raises:
         ValueError: where low exceeds high.
@@ -357,11 +360,13 @@ class ZBox(Rule):
     low: Number
     high: Number
     stabilizer: Number = 1e-6
+    bias: Bias = "absorb"
     serves = kinds.Linear
     makes_relevance = True
 
     def __post_init__(self) -> None:
         _check_nonnegative(self, "stabilizer")
+        _check_bias(self)
         bounds = (self.low, self.high)
         if any(isinstance(b, jax.core.Tracer) for b in bounds) or type(self.low) is object:
             return
@@ -381,20 +386,23 @@ class WSquare(Rule):
 
     Args:
         stabilizer: the stabiliser of the denominators.
+        bias: "absorb" | "ignore" | "distribute".
 
     Source: Montavon et al. 2017; the bias as in zennit.
     """
 
     stabilizer: Number = 1e-6
+    bias: Bias = "absorb"
     serves = kinds.Linear
     makes_relevance = True
 
     def __post_init__(self) -> None:
         _check_nonnegative(self, "stabilizer")
+        _check_bias(self)
 
     def input_relevance(self, layer: Any) -> jax.Array:
         """Relevance of the layer's input."""
-        return layer.squared_relevance(self.stabilizer)
+        return layer.squared_relevance(self.stabilizer, self.bias)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -403,16 +411,19 @@ class Flat(Rule):
 
     Args:
         stabilizer: the stabiliser of the denominators.
+        bias: without effect: this rule looks at no parameter.
 
     Source: Lapuschkin et al. 2019.
     """
 
     stabilizer: Number = 1e-6
+    bias: Bias = "absorb"
     serves = _LINEAR_AND_SUMS
     makes_relevance = True
 
     def __post_init__(self) -> None:
         _check_nonnegative(self, "stabilizer")
+        _check_bias(self)
 
     def input_relevance(self, layer: Any) -> jax.Array:
         """Relevance of the layer's input."""

@@ -385,10 +385,11 @@ def _token(output: Array, position: Any, token: Classes, contrast: Classes) -> A
 def _softmax(output: Array, class_: Classes, temperature: Any) -> Array:
     _require_axes(output, 1, "softmax")
     wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
-    probability = jax.nn.softmax(wide / temperature)
+    heat = jnp.asarray(temperature, wide.dtype)
+    probability = jnp.asarray(jax.nn.softmax(wide / heat))
     chosen = _weights(output, class_)
     of_class = (chosen * probability).sum(-1, keepdims=True)
-    return (of_class * (chosen - probability) / temperature).astype(output.dtype)
+    return (of_class * (chosen - probability) / heat).astype(output.dtype)
 
 
 def _weights(output: Array, class_: Classes) -> Array:

@@ -23,13 +23,28 @@ from . import rules
 from .transform import relevance as _relevance
 
 Array = NDArray[np.float64]
-Formula = Callable[[Any, Array, Array, float, Array], tuple[Array, float]]
-"""What a rule gives to the inputs of one neuron and to its bias when the neuron's relevance is one.
 
-Called as ``formula(rule, x, w, b, real)`` with the inputs ``x`` of shape ``(inputs,)``, the weights
-``w`` into the neuron, its bias ``b`` and ``real``, true for the inputs that the neuron is connected
-to. Returns ``(shares of the inputs, share of the bias)``.
-"""
+
+class Neuron(NamedTuple):
+    """One output of an affine layer.
+
+    Attributes:
+        x: the inputs of the layer, ``(inputs,)``.
+        w: their weights, ``(inputs,)``.
+        b: the bias, zero where the rule ignores it.
+        z: the value, with the bias in any case.
+        connected: ``(inputs,)``, true for the inputs that the neuron really has.
+    """
+
+    x: Array
+    w: Array
+    b: float
+    z: float
+    connected: NDArray[np.bool_]
+
+
+Formula = Callable[[Any, Neuron], tuple[Array, float]]
+"""``formula(rule, neuron)``: what inputs and bias receive when the neuron has relevance one."""
 
 
 def explicit_matrix(layer: Callable[[jax.Array], jax.Array], x: ArrayLike) -> tuple[Array, Array]:
@@ -66,7 +81,7 @@ def oracle(
 
     .. math:: R_i = \sum_j \text{share}_{ij} R_j
 
-    with the rule's policy for the bias: ``"ignore"`` sets it to zero before anything else,
+    with the rule's policy for the bias: ``"ignore"`` sets it to zero in all sums,
     ``"absorb"`` loses its share, and ``"distribute"`` gives its share in equal parts to the real
     inputs of the neuron.
 
@@ -110,7 +125,8 @@ def oracle(
     for j, relevance_j in enumerate(relevance.ravel()):
         real = connected[:, j]
         bias_j = 0.0 if policy == "ignore" else float(bias[j])
-        to_inputs, to_bias = shares(rule, x.ravel(), matrix[:, j], bias_j, real)
+        z = float(x.ravel() @ matrix[:, j] + bias[j])
+        to_inputs, to_bias = shares(rule, Neuron(x.ravel(), matrix[:, j], bias_j, z, real))
         result += relevance_j * to_inputs
         if policy == "distribute" and real.any():
             result += relevance_j * to_bias * real / real.sum()
@@ -300,30 +316,33 @@ def assert_close(actual: ArrayLike, expected: ArrayLike, tol: float, what: str =
     Example:
         >>> assert_close(np.array([1.0, 2.0]), np.array([1.0, 2.0 + 1e-12]), 1e-9)
     """
-    expected = np.asarray(expected)
-    scale = max(float(np.max(np.abs(expected), initial=0.0)), np.finfo(np.float64).tiny)
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    largest = float(np.max(np.abs(expected), initial=0.0))
     np.testing.assert_allclose(
-        actual, expected, rtol=0, atol=tol * scale, err_msg=what, strict=False
+        actual, expected, rtol=0, atol=tol * largest, err_msg=what, strict=True
     )
 
 
 # The formulas, one neuron at a time.
 
 
-def _epsilon(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
+def _epsilon(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    x, w, b, _, _ = neuron
     return _split(x * w, b, rule.epsilon)
 
 
-def _zero(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
+def _zero(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    x, w, b, _, _ = neuron
     return _split(x * w, b, 0.0)
 
 
-def _norm(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
+def _norm(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    x, w, b, _, _ = neuron
     return _split(x * w, b, rule.stabilizer)
 
 
-def _gamma(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
-    z = x @ w + b
+def _gamma(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    x, w, b, z, _ = neuron
     if z > 0:
         of_positive_x = w + rule.gamma * _positive(w)
         of_negative_x = w + rule.gamma * _negative(w)
@@ -338,11 +357,13 @@ def _gamma(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array,
     return _split(contributions, of_bias, rule.stabilizer)
 
 
-def _zplus(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
+def _zplus(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    x, w, b, _, _ = neuron
     return _split(_positive(x * w), _positive(b), rule.stabilizer)
 
 
-def _alpha_beta(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
+def _alpha_beta(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    x, w, b, _, _ = neuron
     excited, excited_bias = _split(_positive(x * w), _positive(b), rule.stabilizer)
     inhibited, inhibited_bias = _split(_negative(x * w), _negative(b), rule.stabilizer)
     return (
@@ -351,21 +372,22 @@ def _alpha_beta(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[A
     )
 
 
-def _zbox(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
+def _zbox(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    x, w, _, _, _ = neuron
     contributions = x * w - rule.low * _positive(w) - rule.high * _negative(w)
     return _split(contributions, 0.0, rule.stabilizer)
 
 
-def _wsquare(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
-    return _split(w**2, b**2, rule.stabilizer)
+def _wsquare(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    return _split(neuron.w**2, neuron.b**2, rule.stabilizer)
 
 
-def _flat(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
-    return _split(real.astype(np.float64), 0.0, rule.stabilizer)
+def _flat(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    return _split(neuron.connected.astype(np.float64), 0.0, rule.stabilizer)
 
 
-def _relative(rule: Any, x: Array, w: Array, b: float, real: Array) -> tuple[Array, float]:
-    return x * w, b
+def _relative(rule: Any, neuron: Neuron) -> tuple[Array, float]:
+    return neuron.x * neuron.w, neuron.b
 
 
 FORMULAS: dict[type, Formula] = {

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import targets
-from ._blocks import Frame, analyse
+from ._blocks import analyse
+from ._compat import open_jaxpr
 from ._forms import Forms, assign
 from ._interpreter import Program, Taps, run
+from ._layers import Frame
 from ._trace import Traced, is_array, path_name, trace
 from .composites import Composite, as_composite
 from .plan import Plan, Resolved, resolve
@@ -39,12 +41,6 @@ class Call:
     composite: Composite
     explained: tuple[int, ...]
 
-    def program(self, exposed: frozenset[int] = frozenset()) -> Program:
-        """What the interpreter needs to know."""
-        return Program(
-            self.resolved.entries, self.composite.gradient, self.resolved.indices, exposed
-        )
-
     def forms(self, output: str) -> Forms:
         """The forms of relevance, given what arrives at the outputs: "R" or "C"."""
         rules = self.composite.rules
@@ -56,13 +52,24 @@ class Call:
         return assign(self.frame, chosen, outputs, demanded)
 
     def evaluate(
-        self, form: str, composite: Composite, leaves: Sequence[Any], taps: Taps | None = None,
+        self,
+        form: str,
+        composite: Composite,
+        leaves: Sequence[Any],
+        taps: Taps | None = None,
         exposed: frozenset[int] = frozenset(),
-    ) -> tuple[Any, Any, Taps]:  # fmt: skip
-        """The function's output, auxiliary output and exposed layers; the vjp is the explanation."""
-        rules = composite.rules
+        parameters: bool = False,
+    ) -> tuple[Any, Any, Taps]:
+        """The output, the auxiliary output and the exposed layers; the vjp is the explanation."""
+        program = Program(
+            self.resolved.entries,
+            self.composite.gradient,
+            self.resolved.indices,
+            exposed,
+            parameters,
+        )
         outs, exposures = run(
-            self.frame, self.forms(form), self.program(exposed), rules, leaves, taps or {}
+            self.frame, self.forms(form), program, composite.rules, leaves, taps or {}
         )
         n = self.traced.outputs
         output = jax.tree.unflatten(self.traced.out_tree, outs[:n])
@@ -70,21 +77,47 @@ class Call:
         aux = None if aux_tree is None else jax.tree.unflatten(aux_tree, outs[n:])
         return output, aux, exposures
 
+    @property
+    def output_shapes(self) -> Any:
+        """Shapes and dtypes of the output."""
+        avals = [atom.aval for atom in self.frame.outvars[: self.traced.outputs]]
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+        return jax.tree.unflatten(self.traced.out_tree, shapes)
+
+    def with_explained(self, leaves: Sequence[Any], explained: Sequence[Any]) -> list[Any]:
+        """The leaves with other values of the explained ones."""
+        merged = list(leaves)
+        for position, value in zip(self.explained, explained, strict=True):
+            merged[position] = value
+        return merged
+
     def pulled(
         self, form: str, composite: Composite, leaves: Sequence[Any]
     ) -> tuple[Any, Callable[[Any], list[Any]], Any]:
         """Output, pullback to the explained leaves, auxiliary output."""
 
         def explain(explained: list[Any]) -> tuple[Any, Any]:
-            merged = list(leaves)
-            for position, value in zip(self.explained, explained, strict=True):
-                merged[position] = value
-            output, aux, _ = self.evaluate(form, composite, merged)
-            return output, aux
+            merged = self.with_explained(leaves, explained)
+            return self.evaluate(form, composite, merged)[:2]
 
         explained = [leaves[i] for i in self.explained]
         output, pullback, aux = jax.vjp(explain, explained, has_aux=True)
         return output, lambda r: pullback(r)[0], aux
+
+
+@dataclass(frozen=True)
+class Start:
+    """What starts a backward pass: relevance ("R"), or the weights of the outputs ("C").
+
+    Attributes:
+        form: the form of the seed.
+    """
+
+    form: str
+
+    def seed(self, output: Any, target: Any) -> Any:
+        """The cotangent of the output."""
+        return (targets.weighting if self.form == "C" else targets.start)(output, target)
 
 
 class Explained:
@@ -146,7 +179,12 @@ class Explained:
         return tuple(converted), numbers
 
     def _analyse(
-        self, paths: Any, tree: Any, mask: tuple[bool, ...], explained: list[bool], leaves: list[Any]
+        self,
+        paths: Any,
+        tree: Any,
+        mask: tuple[bool, ...],
+        explained: list[bool],
+        leaves: list[Any],
     ) -> Call:
         fixed = [value for (_, value), dynamic in zip(paths, mask, strict=True) if not dynamic]
 
@@ -162,21 +200,61 @@ class Explained:
             if dynamic
         ]
         traced = trace(self.apply_fn, leaves, rebuild, flags, names, self.has_aux)
-        outputs = [i < traced.outputs for i in range(_count_outputs(traced))]
+        outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
         frame = analyse(traced.jaxpr, flags, names, outputs=outputs)
         resolved = resolve(frame, self.composite, traced.anonymous)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
         return Call(traced, frame, resolved, self.composite, positions)
 
-    def compiled(self, call: Call, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def compiled(
+        self, call: Call, purpose: Any, function: Callable[..., Any]
+    ) -> Callable[..., Any]:
         """`function` under `jit`, once for each call and purpose."""
-        key = (call, what)
+        key = (call, purpose)
         with self._lock:
             if key not in self._compiled:
                 if call.traced.jaxpr.consts:  # a fresh call each time: do not keep it alive
                     return jax.jit(function)
                 self._compiled[key] = jax.jit(function)
             return self._compiled[key]
+
+    def run(
+        self, call: Call, purpose: Any, function: Callable[..., Any], leaves: Any, target: Any,
+        *more: Any,
+    ) -> Any:  # fmt: skip
+        """`function(start, composite, leaves, target, *more)`, compiled once where it can be."""
+        targets.check(call.output_shapes, target)
+        # The helpers of `targets` are callables too, but their arrays are operands like any other.
+        leaves_of_target = jax.tree.leaves(target)
+        plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)
+        weighted = plain is None and not callable(target)
+        start = Start("C" if weighted and not self.composite.gradient else "R")
+        if plain is None:
+            target = jax.tree.map(jnp.asarray, target)
+            compiled = self.compiled(call, (purpose, start), partial(function, start))
+            return compiled(self.composite, leaves, target, *more)
+
+        def with_target(composite: Composite, leaves: Any, *more: Any) -> Any:
+            return function(start, composite, leaves, target, *more)
+
+        compiled = self.compiled(call, (purpose, _Static(target)), with_target)
+        return compiled(self.composite, leaves, *more)
+
+    def leaves_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> list[int]:
+        """Positions of one argument's leaves among all array leaves."""
+        if not 0 <= number < len(args):
+            raise ValueError(f"params_argnum={number} is out of range: {len(args)} arguments.")
+        args, _ = self._check(args)
+        paths, _ = jax.tree_util.tree_flatten_with_path((args, kwargs))
+        arrays = [path for path, value in paths if is_array(value)]
+        return [i for i, path in enumerate(arrays) if _is_explained(path, (number,))]
+
+    @staticmethod
+    def rebuild(argument: Any, values: Sequence[Any]) -> Any:
+        """An argument with other arrays, its other leaves as they are."""
+        leaves, tree = jax.tree.flatten(argument)
+        new = iter(values)
+        return jax.tree.unflatten(tree, [next(new) if is_array(x) else x for x in leaves])
 
     def rebuild_explained(self, args: tuple[Any, ...], values: Sequence[Any]) -> Any:
         """Relevances in the structure of the explained arguments."""
@@ -203,10 +281,6 @@ class _Static:
         if not isinstance(other, _Static) or type(self.value) is not type(other.value):
             return False
         return self.value is other.value or bool(self.value == other.value)
-
-
-def _count_outputs(traced: Traced) -> int:
-    return len(getattr(traced.jaxpr, "out_avals", None) or traced.jaxpr.outvars)
 
 
 def _argnums(argnums: ArgNums) -> tuple[int, ...]:
@@ -319,44 +393,16 @@ def value_and_relevance(
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Any:
         call, leaves = explained.prepare(args, kwargs)
-        shapes = _output_shapes(call)
-        targets.check(shapes, target)
-        weighted = not callable(target) and not _has_callables(target)
 
-        def evaluate(composite: Composite, leaves: Sequence[Any], target: Any) -> Any:
-            form = "C" if weighted and not composite.gradient else "R"
-            output, pullback, aux = call.pulled(form, composite, leaves)
-            if form == "C":
-                seed = targets.weighting(output, target)
-            else:
-                seed = targets.start(output, target)
-            return output, pullback(seed), aux
+        def evaluate(start: Start, composite: Composite, leaves: Sequence[Any], target: Any) -> Any:
+            output, pullback, aux = call.pulled(start.form, composite, leaves)
+            return output, pullback(start.seed(output, target)), aux
 
-        if weighted:
-            compiled = explained.compiled(call, f"weighted:{target is None}", evaluate)
-            output, found, aux = compiled(explained.composite, leaves, _as_operand(target))
-        else:
-            evaluate_ = jax.jit(partial(evaluate, target=target))
-            output, found, aux = evaluate_(explained.composite, leaves)
+        output, found, aux = explained.run(call, "relevance", evaluate, leaves, target)
         relevances = explained.rebuild_explained(args, found)
         return ((output, aux), relevances) if has_aux else (output, relevances)
 
     return explain
-
-
-def _output_shapes(call: Call) -> Any:
-    jaxpr = getattr(call.traced.jaxpr, "jaxpr", call.traced.jaxpr)
-    avals = [atom.aval for atom in jaxpr.outvars[: call.traced.outputs]]
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-    return jax.tree.unflatten(call.traced.out_tree, shapes)
-
-
-def _has_callables(target: Any) -> bool:
-    return any(callable(leaf) for leaf in jax.tree.leaves(target))
-
-
-def _as_operand(target: Any) -> Any:
-    return jax.tree.map(jnp.asarray, target)
 
 
 def relevance(
@@ -417,5 +463,3 @@ def plan(
         return explained.prepare(args, kwargs)[0].resolved.plan
 
     return plan_of
-
-

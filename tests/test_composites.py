@@ -40,9 +40,9 @@ DENSES = ["Dense_0", "head"]
 
 
 def assigned(composite: Any, apply_fn: Any = None, params: Any = PARAMS, x: Any = X) -> Assignment:
-    """The rule of every layer that has one, as it prints, by the layer's path."""
+    """The rule of every layer, as it prints, by the layer's path."""
     plan = lrp.plan(apply_fn or Network().apply, composite)(params, x)
-    return {layer.path: repr(layer.rule) for layer in plan.layers}
+    return {layer.path: layer.rule for layer in plan.layers}
 
 
 def matched(match: Any, **model: Any) -> list[str]:
@@ -60,8 +60,9 @@ def matched(match: Any, **model: Any) -> list[str]:
         (lrp.Conv | lrp.Dense, [*CONVS, *DENSES]),
         ("head", ["head"]),
         ("*Conv_0", ["Conv_0", "block/Conv_0"]),
-        ("*/Conv_0", ["block/Conv_0"]),
-        ("block/*", ["block/Conv_0", "block/Conv_1"]),
+        ("*/Conv_0", ["Conv_0", "block/Conv_0"]),
+        ("block/Conv_0", ["block/Conv_0"]),
+        ("block/*", ["block/Conv_0", "block/Conv_1", "block/Merge"]),
         ("*Conv_?", CONVS),
         (lrp.Conv & "block/*", ["block/Conv_0", "block/Conv_1"]),
         ("block/*" & lrp.Conv, ["block/Conv_0", "block/Conv_1"]),
@@ -162,7 +163,11 @@ PRESETS = [
         ["ZBox(low=-3.0, high=3.0)", "Gamma()", "Epsilon()"],
     ),
     (lrp.ExcitationBackprop(), ["ZPlus()", "ZPlus()", "ZPlus()"]),
-    (lrp.DeepTaylor(-3.0, 3.0), ["ZBox(low=-3.0, high=3.0)", "ZPlus()", "ZPlus()"]),
+    (lrp.DeepTaylor(), ["WSquare()", "ZPlus(bias='ignore')", "ZPlus(bias='ignore')"]),
+    (
+        lrp.DeepTaylor(-3.0, 3.0),
+        ["ZBox(low=-3.0, high=3.0)", "ZPlus(bias='ignore')", "ZPlus(bias='ignore')"],
+    ),
 ]
 
 

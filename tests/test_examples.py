@@ -58,8 +58,10 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path: Path, end: str, mark: str) 
     write_idx_folder(tmp_path, end, mark)
     training, held_out = mnist_data.load(tmp_path)
     images, labels = some_digits(300)
-    assert len(training) == 300 and len(held_out) == 60
-    assert training.images.shape == (300, 28, 28, 1) and training.images.dtype == np.float32
+    assert len(training) == 300
+    assert len(held_out) == 60
+    assert training.images.shape == (300, 28, 28, 1)
+    assert training.images.dtype == np.float32
     np.testing.assert_allclose(training.images[..., 0] * 255, images, rtol=1e-6)
     np.testing.assert_array_equal(training.labels, labels)
 
@@ -158,7 +160,7 @@ def test_bad_npz_is_refused(tmp_path: Path, case: str) -> None:
 
 def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "some.npz").write_bytes(b"PK, but no archive")
-    with pytest.raises(ValueError, match="not an .npz file"):
+    with pytest.raises(ValueError, match=r"not an \.npz file"):
         mnist_data.load(tmp_path / "some.npz")
 
 
@@ -240,7 +242,8 @@ def test_torch_file_is_read(tmp_path: Path) -> None:
     arrays = read(tmp_path, torch_bytes(tensors, NUMBERS))
     np.testing.assert_array_equal(arrays["rows"], NUMBERS["7"].reshape(3, 4))
     np.testing.assert_array_equal(arrays["columns"], [[2, 6, 10], [3, 7, 11]])
-    assert arrays["count"] == 3 and arrays["count"].dtype == np.int64
+    assert arrays["count"] == 3
+    assert arrays["count"].dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -318,3 +321,64 @@ def test_torch_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read(tmp_path, content)
+
+
+# ---------------------------------------------------------------------------- end to end
+
+
+def test_mnist_is_trained_and_explained_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain_mnist = pytest.importorskip("explain_mnist")
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    write_idx_folder(data, ".gz")
+    options = ["--quick", "--model", "mlp", "--composite", "EpsilonPlusFlat", "--epochs", "3"]
+    explain_mnist.main([*options, "--data-dir", str(data), "--out", str(out)])
+
+    printed = capsys.readouterr().out
+    assert "accuracy on 60 held-out digits: 100.00%" in printed
+    plan = (out / "plan.txt").read_text()
+    assert "Dense_0" in plan
+    assert "Flat" in plan
+    assert (out / "relevances.png").read_bytes().startswith(b"\x89PNG")
+    with np.load(out / "relevances.npz") as arrays:
+        relevance = arrays["EpsilonGammaBox"]
+        explained = np.take_along_axis(arrays["logits"], arrays["targets"][:, None], -1)[:, 0]
+        # No convolution: this composite is the epsilon rule, and the input's share is its sum.
+        assert np.abs(relevance.sum((1, 2, 3)) / explained - 1).max() < 0.25
+        # The bar alone tells the class.
+        bar = arrays["images"] > 0.9
+        assert np.abs(relevance[bar]).sum() > 0.8 * np.abs(relevance).sum()
+
+
+def test_mnist_arguments_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    explain_mnist = pytest.importorskip("explain_mnist")
+    for options, message in (
+        (["--data-dir", str(tmp_path)], "none of the files"),
+        (["--epochs", "0"], "at least one"),
+        (["--composite", "Nonsense"], "EpsilonGammaBox"),
+    ):
+        with pytest.raises(SystemExit):
+            explain_mnist.main(options)
+        assert message in capsys.readouterr().err
+
+
+def test_mistakes_are_asked_about_both_classes() -> None:
+    explain_mnist = pytest.importorskip("explain_mnist")
+    labels = np.arange(20) % 10
+    logits = np.eye(10)[labels] * 5
+    logits[13] = np.eye(10)[8] * 9
+    rows = [(row.digit, row.target) for row in explain_mnist.choose(logits, labels)]
+    assert rows == [(0, 0), (3, 3), (4, 4), (7, 7), (13, 8), (13, 3)]
+
+
+def test_verdict_on_the_known_answer_can_fail() -> None:
+    explain_rnn = pytest.importorskip("explain_rnn")
+    sequences, sums = map(np.asarray, explain_rnn.make_task(explain_rnn.jax.random.key(0), 50))
+    right = sequences[..., 0] * sequences[..., 1]
+    np.testing.assert_allclose(right.sum(-1, keepdims=True), sums, rtol=1e-5)
+    assert explain_rnn.judge(sequences, sums, sums, right).problems() == []
+    spread = explain_rnn.judge(sequences, sums, sums + 1, sequences[..., 0])
+    assert len(spread.problems()) == 2
+    assert len(explain_rnn.judge(sequences, sums, sums, -right).problems()) == 1

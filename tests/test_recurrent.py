@@ -1,22 +1,24 @@
 r"""Recurrent nets and control flow: LSTM and GRU against references written out step by step.
 
-Arras et al. 2017, "Explaining Recurrent Neural Network Predictions in Sentiment Analysis". For one step of an LSTM,
+The source is Arras et al. 2017, "Explaining Recurrent Neural Network Predictions in Sentiment
+Analysis". For one step of an LSTM,
 
     z = [x, h] W + b,   i, f, g, o = sigmoid(z_i), sigmoid(z_f), tanh(z_g), sigmoid(z_o)
     c' = f c + i g,     h' = o tanh(c')
 
 relevance goes back as
 
-    R(c') = R'(c') + R(h')                         product: the gate o gets nothing; tanh hands on unchanged
-    R(c) = f c R(c') / S(c'), R(g) = i g R(c') / S(c')     sum: by contribution; the gates f and i get nothing
-    R([x, h]_k) = [x, h]_k sum_j W_kj R(g_j) / S(z_g,j)    linear: by contribution, over the part of W that makes g
+    R(c') = R'(c') + R(h')
+    R(c) = f c R(c') / S(c'),  R(g) = i g R(c') / S(c')
+    R([x, h]_k) = [x, h]_k sum_j W_kj R(g_j) / S(z_g,j)    over the columns of W that make g
 
+(products: the gates o, f and i get nothing; tanh hands on unchanged; sums: by contribution)
 with S(z) = z + epsilon sign(z) and sign(0) = 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -33,6 +35,14 @@ import lrp_jax as lrp
 FEATURES, UNITS, CLASSES, STEPS, BATCH = 3, 5, 4, 6, 2
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly() -> Iterator[None]:
+    """Tiny arrays: compiling is nearly all of the time, and optimising gains nothing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def stable(z: Any, epsilon: float) -> Any:
     return z + np.where(z < 0, -epsilon, epsilon)
 
@@ -43,7 +53,9 @@ def sigmoid(z: Any) -> Any:
 
 def arras_lstm(params: Any, x: np.ndarray, target: int, epsilon: float) -> np.ndarray:
     """Relevance of one sequence x (step, feature) for a logit read off the last hidden state."""
-    kernel, bias, head, head_bias = (np.asarray(params[k]) for k in ("kernel", "bias", "head", "head_bias"))
+    kernel, bias, head, head_bias = (
+        np.asarray(params[k]) for k in ("kernel", "bias", "head", "head_bias")
+    )
     c, h, steps = np.zeros(UNITS), np.zeros(UNITS), []
     for frame in x:
         joined = np.concatenate([frame, h])
@@ -84,7 +96,9 @@ def head(params: Any, h: Array) -> Array:
 
 
 def lstm_scan(params: Any, x: Array) -> Array:
-    state, _ = lax.scan(lambda s, frame: (lstm_step(params, s, frame), None), start(x), x.swapaxes(0, 1))
+    state, _ = lax.scan(
+        lambda s, frame: (lstm_step(params, s, frame), None), start(x), x.swapaxes(0, 1)
+    )
     return head(params, state[1])
 
 
@@ -167,7 +181,7 @@ def test_lstm_without_biases_conserves(params: Any, x: Array) -> None:
 
 
 def test_what_only_opens_gates_gets_nothing(params: Any, x: Array) -> None:
-    """A feature that is not read by the signal has relevance zero although the output depends on it."""
+    """A feature that the signal does not read has relevance zero, though the output needs it."""
     kernel = params["kernel"].at[0, 2 * UNITS : 3 * UNITS].set(0.0)
     changed = params | {"kernel": kernel}
     relevance = lrp.relevance(lstm_scan, gated(1e-6))(changed, x, target=1)
@@ -201,12 +215,14 @@ def linen_variables(params: Any) -> Any:
     for name, columns in zip("ifgo", jnp.split(jnp.arange(4 * UNITS), 4), strict=True):
         cell[f"i{name}"] = {"kernel": read[:, columns]}
         cell[f"h{name}"] = {"kernel": recur[:, columns], "bias": params["bias"][columns]}
-    return {"params": {"cell": cell, "head": {"kernel": params["head"], "bias": params["head_bias"]}}}
+    return {
+        "params": {"cell": cell, "head": {"kernel": params["head"], "bias": params["head_bias"]}}
+    }
 
 
 @pytest.mark.parametrize("cell", [nn.LSTMCell, nn.OptimizedLSTMCell])
 def test_linen_lstm_follows_arras(cell: Any, params: Any, x: Array) -> None:
-    """Linen adds what two layers make of x and h, so the stabilisers sit elsewhere: compared without them."""
+    """Linen adds what two layers make of x and h: its stabilisers sit elsewhere, so none here."""
     composite = gated(1e-6).override((lrp.Dense | lrp.Merge, lrp.Zero()))
     variables = linen_variables(params)
     assert_allclose(LinenLstm(cell).apply(variables, x), lstm_scan(params, x), rtol=1e-12)
@@ -225,9 +241,9 @@ class LinenGru(nn.Module):
 
 
 def arras_gru(variables: Any, x: np.ndarray, target: int) -> np.ndarray:
-    r"""The same principle for \(n = \tanh(a + r m)\), \(h' = (1 - z) n + z h\): gates r and z get nothing.
+    """The same principle for n = tanh(a + r m), h' = (1 - z) n + z h: r and z get nothing.
 
-    Here \(a = x W_n + b_n\) and \(m = h U_n + u_n\), whose sum shares by contribution. No stabilisers.
+    Here a = x W_n + b_n and m = h U_n + u_n; their sum shares by contribution. No stabilisers.
     """
     cell = jax.tree.map(np.asarray, variables["params"]["cell"])
     out = np.asarray(variables["params"]["head"]["kernel"])[:, target]
@@ -350,4 +366,7 @@ def test_a_while_loop_beside_the_way_is_welcome() -> None:
         return x @ (p * steps)
 
     x = jnp.arange(6.0).reshape(2, 3)
-    close(lrp.relevance(apply, lrp.Zero())(jnp.eye(3), x, target=1), jnp.zeros((2, 3)).at[:, 1].set(3 * x[:, 1]))
+    close(
+        lrp.relevance(apply, lrp.Zero())(jnp.eye(3), x, target=1),
+        jnp.zeros((2, 3)).at[:, 1].set(3 * x[:, 1]),
+    )

@@ -343,12 +343,10 @@ def test_relevance_equals_zennit(name: str, case: Case) -> None:
 
 
 SOME_CASES = [
-    Case("rule", "Epsilon", {"epsilon": 0.25}),
     Case("rule", "Gamma", {"gamma": 0.25}),
     Case("rule", "AlphaBeta", {"alpha": 2.0, "beta": 1.0}, ignore_bias=True),
     Case("rule", "Flat"),
     Case("composite", "EpsilonGammaBox", box=True),
-    Case("composite", "EpsilonPlusFlat"),
 ]
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import lrp_jax as lrp
 from lrp_jax.testing import assert_close, assert_conserves, assert_linear
 
-few = settings(max_examples=25)
+few = settings(max_examples=20, deadline=None)
 
 TINY = 1e-12
 KEEPS_ALL = [
@@ -27,10 +27,9 @@ KEEPS_ALL = [
     for make in (
         lambda bias: lrp.Epsilon(TINY, bias=bias),
         lambda bias: lrp.Zero(bias=bias),
-        lambda bias: lrp.Gamma(0.5, TINY, bias=bias),
+        lambda bias: lrp.Gamma(0.3141, TINY, bias=bias),
         lambda bias: lrp.ZPlus(TINY, bias=bias),
         lambda bias: lrp.AlphaBeta(2.0, 1.0, TINY, bias=bias),
-        lambda bias: lrp.AlphaBeta(1.0, 0.0, TINY, bias=bias),
     )
 ]
 KEEPS_ALL_WITHOUT_A_BIAS = [
@@ -43,28 +42,42 @@ KEEPS_ALL_WITHOUT_A_BIAS = [
     lrp.Flat(TINY),
     lrp.Norm(TINY),
 ]
-LOSES_SOME = [
-    lrp.Epsilon(0.5),
-    lrp.Gamma(0.25),
+ALL = [
+    lrp.Epsilon(0.5, bias="distribute"),
+    lrp.Zero(),
+    lrp.Gamma(0.25, bias="ignore"),
     lrp.ZPlus(),
     lrp.AlphaBeta(3.0, 2.0),
-    lrp.ZBox(-1.0, np.array([1.0, 2.0, 3.0, 4.0])),
+    lrp.ZBox(-1.0, 2.0),
+    lrp.WSquare(),
+    lrp.Flat(),
+    lrp.Norm(),
     lrp.Relative(),
 ]
-ALL = [*KEEPS_ALL, *KEEPS_ALL_WITHOUT_A_BIAS, *LOSES_SOME]
 
 
 def quarters(*shape: int) -> st.SearchStrategy[np.ndarray]:
-    return hnp.arrays(np.float64, shape, elements=st.integers(-8, 8).map(lambda k: k / 4))
+    """Multiples of 1/4 from -2 to 2, a quarter of them zero."""
+
+    def fill(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return rng.integers(-8, 9, shape) / 4 * (rng.random(shape) > 0.2)
+
+    return st.integers(0, 2**32 - 1).map(fill)
 
 
-@st.composite
-def networks(draw: Callable[..., Any], *widths: int, bias: bool = True) -> list[dict[str, Any]]:
-    layers = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
-        b = draw(quarters(outputs)) if bias else np.zeros(outputs)
-        layers.append({"kernel": draw(quarters(inputs, outputs)), "bias": b})
-    return layers
+def networks(*widths: int, bias: bool = True) -> st.SearchStrategy[list[dict[str, np.ndarray]]]:
+    return st.tuples(
+        *(
+            st.fixed_dictionaries(
+                {
+                    "kernel": quarters(inputs, outputs),
+                    "bias": quarters(outputs) if bias else st.just(np.zeros(outputs)),
+                }
+            )
+            for inputs, outputs in zip(widths, widths[1:], strict=False)
+        )
+    ).map(list)
 
 
 def mlp(layers: list[dict[str, jax.Array]], x: jax.Array) -> jax.Array:
@@ -87,16 +100,20 @@ def explain(rule: lrp.Rule) -> Callable[..., jax.Array]:
     return explained
 
 
+def can_share(layer: dict[str, Any], x: Any, with_bias: bool) -> np.ndarray:
+    """Where a neuron is not zero and has contributions of both signs, so that no rule loses any."""
+    contributions = x[:, :, None] * layer["kernel"]
+    total = contributions.sum(1) + with_bias * layer["bias"]
+    return (total != 0) & (contributions > 0).any(1) & (contributions < 0).any(1)
+
+
 @pytest.mark.parametrize("rule", KEEPS_ALL, ids=repr)
 @few
 @given(layers=networks(4, 3), x=quarters(2, 4), start=quarters(2, 3))
 def test_relevance_is_conserved_with_a_bias(
     rule: lrp.Rule, layers: Any, x: Any, start: Any
 ) -> None:
-    contributions = x[:, :, None] * layers[0]["kernel"]
-    bias = layers[0]["bias"] if rule.bias == "distribute" else 0 * layers[0]["bias"]
-    assume(np.all(contributions.sum(1) + bias))
-    assume(np.all((contributions > 0).any(1) & (contributions < 0).any(1)))
+    start = start * can_share(layers[0], x, rule.bias == "distribute")
     assert_conserves(explain(rule), layers, x, start=start, tol=1e-8)
 
 
@@ -104,26 +121,20 @@ def test_relevance_is_conserved_with_a_bias(
 @few
 @given(layers=networks(4, 3, bias=False), x=quarters(2, 4), start=quarters(2, 3))
 def test_relevance_is_conserved_without(rule: lrp.Rule, layers: Any, x: Any, start: Any) -> None:
-    contributions = x[:, :, None] * layers[0]["kernel"]
-    assume(np.all(contributions.sum(1)))
-    assume(np.all((contributions > 0).any(1) & (contributions < 0).any(1)))
+    start = start * can_share(layers[0], x, False)
     assert_conserves(explain(rule), layers, x, start=start, tol=1e-8)
 
 
-@pytest.mark.parametrize("bias", ["ignore", "distribute"])
+def hidden(layers: Any, x: Any) -> np.ndarray:
+    return x @ layers[0]["kernel"] + layers[0]["bias"]
+
+
 @few
 @given(layers=networks(4, 5, 3), x=quarters(2, 4))
-def test_a_network_conserves_its_logits(bias: str, layers: Any, x: Any) -> None:
-    rule = lrp.Epsilon(TINY, bias=bias)
-    logits = mlp(layers, x)
-    if bias == "distribute":
-        assert_conserves(explain(rule), layers, x, start=logits, tol=1e-8)
-    else:  # a neuron that is active only by its bias has nowhere to send its relevance
-        unbiased = x @ layers[0]["kernel"]
-        hidden = jax.nn.relu(unbiased + layers[0]["bias"])
-        assume(np.all((unbiased != 0) | (hidden == 0)))
-        assume(np.all(hidden @ layers[1]["kernel"]))
-        assert_conserves(explain(rule), layers, x, start=logits, tol=1e-8)
+def test_a_network_conserves_its_logits(layers: Any, x: Any) -> None:
+    assume(np.all(hidden(layers, x)))
+    rule = lrp.Epsilon(TINY, bias="distribute")
+    assert_conserves(explain(rule), layers, x, start=mlp(layers, x), tol=1e-8)
 
 
 @pytest.mark.parametrize("rule", ALL, ids=repr)
@@ -155,7 +166,7 @@ def test_the_order_of_hidden_units_does_not_matter(
     assert_close(explain(rule)(permuted, x, lambda _: start), expected, 1e-9)
 
 
-@pytest.mark.parametrize("rule", [rule for rule in ALL if not hasattr(rule, "low")], ids=repr)
+@pytest.mark.parametrize("rule", ALL, ids=repr)
 @few
 @given(
     layers=networks(4, 5, 3),
@@ -191,13 +202,11 @@ def test_alpha_one_is_zplus(layers: Any, x: Any, start: Any) -> None:
 
 @pytest.mark.parametrize("bias", ["absorb", "ignore", "distribute"])
 @few
-@given(layers=networks(4, 5, 3), x=quarters(2, 4), weighting=quarters(2, 3))
-def test_gamma_zero_is_epsilon(bias: str, layers: Any, x: Any, weighting: Any) -> None:
-    if bias == "ignore":  # gamma keeps nothing for a neuron that is zero without its bias
-        unbiased = x @ layers[0]["kernel"]
-        hidden = jax.nn.relu(unbiased + layers[0]["bias"])
-        assume(np.all(unbiased) and np.all(hidden @ layers[1]["kernel"]))
-    start = weighting * np.asarray(mlp(layers, x))
+@given(layers=networks(4, 5, 3), x=quarters(2, 4), start=quarters(2, 3))
+def test_gamma_zero_is_epsilon(bias: str, layers: Any, x: Any, start: Any) -> None:
+    """Except that gamma keeps nothing for a neuron that is exactly zero."""
+    assume(np.all(hidden(layers, x)))
+    start = start * (np.asarray(mlp(layers, x)) != 0)
     gamma = explain(lrp.Gamma(0.0, 0.25, bias=bias))(layers, x, lambda _: start)
     epsilon = explain(lrp.Epsilon(0.25, bias=bias))(layers, x, lambda _: start)
     assert_close(gamma, epsilon, 1e-9)
@@ -219,7 +228,7 @@ EXTREME = st.sampled_from([0.0, -0.0, 1e-30, -1e-30, 1.0, -1.0, 1e15, -1e15])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rule", LOSES_SOME, ids=repr)
+@pytest.mark.parametrize("rule", [rule for rule in ALL if rule != lrp.Zero()], ids=repr)
 @few
 @given(data=st.data())
 def test_finite_numbers_stay_finite(rule: lrp.Rule, dtype: Any, data: Any) -> None:
@@ -232,7 +241,7 @@ def test_finite_numbers_stay_finite(rule: lrp.Rule, dtype: Any, data: Any) -> No
     assert np.isfinite(relevance).all()
 
 
-@pytest.mark.parametrize("rule", ALL, ids=repr)
+@pytest.mark.parametrize("rule", [*ALL, *KEEPS_ALL, lrp.Pass(), lrp.BetaSmooth(3.0)], ids=repr)
 def test_rules_are_values(rule: lrp.Rule) -> None:
     again = eval(repr(rule), {**vars(lrp), "np": np})
     assert again == rule
@@ -241,7 +250,7 @@ def test_rules_are_values(rule: lrp.Rule) -> None:
 
 
 def test_different_rules_differ() -> None:
-    distinct = [*ALL, lrp.Epsilon(), lrp.Zero(), lrp.Pass(), lrp.Identity(), lrp.Taylor()]
+    distinct = [*ALL, *KEEPS_ALL, lrp.Epsilon(), lrp.Pass(), lrp.Identity(), lrp.Taylor()]
     assert len(set(distinct)) == len(distinct)
     assert lrp.Epsilon(0.0) != lrp.Zero()
 

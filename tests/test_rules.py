@@ -1,6 +1,6 @@
 """Every rule on every kind of affine layer against the slow oracle, and cases to do by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,22 +14,20 @@ from lrp_jax.testing import ExplicitLayer, assert_close, signed_start
 
 POLICIES = ("absorb", "ignore", "distribute")
 
-# Rules whose result a bias can change, and those where it cannot: the second need one policy only.
 RULES = [
     *(lrp.Epsilon(epsilon=0.25, bias=policy) for policy in POLICIES),
     *(lrp.Zero(bias=policy) for policy in POLICIES),
-    *(lrp.Gamma(gamma=0.25, bias=policy) for policy in POLICIES),
+    *(lrp.Gamma(gamma=0.5, bias=policy) for policy in POLICIES),
     *(lrp.ZPlus(bias=policy) for policy in POLICIES),
     *(lrp.AlphaBeta(alpha=2.0, beta=1.0, bias=policy) for policy in POLICIES),
-    *(lrp.AlphaBeta(alpha=1.0, beta=0.0, bias=policy) for policy in POLICIES),
-    lrp.Epsilon(),
-    lrp.Gamma(gamma=10.0, stabilizer=0.1),
     lrp.ZBox(low=-3.0, high=2.0),
     lrp.WSquare(),
     lrp.Flat(),
     lrp.Norm(),
     lrp.Relative(),
 ]
+RULES_FOR_NO_BIAS = [rule for rule in RULES if getattr(rule, "bias", "absorb") == "absorb"]
+FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 class Layer(NamedTuple):
@@ -167,15 +165,17 @@ LAYERS: dict[str, Callable[[bool], Layer]] = {
 }
 
 
-def explain_all(layer: Layer, rules: list[lrp.Rule], start: jax.Array) -> list[jax.Array]:
-    """The relevance of the layer's input by each rule, compiled together to save time."""
+def explain_all(model: Layer, composites: Sequence[Any], start: jax.Array) -> list[jax.Array]:
+    """The relevance of the model's input by each composite, compiled together to save time."""
 
     def explain(params: Any, x: jax.Array, start: jax.Array) -> list[jax.Array]:
         return [
-            lrp.relevance(layer.apply_fn, rule)(params, x, target=lambda _: start) for rule in rules
+            lrp.relevance(model.apply_fn, composite)(params, x, target=lambda _: start)
+            for composite in composites
         ]
 
-    return jax.jit(explain)(layer.params, layer.x, start)
+    compiled = jax.jit(explain, compiler_options=FAST_TO_COMPILE)
+    return compiled(model.params, model.x, start)
 
 
 def assert_all(rules: list[lrp.Rule], actual: list[Any], expected: list[Any]) -> None:
@@ -195,8 +195,9 @@ def test_every_rule_matches_the_oracle(name: str, bias: bool) -> None:
     layer = LAYERS[name](bias)
     start = signed_start(layer.apply_fn, layer.params, layer.x)
     explicit = ExplicitLayer.of(*layer)
-    expected = [explicit.propagate(rule, layer.x, start) for rule in RULES]
-    assert_all(RULES, explain_all(layer, RULES, start), expected)
+    rules = RULES if explicit.bias.any() else RULES_FOR_NO_BIAS
+    expected = [explicit.propagate(rule, layer.x, start) for rule in rules]
+    assert_all(rules, explain_all(layer, rules, start), expected)
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -248,6 +249,7 @@ def test_an_output_that_feeds_a_relu(name: str) -> None:
 STACKED = [
     lrp.Epsilon(0.25),
     lrp.Gamma(),
+    lrp.Gamma(bias="ignore"),
     lrp.ZPlus(bias="ignore"),
     lrp.AlphaBeta(2.0, 1.0, bias="distribute"),
     lrp.ZBox(-3.0, 2.0),
@@ -272,21 +274,37 @@ def test_every_rule_below_every_other(upper: lrp.Rule) -> None:
     def dense(p: Any, x: jax.Array) -> jax.Array:
         return x @ p["kernel"] + p["bias"]
 
-    def model(p: Any, x: jax.Array) -> jax.Array:
+    def apply_fn(p: Any, x: jax.Array) -> jax.Array:
         return dense(p["upper"], nn.relu(dense(p["lower"], x)))
 
     hidden = nn.relu(dense(lower_params, x))
     at_hidden = ExplicitLayer.of(dense, upper_params, hidden).propagate(upper, hidden, start)
     lower = ExplicitLayer.of(dense, lower_params, x)
     expected = [lower.propagate(rule, x, at_hidden) for rule in STACKED]
-    params = {"lower": lower_params, "upper": upper_params}
-    actual = [
-        lrp.relevance(model, lrp.Composite([("*upper*", upper), ("*lower*", rule)]))(
-            params, x, target=lambda _: start
-        )
-        for rule in STACKED
-    ]
-    assert_all(STACKED, actual, expected)
+    composites = [lrp.Composite([("upper", upper), ("lower", rule)]) for rule in STACKED]
+    model = Layer(apply_fn, {"lower": lower_params, "upper": upper_params}, x)
+    assert_all(STACKED, explain_all(model, composites, start), expected)
+
+
+@pytest.mark.parametrize("rule", RULES_FOR_NO_BIAS, ids=repr)
+@pytest.mark.parametrize("inputs", [3, 9, 100])
+def test_single_precision_is_precise(inputs: int, rule: lrp.Rule) -> None:
+    """Also for neurons that have no contribution of one sign, or hardly any."""
+    rng = np.random.default_rng(0)
+    w, x, start = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((inputs, 40), (8, inputs), (8, 40))
+    )
+
+    def dense(w: jax.Array, x: jax.Array) -> jax.Array:
+        return x @ w
+
+    # A neuron that nearly cancels is ill-conditioned for any algorithm: nothing starts there.
+    contributions = x[:, :, None].astype(np.float64) * w
+    start = start * (np.abs(contributions.sum(1)) > 0.05 * np.abs(contributions).sum(1))
+    expected = ExplicitLayer.of(dense, w.astype(np.float64), x).propagate(rule, x, start)
+    actual = lrp.relevance(dense, rule)(w, x, target=lambda _: jnp.asarray(start, jnp.float32))
+    assert actual.dtype == jnp.float32
+    assert_close(actual, expected, 1e-5)
 
 
 # Small enough to do by hand.
@@ -298,7 +316,7 @@ def neuron(
     """What the inputs of a single neuron receive when the neuron has relevance ``r``."""
     params = {"w": jnp.array(w, float)[:, None], "b": jnp.array([b])}
     explain = lrp.relevance(lambda p, x: x @ p["w"] + p["b"], rule)
-    relevance = explain(params, jnp.array([x], float), target=lambda _: jnp.array([[r]]))
+    relevance = explain(params, jnp.array([x], float), target=lambda _: jnp.array([[r]], float))
     return pytest.approx(np.asarray(relevance[0]), abs=1e-12)
 
 
@@ -330,12 +348,12 @@ def neuron(
         (lrp.Gamma(1.0, stabilizer=0.0), dict(x=[1], w=[1], b=1, r=4), [2]),
         (lrp.Gamma(1.0, stabilizer=0.0, bias="ignore"), dict(x=[1], w=[1], b=1, r=4), [4]),
         (lrp.Gamma(1.0, stabilizer=0.0, bias="distribute"), dict(x=[1], w=[1], b=1, r=4), [4]),
-        # the bias turns z from 1/2 into -3/2; ignored, it does not
-        (lrp.Gamma(1.0, stabilizer=0.0), dict(x=[1, 1], w=[1, -0.5], b=-2, r=4), [-1, 1]),
+        # z = 2 - 1/2 - 2 < 0: the bias decides the sign, also where it is left out of the sums
+        (lrp.Gamma(1.0, stabilizer=0.0), dict(x=[1, 1], w=[2, -0.5], b=-2, r=3), [-2, 1]),
         (
             lrp.Gamma(1.0, stabilizer=0.0, bias="ignore"),
-            dict(x=[1, 1], w=[1, -0.5], b=-2, r=3),
-            [4, -1],
+            dict(x=[1, 1], w=[2, -0.5], b=-2, r=3),
+            [6, -3],
         ),
         # two negatives make a positive contribution
         (lrp.ZPlus(stabilizer=0.0), dict(x=[1, -2], w=[1, -1], r=3), [1, 2]),
@@ -379,7 +397,7 @@ def test_one_neuron_by_hand(rule: lrp.Rule, neuron_is: Any, expected: list[float
     assert expected == neuron(rule, **neuron_is)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("rule", RULES_FOR_NO_BIAS, ids=repr)
 def test_zero_inputs_and_zero_weights_stay_finite(rule: lrp.Rule) -> None:
     params = {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
     explain = lrp.relevance(lambda p, x: x @ p["w"] + p["b"], rule)
@@ -462,9 +480,9 @@ def test_a_residual_connection_shares_in_proportion(sign: float) -> None:
     assert_close(relevance, x * multiplier + x * (below @ w.T), 1e-9)
 
 
-def test_the_same_summand_twice_gets_its_share_twice() -> None:
-    relevance = without_weights(lambda x: x + x, [[1.0, -2.0]], [[3.0, 5.0]])
-    assert_close(relevance, [[6 / (2 + 1e-6), 20 / (4 + 1e-6)]], 1e-12)
+def test_a_sum_of_functions_of_one_value_is_one_function_of_it() -> None:
+    relevance = without_weights(lambda x: x + x + nn.relu(x), [[1.0, -2.0]], [[3.0, 5.0]])
+    assert relevance.tolist() == [[3.0, 5.0]]
 
 
 def test_a_batch_norm_alone_hands_everything_on() -> None:

@@ -1,15 +1,16 @@
-r"""AttnLRP and CP-LRP of seven families of transformers, written from the formulas and from nothing else.
+"""AttnLRP and CP-LRP of seven families of transformers, written from the formulas.
 
 Both are Gradient x Input through a forward pass whose derivative is edited at four kinds of places:
 
-- an activation \(f\) hands its relevance on unchanged: its derivative becomes \(f(x) / x\);
-- a product of two explained values gives half to each: what leaves the product is halved on the way back;
+- an activation f hands its relevance on unchanged: its derivative becomes f(x) / x;
+- a product of two explained values gives half to each: what leaves it is halved on the way back;
 - the statistics of a norm (the root mean square, the deviation, not the mean) are constants;
-- AttnLRP keeps the softmax as it is; CP-LRP holds the attention weights and the gates of the MLP instead, so that
-  values and up-projections get everything, and nothing is halved.
+- AttnLRP keeps the softmax as it is; CP-LRP holds the attention weights and the gates of the MLP
+  instead, so that values and up-projections get everything, and nothing is halved.
 
-Linear layers, biases, residual adds, rotary positions and scales keep their own derivative (LRP-0), except where
-a gamma is given. The forward passes share no code with the models under test. First derivatives only.
+Linear layers, biases, residual adds, rotary positions and scales keep their own derivative (LRP-0),
+except where a gamma is given. The forward passes share no code with the models under test. First
+derivatives only.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ def affine(x: Array, kernel: Array, bias: Array | float = 0.0) -> Array:
 def gamma_affine(gamma: float, stabilizer: float = 1e-6) -> Callable[..., Array]:
     r"""A linear layer \(z = x w + b\) with the generalised gamma rule.
 
-    Where \(z_j > 0\): \(R_i = x_i \sum_j (w_{ij} + \gamma w^{s_i}_{ij}) R_j / D_j\) with \(s_i\) the sign of \(x_i\),
-    \(D = \sum_i x_i (w_{ij} + \gamma w^{s_i}_{ij}) + b + \gamma b^+\); where \(z_j < 0\), with the signs swapped.
+    With \(s_i\) the sign of \(x_i\), \(v_{ij} = w_{ij} + \gamma w^{s_i}_{ij}\), where \(z_j > 0\):
+    \(R_i = x_i \sum_j v_{ij} R_j / D_j\), \(D_j = \sum_i x_i v_{ij} + b_j + \gamma b^+_j\); where
+    \(z_j < 0\), with the signs swapped.
     """
 
     def linear(x: Array, w: Array, b: Array | float = 0.0) -> Array:
@@ -224,7 +226,9 @@ def vit(params: Any, image: Array, method: Method) -> Array:
         y = layer_norm(x, p["ln_1"], 1e-6)
         x = x + self_attention(p["attention"], y, jnp.array(True), method)
         x = x + mlp(p["mlp"], layer_norm(x, p["ln_2"], 1e-6), method, gelu)
-    return affine(layer_norm(x, params["ln"], 1e-6)[0], params["head"]["kernel"], params["head"]["bias"])
+    return affine(
+        layer_norm(x, params["ln"], 1e-6)[0], params["head"]["kernel"], params["head"]["bias"]
+    )
 
 
 FORWARD: dict[str, Callable[[Any, Array, Method], Array]] = {

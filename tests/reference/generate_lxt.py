@@ -1,14 +1,15 @@
 """Store what LXT computes for the zoo's transformers, as `lxt_transformers.npz`.
 
-Run from the repository root in an environment of its own, where nothing else needs these old releases:
+Run from the repository root, in an environment of its own for these old releases:
 
     pip install torch==2.13.0 transformers==4.52.4 tabulate jax flax pytest
     pip install --no-deps lxt==2.1 zennit==0.5.1
     python tests/reference/generate_lxt.py
 
-LXT edits classes for the whole process and cannot take it back, so every case runs in a process of its own. It wants
-torchvision only for a model that is not used here; a stand-in keeps the import going. The vision transformer is
-left out for that reason, and BERT has no CP-LRP there. All of it is float32.
+LXT edits classes for the whole process and cannot take it back, so every case runs in a process of
+its own. It wants torchvision only for a model that is not used here; a stand-in keeps the import
+going. The vision transformer is left out for that reason, and BERT has no CP-LRP there. All of it
+is float32.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def bert_state(params: Any) -> dict[str, np.ndarray]:
 
 
 def patched(family: str, method: str) -> tuple[Any, Any]:
-    """The family's module of transformers, edited by LXT, and its configuration for the zoo's sizes."""
+    """The family's model class, edited by LXT, and a configuration of the zoo's sizes."""
     import importlib
 
     import transformers

@@ -53,6 +53,8 @@ import zennit.rules  # noqa: E402
 from zennit.attribution import Gradient  # noqa: E402
 from zennit.canonizers import SequentialMergeBatchNorm  # noqa: E402
 from zennit.layer import Sum  # noqa: E402
+from zennit.types import Activation as ActivationModule  # noqa: E402
+from zennit.types import BatchNorm as BatchNormModule  # noqa: E402
 from zennit.types import Linear  # noqa: E402
 
 
@@ -156,6 +158,9 @@ def composite(case: Case, low: torch.Tensor, high: torch.Tensor) -> zennit.core.
     """The composite of zennit for a case; bounds are shaped like one channels-first input."""
     options = case.options | ({"low": low, "high": high} if case.box else {})
     canonizers = [ExactMergeBatchNorm()]
+    if case.name == "ExcitationBackprop":
+        # By itself it leaves activations to their gradient, which is right for relu alone.
+        options["layer_map"] = [((ActivationModule, BatchNormModule), zennit.rules.Pass())]
     if case.kind == "composite":
         return getattr(zennit.composites, case.name)(canonizers=canonizers, **options)
     zero_params = "bias" if case.ignore_bias else None

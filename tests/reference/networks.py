@@ -259,8 +259,6 @@ class Case:
         return f"{self.name}({', '.join([*options, *['ignore'] * self.ignore_bias])})"
 
 
-# Gamma is compared with its bias only: without one, zennit still lets the bias decide which of the
-# two branches a neuron takes.
 CASES: tuple[Case, ...] = (
     Case("rule", "Epsilon", {"epsilon": 1e-6}),
     Case("rule", "Epsilon", {"epsilon": 0.25}),
@@ -269,6 +267,7 @@ CASES: tuple[Case, ...] = (
     Case("rule", "Gamma", {"gamma": 0.25}),
     Case("rule", "Gamma", {"gamma": 1.0}),
     Case("rule", "Gamma", {"gamma": 0.25, "stabilizer": 0.1}),
+    Case("rule", "Gamma", {"gamma": 0.25}, ignore_bias=True),  # the bias still decides the branch
     Case("rule", "ZPlus"),
     Case("rule", "ZPlus", {"stabilizer": 0.1}),
     Case("rule", "ZPlus", ignore_bias=True),

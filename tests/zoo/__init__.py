@@ -1,4 +1,4 @@
-"""Small models of every kind: the material on which properties that hold for all networks are tested."""
+"""Small models of every kind: what properties of all networks are tested on."""
 
 from __future__ import annotations
 

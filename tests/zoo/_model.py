@@ -78,7 +78,8 @@ _FILLINGS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
 
 
 def filled(shapes: Any, rng: np.random.Generator) -> Any:
-    """Fill a tree of shapes: kernels by fan-in; biases, scales and statistics, which initialisers make trivial, too."""
+    """Fill a tree of shapes with random numbers: kernels scaled by their fan-in, and, unlike an
+    initialiser, biases, scales and statistics too."""
 
     def leaf(path: Any, value: Any) -> Any:
         if not is_floating(value):

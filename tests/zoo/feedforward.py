@@ -13,7 +13,6 @@ from jax import Array
 
 from ._model import Parts, filled, model, models_of, normal
 
-
 Builder = Callable[[np.random.Generator], Parts]
 
 
@@ -343,7 +342,15 @@ def activations(x):
     """Every activation of the framework, each after its own layer."""
     functions = (
         *(nn.relu, nn.gelu, nn.silu, nn.elu, nn.selu, nn.celu, nn.leaky_relu, nn.softplus),
-        *(nn.hard_swish, nn.hard_tanh, nn.sigmoid, nn.soft_sign, nn.log_sigmoid, nn.relu6, jnp.tanh),
+        *(
+            nn.hard_swish,
+            nn.hard_tanh,
+            nn.sigmoid,
+            nn.soft_sign,
+            nn.log_sigmoid,
+            nn.relu6,
+            jnp.tanh,
+        ),
         *(lambda x: nn.gelu(x, approximate=False), jnp.sin, jnp.square, jnp.abs, jnp.expm1),
     )
     return nn.Dense(4)(sum(function(nn.Dense(6)(x)) for function in functions))

@@ -1,4 +1,4 @@
-"""The same kinds of networks in NNX, Equinox and Haiku: the module itself is the argument that holds the weights."""
+"""Networks in NNX, Equinox and Haiku, whose modules or trees are the argument with the weights."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def mlp_equinox(rng):
     import equinox as eqx
 
     arrays, rest = eqx.partition(eqx.nn.MLP(5, 4, 6, 2, key=jax.random.key(0)), eqx.is_array)
-    return Parts(lambda m, x: jax.vmap(eqx.combine(m, rest))(x), filled(arrays, rng), normal(rng, 3, 5))
+    return Parts(
+        lambda m, x: jax.vmap(eqx.combine(m, rest))(x), filled(arrays, rng), normal(rng, 3, 5)
+    )
 
 
 @model("haiku", "piecewise_linear", "conv", requires=("haiku",))

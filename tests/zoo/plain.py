@@ -1,8 +1,9 @@
-"""Networks as plain functions of a tree of arrays: every operation and call that a layer can be wrapped in."""
+"""Plain functions of a tree of arrays: every call that a layer can be wrapped in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -11,7 +12,6 @@ import numpy as np
 from jax import Array, lax
 
 from ._model import Parts, model, models_of, normal
-
 
 Builder = Callable[[np.random.Generator], Parts]
 
@@ -23,12 +23,12 @@ def dense(params: dict[str, Array], name: str, x: Array) -> Array:
 def plain(
     *shape: int, widths: tuple[int, ...] = (5, 6, 4)
 ) -> Callable[[Callable[[Any, Any], Any]], Builder]:
-    """Make a builder out of `function(params, x)` with dense weights `0_w, 0_b, 1_w ...` of these widths."""
+    """Make a builder out of `function(params, x)` with weights `0_w, 0_b, 1_w` ...."""
 
     def builder(function: Callable[[Any, Any], Any]) -> Builder:
         def make(rng: np.random.Generator) -> Parts:
             params: dict[str, Array] = {}
-            for i, (n, m) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            for i, (n, m) in enumerate(pairwise(widths)):
                 params[f"{i}_w"] = normal(rng, n, m, scale=n**-0.5)
                 params[f"{i}_b"] = normal(rng, m, scale=0.3)
             return Parts(function, params, normal(rng, *shape))

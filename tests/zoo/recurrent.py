@@ -15,7 +15,6 @@ from .feedforward import body
 from .frameworks import nnx_parts
 from .plain import dense, plain
 
-
 # Linen and NNX ------------------------------------------------------------------------------------
 
 
@@ -46,7 +45,10 @@ def simple_rnn(x):
 @model("linen", "recurrent")
 @body(2, 4, 3)
 def bidirectional(x):
-    forward, backward = nn.RNN(nn.SimpleCell(4, param_dtype=x.dtype)), nn.RNN(nn.GRUCell(4, param_dtype=x.dtype))
+    forward, backward = (
+        nn.RNN(nn.SimpleCell(4, param_dtype=x.dtype)),
+        nn.RNN(nn.GRUCell(4, param_dtype=x.dtype)),
+    )
     return nn.Dense(3)(nn.Bidirectional(forward, backward)(x)[:, 0])
 
 
@@ -177,7 +179,9 @@ def conditional_on_input(p, x):
     """Which branch runs depends on the explained value; the choice itself gets no relevance."""
 
     def single(x):
-        return lax.cond(x.sum() > 0, lambda x: jax.nn.relu(dense(p, "0", x)), lambda x: x @ p["0_w"], x)
+        return lax.cond(
+            x.sum() > 0, lambda x: jax.nn.relu(dense(p, "0", x)), lambda x: x @ p["0_w"], x
+        )
 
     return dense(p, "1", lax.map(single, x))
 

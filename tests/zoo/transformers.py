@@ -1,7 +1,8 @@
-"""Small transformers of the published families, from token embeddings (batch, position, feature) or images to logits.
+"""Small transformers of the published families, from embeddings or images to logits.
 
-The parameters of a family are one tree for all of its forms: the plain function, the Linen module, and the scan over
-stacked layers under `jax.checkpoint` (`stacked` turns the first tree into that of the scan).
+Embeddings are (batch, position, feature). The parameters of a family are one tree for its forms:
+the plain function, the Linen module, and the scan over stacked layers under `jax.checkpoint`
+(`stacked` turns the first tree into that of the scan).
 """
 
 from __future__ import annotations
@@ -62,7 +63,11 @@ def decoder_layer(kind: Decoder) -> dict[str, Any]:
     attention |= {"o": linear(HEADS, HEAD, WIDTH)}
     if kind.qk_norm:
         attention |= {"q_norm": {"scale": floats(HEAD)}, "k_norm": {"scale": floats(HEAD)}}
-    mlp = {"gate": linear(WIDTH, HIDDEN), "up": linear(WIDTH, HIDDEN), "down": linear(HIDDEN, WIDTH)}
+    mlp = {
+        "gate": linear(WIDTH, HIDDEN),
+        "up": linear(WIDTH, HIDDEN),
+        "down": linear(HIDDEN, WIDTH),
+    }
     post = {"attn_post_norm": norm, "mlp_post_norm": norm} if kind.gemma else {}
     return {"attn_norm": norm, "attn": attention, "mlp_norm": norm, "mlp": mlp} | post
 
@@ -174,12 +179,12 @@ def causal(tokens: int) -> Array:
     return jnp.tril(jnp.ones((tokens, tokens), bool))
 
 
-# Families, plain: prepare -> layers -> finish -------------------------------------------------------
+# Families, plain ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Family:
-    """A transformer as its three parts, from which the loop and the scan over layers are both built."""
+    """A transformer as three parts, from which the loop and the scan over layers are built."""
 
     prepare: Callable[[Any, Array], Array]
     layer: Callable[[Any, Array], Array]

@@ -116,7 +116,9 @@ def attention_functional(p, x):
     x = x.reshape(x.shape[0], 4, 6)
     context = jnp.einsum("btd,bte->bde", jax.nn.elu(x) + 1, x)
     total = jnp.einsum("btd,bd->bt", jax.nn.elu(x) + 1, (jax.nn.elu(x) + 1).sum(1))
-    return dense(p, "2", jnp.einsum("btd,bde->bte", jax.nn.elu(x) + 1, context) / total[..., None])[:, 0]
+    return dense(p, "2", jnp.einsum("btd,bde->bte", jax.nn.elu(x) + 1, context) / total[..., None])[
+        :, 0
+    ]
 
 
 @model("plain", "attention")

@@ -1,0 +1,105 @@
+"""Who makes and who reads each variable of a flat jaxpr, and what depends on the input."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+
+from . import _compat
+from ._compat import Equation, Var, is_literal
+from ._primitives import Family, family
+
+
+def is_float(atom: Any) -> bool:
+    """Whether relevance can be attached to a variable."""
+    dtype = getattr(atom.aval, "dtype", None)
+    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+class Graph:
+    """Who makes and who reads each variable of a flat jaxpr, and what depends on the input."""
+
+    def __init__(self, closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Any) -> None:
+        self.closed = closed_jaxpr
+        self.jaxpr = _compat.open_jaxpr(closed_jaxpr)
+        self.eqns: list[Equation] = list(self.jaxpr.eqns)
+        self.maker: dict[Var, Equation] = {}
+        self.position: dict[Var, int] = dict.fromkeys(
+            [*self.jaxpr.constvars, *self.jaxpr.invars], -1
+        )
+        self.readers: dict[Var, list[Equation | None]] = {}
+        for index, eqn in enumerate(self.eqns):
+            for var in eqn.outvars:
+                self.maker[var] = eqn
+                self.position[var] = index
+            for var in dict.fromkeys(a for a in eqn.invars if not is_literal(a)):
+                self.readers.setdefault(var, []).append(eqn)
+        for atom in self.jaxpr.outvars:
+            if not is_literal(atom):
+                self.readers.setdefault(atom, []).append(None)
+        reached = self._reached(explained)
+        self.reached = frozenset(reached)
+        self.touched = self._touched(reached)
+        self.outputs = tuple(
+            (not is_literal(a)) and a in reached and (outputs is None or flag)
+            for a, flag in zip(
+                self.jaxpr.outvars, outputs or [True] * len(self.jaxpr.outvars), strict=True
+            )
+        )
+        self.live = self._live(reached)
+        self._rank: dict[Var, int] = {}
+
+    def _reached(self, explained: tuple[bool, ...]) -> set[Var]:
+        reached = {
+            v for v, flag in zip(self.jaxpr.invars, explained, strict=True) if flag and is_float(v)
+        }
+        for eqn in self.eqns:
+            if family(eqn.primitive) is Family.DETACH:
+                continue
+            if any(a in reached for a in eqn.invars if not is_literal(a)):
+                reached.update(v for v in eqn.outvars if is_float(v))
+        return reached
+
+    def _touched(self, reached: set[Var]) -> set[Var]:
+        """Everything computed from the explained input, integers and predicates included."""
+        touched = set(reached)
+        for eqn in self.eqns:
+            if any(a in touched for a in eqn.invars if not is_literal(a)):
+                touched.update(eqn.outvars)
+        return touched
+
+    def _live(self, reached: set[Var]) -> frozenset[Var]:
+        wanted = {a for a, flag in zip(self.jaxpr.outvars, self.outputs, strict=True) if flag}
+        for eqn in reversed(self.eqns):
+            if any(v in wanted for v in eqn.outvars):
+                wanted.update(a for a in eqn.invars if not is_literal(a) and a in reached)
+        return frozenset(wanted & reached)
+
+    def explained_operands(self, eqn: Equation) -> list[int]:
+        """Positions of the operands that carry relevance."""
+        return [i for i, a in enumerate(eqn.invars) if not is_literal(a) and a in self.live]
+
+    def is_live(self, eqn: Equation) -> bool:
+        return any(v in self.live for v in eqn.outvars)
+
+    def read_once(self, var: Var) -> bool:
+        """Whether exactly one equation reads the variable and it is no output."""
+        readers = self.readers.get(var, [])
+        return len(readers) == 1 and readers[0] is not None
+
+    def between(self, end: Var, starts: Iterable[Var]) -> tuple[list[Equation], set[Var]]:
+        """The explained equations from `starts` to `end`, and explained variables met outside."""
+        stop, seen, outside = set(starts), set(), set()
+        todo, found = [end], {}
+        while todo:
+            var = todo.pop()
+            if var in seen or var in stop:
+                continue
+            seen.add(var)
+            eqn = self.maker.get(var)
+            if eqn is None:
+                outside.add(var)
+                continue
+            found[self.position[var]] = eqn
+            todo.extend(eqn.invars[i] for i in self.explained_operands(eqn))
+        return [found[i] for i in sorted(found)], outside

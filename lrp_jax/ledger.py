@@ -1,0 +1,218 @@
+"""The ledger: where every bit of relevance went, layer by layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._interpreter import key
+from ._propagate import relevance_of
+from .composites import Composite
+from .queries import Site, pull_taps, sites, zeros_like
+from .transform import ArgNums, Call, Explained, Start
+
+COLUMNS = ("in", "out", "bias", "stabiliser", "dropped", "rule")
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["table", "start", "received"],
+    meta_fields=["layers", "kinds", "rules"],
+)
+@dataclass(frozen=True)
+class Ledger:
+    """What relevance each layer received, passed on and lost; prints as a table.
+
+    For each layer `in = out + bias + stabiliser + dropped + rule`, where `in` arrives at its output
+    and `out` leaves it for its inputs. What the layers together lost, and what constants outside of
+    layers took (`elsewhere`), is the difference between `start` and `received`.
+
+    Attributes:
+        table: an array (layers, 6) of the columns in, out, bias, stabiliser, dropped, rule.
+        start: the relevance that started the backward pass.
+        received: the relevance of the explained inputs.
+        layers: paths of the layers.
+        kinds: their kinds.
+        rules: their rules.
+    """
+
+    table: jax.Array
+    start: jax.Array
+    received: jax.Array
+    layers: tuple[str, ...]
+    kinds: tuple[str, ...]
+    rules: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+
+    @property
+    def rows(self) -> dict[str, dict[str, float]]:
+        """`{layer: {column: value}}`."""
+        table = np.asarray(self.table)
+        return {
+            name: dict(zip(COLUMNS, map(float, row), strict=True))
+            for name, row in zip(self.layers, table, strict=True)
+        }
+
+    @property
+    def elsewhere(self) -> jax.Array:
+        """Relevance that constants outside of layers took: class tokens, masks, padding."""
+        return self.start - self.received - self.table[:, 2:].sum()
+
+    @property
+    def first_nonfinite(self) -> str | None:
+        """The first layer, from the output on, that sends out NaN or Inf; None where none does."""
+        finite = np.isfinite(np.asarray(self.table))
+        for name, (_, *rest) in reversed(list(zip(self.layers, finite, strict=True))):
+            if not all(rest):
+                return name
+        return None
+
+    def assert_conserved(self, tol: float = 1e-3) -> None:
+        """Raise unless the inputs received what the output gave.
+
+        Args:
+            tol: the difference allowed, as a fraction of the start.
+
+        Raises:
+            AssertionError: naming the layers that lost most, or that made NaN or Inf.
+        """
+        bad = self.first_nonfinite
+        if bad is not None or not np.isfinite(float(self.received)):
+            raise AssertionError(
+                f"relevance is not finite: the first layer to make it so is {bad}.\n{self}"
+            )
+        start, received = float(self.start), float(self.received)
+        if abs(start - received) <= tol * max(abs(start), float(np.finfo(np.float32).tiny)):
+            return
+        lost = np.abs(np.asarray(self.table)[:, 2:])
+        worst = np.argsort(-lost.sum(1))[:3]
+        named = ", ".join(
+            f"{self.layers[i]} ({COLUMNS[2 + int(lost[i].argmax())]} {lost[i].max():.3g})"
+            for i in worst
+        )
+        raise AssertionError(
+            f"{start:.6g} started and {received:.6g} arrived (tolerance {tol:g} of the start); the "
+            f"layers that took most are {named}.\n{self}"
+        )
+
+    def __str__(self) -> str:
+        header = ("layer", "kind", "rule", *COLUMNS)
+        rows = [
+            (name, kind, rule, *(f"{v:.4g}" for v in row))
+            for name, kind, rule, row in zip(
+                self.layers, self.kinds, self.rules, np.asarray(self.table), strict=True
+            )
+        ]
+        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i < 3 else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in (header, tuple("-" * w for w in widths), *rows)
+        ]
+        total = (
+            f"start {float(self.start):.6g}, received {float(self.received):.6g}, "
+            f"constants elsewhere {float(self.elsewhere):.4g}"
+        )
+        return "\n".join([*lines, total])
+
+
+def conservation(
+    apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
+) -> Callable[..., Ledger]:
+    """A function from a call of `apply_fn` to the ledger of its explanation.
+
+    Args:
+        apply_fn: the function to explain.
+        composite: a composite, or one rule for every layer with weights.
+        argnums: the explained positional arguments.
+        has_aux: whether `apply_fn` returns `(output, aux)`.
+
+    Returns:
+        A function of the arguments of `apply_fn` and `target=None`, to a `Ledger` (a pytree).
+
+    Raises:
+        ValueError: for modified gradients, which conserve nothing.
+
+    Example:
+        >>> import jax.numpy as jnp, lrp_jax as lrp
+        >>> f = lambda p, x: x @ p["w"] + p["b"]
+        >>> p = {"w": jnp.ones((2, 1)), "b": jnp.ones(1)}
+        >>> ledger = lrp.conservation(f, lrp.Epsilon())(p, jnp.array([[1.0, 2.0]]))
+        >>> round(float(ledger.rows["w"]["bias"]), 3)
+        1.0
+    """
+    explained = Explained(apply_fn, composite, argnums, has_aux)
+    if explained.composite.gradient:
+        raise ValueError("modified gradients carry no relevance, so there is nothing to conserve.")
+
+    def ledger(*args: Any, target: Any = None, **kwargs: Any) -> Ledger:
+        call, leaves = explained.prepare(args, kwargs)
+        layers = call.resolved.plan.layers
+
+        def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
+            found_sites = sites(call, begin.form)
+            taps: dict[str, Any] = {}
+            for site in found_sites:
+                taps[key("out", site.index)] = site.probe(site.step.outputs[0])
+                taps[key("bias", site.index)] = jnp.zeros((*site.loops, 3), _accumulator(site))
+                for i, var in enumerate(site.step.inputs):
+                    taps[key("in", site.index, i)] = site.probe(var)
+            everything = frozenset(site.index for site in found_sites)
+            output, values, pullback = pull_taps(
+                call, begin.form, composite, leaves, taps, everything
+            )
+            seed = begin.seed(output, target)
+            explained_relevance, found = pullback(seed, zeros_like(values))
+            started = jax.tree.map(lambda s, y: relevance_of(s, y, begin.form).sum(), seed, output)
+            rows = [_row(site, found, values) for site in found_sites]
+            table = jnp.stack(rows) if rows else jnp.zeros((0, 6))
+            received = sum(jnp.sum(r.astype(table.dtype)) for r in explained_relevance)
+            return table, sum(jax.tree.leaves(started)), received
+
+        table, start, received = explained.run(call, "ledger", evaluate, leaves, target)
+        order = [site.index for site in sites(call, "C")]
+        return Ledger(
+            table,
+            start,
+            received,
+            tuple(path_of_index(call, i) for i in order),
+            tuple(layers[i].kind.label for i in order),
+            tuple(layers[i].rule for i in order),
+        )
+
+    return ledger
+
+
+def path_of_index(call: Call, index: int) -> str:
+    """The unique path of the layer with a number."""
+    return call.resolved.plan.layers[index].path
+
+
+def _accumulator(site: Site) -> Any:
+    dtype = site.step.outputs[0].aval.dtype
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def _row(site: Site, found: dict[str, Any], values: dict[str, Any]) -> jax.Array:
+    name = key("out", site.index)
+    arrived = relevance_of(found[name], values[name], site.output_form).sum()
+    sent = sum(
+        relevance_of(
+            found[key("in", site.index, i)], values[key("in", site.index, i)], site.input_form
+        ).sum()
+        for i in range(len(site.step.inputs))
+    )
+    report = found[key("bias", site.index)]
+    bias, stabiliser, dropped = report.reshape(-1, 3).sum(0)
+    rest = arrived - sent - bias - stabiliser - dropped
+    if site.step.kind is not None and site.step.kind.label in ("Bias", "BatchNorm"):
+        bias, rest = rest, jnp.zeros_like(rest)
+    return jnp.stack([arrived, sent, bias, stabiliser, dropped, rest])

@@ -1,0 +1,223 @@
+"""What `target=` means, against NumPy written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lrp_jax import targets
+
+Y = np.array([[1.0, 4.0, -2.0], [3.0, 0.5, 2.0]], np.float32)
+
+
+def one_hot(classes, shape):
+    out = np.zeros(shape, np.float32)
+    for place, c in np.ndenumerate(np.broadcast_to(classes, shape[:-1])):
+        out[(*place, int(c))] = 1
+    return out
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4),
+        elements=st.floats(-10, 10, width=32),
+    ),
+    st.data(),
+)
+def test_every_form_equals_its_one_hot(y, data):
+    classes = np.array(
+        data.draw(hnp.arrays(np.int32, y.shape[:-1], elements=st.integers(0, y.shape[-1] - 1)))
+    )
+    np.testing.assert_array_equal(targets.weighting(y, None), one_hot(y.argmax(-1), y.shape))
+    np.testing.assert_array_equal(targets.weighting(y, classes), one_hot(classes, y.shape))
+    last = y.shape[-1] - 1
+    np.testing.assert_array_equal(targets.weighting(y, last), one_hot(last, y.shape))
+    np.testing.assert_array_equal(targets.start(y, classes), one_hot(classes, y.shape) * y)
+
+
+def test_float_arrays_weight_and_keep_the_dtype():
+    weights = np.array([[0.5, 0, 0], [0, 0, 2]], np.float64)
+    result = targets.weighting(jnp.asarray(Y, jnp.bfloat16), weights)
+    assert result.dtype == jnp.bfloat16
+    np.testing.assert_allclose(targets.start(Y, weights), weights * Y)
+
+
+def test_callables_return_relevance_themselves():
+    assert targets.weighting(Y, lambda y: y) is None
+    np.testing.assert_array_equal(targets.start(Y, lambda y: 2 * y), 2 * Y)
+
+
+def test_single_numbers_and_lists():
+    np.testing.assert_array_equal(targets.weighting(jnp.float32(3), None), 1.0)
+    np.testing.assert_array_equal(targets.weighting(Y, [2, 0]), one_hot([2, 0], Y.shape))
+    np.testing.assert_array_equal(targets.weighting(Y, np.int64(1)), one_hot(1, Y.shape))
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "error", "words"),
+    [
+        (Y, 3, ValueError, "3 is out of range.*0 to 2"),
+        (Y, -1, ValueError, "-1 is out of range"),
+        (Y, [0, 5], ValueError, "5 is out of range"),
+        (Y, np.zeros(3, int), ValueError, r"\(2,\).*\(2, 3\).*got \(3,\)"),
+        (Y, np.zeros((2, 3), int), ValueError, "one-hot weighting must be floating"),
+        (Y, np.zeros(2), ValueError, r"\(2, 3\), got \(2,\)"),
+        (Y, 1.5, ValueError, "pass integers to name classes"),
+        (Y, True, TypeError, "bool"),
+        (Y, np.zeros((2, 3), bool), TypeError, "bool"),
+        (Y, np.zeros((2, 3), complex), TypeError, "complex"),
+        (Y.astype(int), None, TypeError, "int.*logits"),
+        (Y > 0, None, TypeError, "bool.*logits"),
+        (np.float32(1), 0, ValueError, "class axis"),
+        (np.zeros((2, 0), np.float32), None, ValueError, "empty"),
+        ((Y, Y), None, TypeError, "2 arrays"),
+        ((Y, Y), (0,), TypeError, "2 arrays"),
+        ((Y, Y), (0, lambda y: y), TypeError, "only arrays"),
+        ((Y, "no"), (0, 0), TypeError, "not an array"),
+        ((), 0, TypeError, "no arrays"),
+    ],
+)
+def test_mistakes_are_named(output, target, error, words):
+    with pytest.raises(error, match=words):
+        targets.weighting(output, target)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "words"),
+    [
+        (lambda y: y[0], ValueError, r"\(3,\).*\(2, 3\)"),
+        (lambda y: (y, y), ValueError, "one relevance for each output"),
+        (lambda y: y > 0, TypeError, "bool"),
+    ],
+)
+def test_callables_must_return_relevance_of_the_output(target, error, words):
+    with pytest.raises(error, match=words):
+        targets.start(Y, target)
+
+
+def test_check_needs_shapes_only():
+    targets.check(jax.ShapeDtypeStruct((2, 3), jnp.float32), [0, 2])
+    with pytest.raises(ValueError, match="out of range"):
+        targets.check(jax.ShapeDtypeStruct((2, 3), jnp.float32), [0, 3])
+
+
+def test_a_tree_of_outputs_takes_a_tree_of_targets():
+    output = {"a": Y, "b": Y[:, :2]}
+    result = targets.start(output, {"a": 1, "b": np.zeros((2, 2), np.float32)})
+    np.testing.assert_array_equal(result["a"], one_hot(1, Y.shape) * Y)
+    assert not result["b"].any()
+    both = targets.start(output, lambda o: jax.tree.map(lambda y: 3 * y, o))
+    np.testing.assert_array_equal(both["b"], 3 * Y[:, :2])
+
+
+CLASSES = np.array([2, 0])
+TOKENS = np.arange(24, dtype=np.float32).reshape(2, 4, 3) % 7
+SOFT = np.exp(Y / 2) / np.exp(Y / 2).sum(-1, keepdims=True)
+HELPERS = {
+    "top_k": (Y, targets.top_k(2), [[1, 4, 0], [3, 0, 2]]),
+    "contrast": (Y, targets.contrast(CLASSES), [[-0.5, -2, -2], [3, -0.25, -1]]),
+    "contrast with one": (Y, targets.contrast(CLASSES, 1), [[0, -4, -2], [3, -0.5, 0]]),
+    "contrast with each": (
+        Y,
+        targets.contrast(None, np.array([0, 2])),
+        [[-1, 4, 0], [3, 0, -2]],
+    ),
+    "contrast with some": (Y, targets.contrast(2, [0, 1]), [[-0.5, -2, -2], [-1.5, -0.25, 2]]),
+    "clrp": (Y, targets.clrp(1), [[-2, 4, -2], [-0.25, 0.5, -0.25]]),
+    "regression": (Y, targets.regression(np.float32(2)), Y - 2),
+    "mask": (TOKENS, targets.mask(np.array([1, 0, 0, 1]), 0), None),
+    "token": (TOKENS, targets.token(np.array([1, -1]), 2, contrast=np.array([0, 1])), None),
+    "softmax": (
+        Y,
+        targets.softmax(CLASSES, 2.0),
+        Y * SOFT[np.arange(2), CLASSES][:, None] * (one_hot(CLASSES, Y.shape) - SOFT) / 2,
+    ),
+}
+_MASKED = np.zeros_like(TOKENS)
+_MASKED[:, [0, 3], 0] = TOKENS[:, [0, 3], 0]
+_TOKEN = np.zeros_like(TOKENS)
+_TOKEN[0, 1] = [-TOKENS[0, 1, 0], 0, TOKENS[0, 1, 2]]
+_TOKEN[1, 3] = [0, -TOKENS[1, 3, 1], TOKENS[1, 3, 2]]
+EXPECTED = {"mask": _MASKED, "token": _TOKEN}
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_helpers_against_hand_made_numbers(name):
+    output, target, expected = HELPERS[name]
+    expected = EXPECTED.get(name, expected)
+    np.testing.assert_allclose(targets.start(output, target), expected, rtol=1e-5, atol=1e-6)
+    weights = targets.weighting(output, target)
+    if weights is not None:
+        np.testing.assert_allclose(weights * output, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_helpers_pass_through_jit_as_arguments(name):
+    output, target, _ = HELPERS[name]
+    compiled = jax.jit(targets.start)
+    np.testing.assert_allclose(compiled(output, target), targets.start(output, target), rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_targets_of_one_kind_share_a_compilation(k):
+    traces = []
+
+    @jax.jit
+    def start(y, target):
+        traces.append(1)
+        return targets.start(y, target)
+
+    for c in range(3):
+        start(Y, targets.contrast(c))
+        start(Y, targets.top_k(k))
+    assert len(traces) == 2
+
+
+def test_vmap_over_classes_and_examples():
+    every = jax.vmap(lambda c: targets.start(jnp.asarray(Y), c))(jnp.arange(3))
+    np.testing.assert_array_equal(every.sum(0), Y)
+    per_example = jax.vmap(targets.start)(jnp.asarray(Y), jnp.asarray(CLASSES))
+    np.testing.assert_array_equal(per_example, targets.start(Y, CLASSES))
+
+
+def test_a_traced_index_out_of_range_selects_nothing():
+    assert not np.asarray(jax.jit(targets.start)(Y, 7)).any()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: targets.top_k(0), "positive"),
+        (lambda: targets.softmax(0, 0.0), "temperature"),
+        (lambda: targets.start(Y, targets.top_k(4)), "3 classes"),
+        (lambda: targets.start(Y, targets.contrast(0, [])), "at least one"),
+        (lambda: targets.start(Y[:, :1], targets.contrast(0)), "only one"),
+        (lambda: targets.start(Y, targets.contrast(5)), "out of range"),
+        (lambda: targets.start(Y, targets.regression(np.zeros(4))), r"\(4,\).*\(2, 3\)"),
+        (lambda: targets.start(Y, targets.mask(np.ones(5))), "mask"),
+        (lambda: targets.start(TOKENS, targets.token(4)), "4 is out of range"),
+        (lambda: targets.start(Y[0], targets.token(0)), "2 axes"),
+        (lambda: targets.start((Y, Y), targets.top_k(1)), "one output array"),
+    ],
+)
+def test_mistakes_with_helpers_are_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_sums_are_what_is_explained():
+    logit = Y[np.arange(2), CLASSES]
+    rest = (Y.sum(-1) - logit) / 2
+    contrast = targets.start(Y, targets.contrast(CLASSES)).sum(-1)
+    np.testing.assert_allclose(contrast, logit - rest, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(targets.start(Y, targets.clrp(CLASSES))).sum(-1), 0, atol=1e-6
+    )
+    probability = jax.grad(lambda y: jax.nn.softmax(y / 3, -1)[1, 0])(jnp.asarray(Y))
+    start = targets.start(Y, targets.softmax(0, 3.0))
+    np.testing.assert_allclose(start[1], (probability * Y)[1], rtol=1e-5)
