@@ -90,9 +90,9 @@ class _Analysis:
         """Whether the equation computes its output number by number from its explained operands."""
         kind = family(eqn.primitive)
         custom = _compat.custom_call(eqn) is not None
-        if kind not in (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER):
-            if not custom and eqn.primitive is not prim.SELECT:
-                return False
+        pointwise = kind in (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
+        if not (pointwise or custom or eqn.primitive is prim.SELECT):
+            return False
         if len(eqn.outvars) != 1:
             return False
         if eqn.primitive is prim.SELECT and eqn.invars[0] not in self.graph.touched:
@@ -101,7 +101,7 @@ class _Analysis:
         return all(eqn.invars[i].aval.shape == shape for i in self.graph.explained_operands(eqn))
 
     def _dominators(self) -> tuple[dict[Var, Var], dict[Var, int]]:
-        """For each variable the last one through which it is an elementwise function of the input."""
+        """For each variable the last other one of which it is an elementwise function."""
         dominator: dict[Var, Var] = {}
         depth: dict[Var, int] = {}
         for eqn in self.graph.eqns:
@@ -261,7 +261,6 @@ class _Analysis:
             return self._standalone(var, chain, start) if chain else None
         if core == "normalization":
             return self._held(var, chain, start)
-        assert isinstance(core, Equation)
         if family(core.primitive) is Family.CONTRACTION:
             return self._contraction(var, core, chain, start)
         if chain and not all(_is_mean_factor(e) for e in chain):
@@ -309,7 +308,7 @@ class _Analysis:
         return self._step(what, (top,), (var,), [*before, core, *chain], kind)
 
     def _scales_along(self, chain: list[Equation], start: Var, axis: int) -> bool:
-        """Whether everything that multiplies in a chain varies along one axis of its start alone."""
+        """Whether what multiplies in a chain varies along one axis of its start alone."""
         shape = start.aval.shape
         for eqn in chain:
             if eqn.primitive in prim.SHAPE_ONLY:
@@ -336,7 +335,7 @@ class _Analysis:
         return all(n == 1 or d == axis for n, d in zip(source.aval.shape, dims, strict=True))
 
     def _trim_before(self, chain: list[Equation], top: Var) -> tuple[list[Equation], Var]:
-        """Keep the chain before a contraction only where it belongs there: input scaling, batch norm."""
+        """Keep what belongs to the contraction after it: input scaling, batch norm, padding."""
         made_by = self.graph.maker.get(top)
         if self._layer_eqn(top) is not None and self.graph.read_once(top):
             made_by_layer = made_by is not None and (
@@ -346,7 +345,7 @@ class _Analysis:
             if made_by_layer:
                 return [], chain[-1].outvars[0] if chain else top
         after_activation = made_by is not None and top in self.dominator
-        after_sum = made_by is not None and isinstance(self._layer_eqn(top), Equation)
+        after_sum = made_by is not None and _compat.is_equation(self._layer_eqn(top))
         while chain:
             eqn = chain[0]
             others = (after_activation and _literal_link(eqn)) or (
@@ -441,8 +440,7 @@ class _Analysis:
         """Whether a run may pass over `var`: only the run itself reads it."""
         if not self.graph.read_once(var):
             return False
-        chain, start = self._chain_up(var)
-        return self._layer_eqn(start) is None
+        return self._layer_eqn(self._chain_up(var)[1]) is None
 
     def _single(self, var: Var, eqn: Equation) -> Step:
         graph = self.graph
@@ -458,8 +456,8 @@ class _Analysis:
             what_ = Pointwise((eqn,), False, False)
             return self._step(what_, inputs, eqn.outvars, [eqn], kinds.Activation)
         if what is Family.STRUCTURAL or what is Family.WINNER or what is Family.NEUTRAL:
-            kind = kinds.MaxPool if eqn.primitive is prim.POOL_MAX else None
-            return self._step(Native((eqn,)), inputs, eqn.outvars, [eqn], kind)
+            pool = kinds.MaxPool if eqn.primitive is prim.POOL_MAX else None
+            return self._step(Native((eqn,)), inputs, eqn.outvars, [eqn], pool)
         if what is Family.AFFINE and len(operands) == 1:
             shift = Shift(self._chain([eqn], inputs[0], var))
             return self._step(

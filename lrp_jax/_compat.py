@@ -6,7 +6,7 @@ becomes a function again. Primitives are compared as objects, never by name: nam
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 from jax.extend import core as _core
@@ -14,10 +14,10 @@ from jax.extend import source_info_util as _source_info
 from jax.extend.core import primitives as P
 
 if TYPE_CHECKING:  # these classes are typed differently from one release to the next
-    Var = Literal = Jaxpr = ClosedJaxpr = Equation = Any
+    Var: TypeAlias = Any
+    Equation: TypeAlias = Any
 else:
-    Var, Literal, Equation = _core.Var, _core.Literal, _core.JaxprEqn
-    Jaxpr, ClosedJaxpr = _core.Jaxpr, _core.ClosedJaxpr
+    Var, Equation = _core.Var, _core.JaxprEqn
 Atom = Any  # Var | Literal
 
 _extend_remat = getattr(P, "remat_p", None)
@@ -34,7 +34,7 @@ def primitive(name: str) -> Any | None:
 
 def closed(jaxpr: Any) -> Any:
     """`jaxpr` with its constants: bodies of `remat` were open before JAX 0.11."""
-    return jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ())
+    return jaxpr if hasattr(jaxpr, "consts") else _core.ClosedJaxpr(jaxpr, ())
 
 
 def plain_call(eqn: Equation) -> Any | None:
@@ -62,20 +62,10 @@ def scan_arity(eqn: Equation) -> tuple[int, int]:
     return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
-def inner_jaxprs(eqn: Equation) -> list[Any]:
-    """Every jaxpr among the parameters of an equation."""
-    found = []
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, Jaxpr | ClosedJaxpr):
-                found.append(closed(item))
-    return found
-
-
 def as_function(
     jaxpr: Any, eqns: Iterable[Equation], invars: Sequence[Var], outvars: Sequence[Atom]
 ) -> Callable[..., list[Any]]:
-    """The equations `eqns` of `jaxpr` as a function from values of `invars` to values of `outvars`."""
+    """Some equations of a jaxpr as a function from values of `invars` to those of `outvars`."""
     part = open_jaxpr(jaxpr).replace(
         constvars=[], invars=list(invars), outvars=list(outvars), eqns=list(eqns)
     )
@@ -84,12 +74,17 @@ def as_function(
 
 def is_literal(atom: Atom) -> bool:
     """Whether an operand is a constant written into the equation."""
-    return isinstance(atom, Literal)
+    return isinstance(atom, _core.Literal)
 
 
 def is_dropped(var: Var) -> bool:
     """Whether nobody can read the variable (printed as `_`)."""
     return str(var) == "_" or type(var).__name__ == "DropVar"
+
+
+def is_equation(thing: Any) -> bool:
+    """Whether something is an equation of a jaxpr."""
+    return isinstance(thing, _core.JaxprEqn)
 
 
 def source_line(eqn: Equation) -> str:

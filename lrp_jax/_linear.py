@@ -210,6 +210,7 @@ class ContractionLayer(LinearLayer):
         if not self.what.after.scales:
             return self._weight
         ones = [1] * len(self.what.after.start.aval.shape)
+        assert self.what.features is not None, "only feature scales are folded"
         feature, axis = self.what.features
         ones[feature] = self.what.after.start.aval.shape[feature]
         scale = run_chain(self.what.after, jnp.ones(ones, self._weight.dtype), self._read, "linear")

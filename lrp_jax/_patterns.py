@@ -145,7 +145,7 @@ def _is_reduction(eqn: Equation) -> bool:
 
 
 def _over_batch(eqn: Equation) -> bool:
-    """Whether a statistic mixes the leading axis but keeps the last: batch norm in training mode."""
+    """Whether a statistic mixes the leading axis but keeps the last, as batch norm in training."""
     rank = len(eqn.invars[0].aval.shape)
     axes = set(eqn.params["axes"])
     return rank > 1 and 0 in axes and rank - 1 not in axes

@@ -28,28 +28,26 @@ class Family(enum.Enum):
     DETACH = "detach"  # what comes out is a constant of the explanation
 
 
-# fmt: off
 _NAMES: dict[Family, str] = {
     Family.CONTRACTION: "dot_general conv_general_dilated",
     Family.AFFINE: "add add_jaxvals sub mul div neg",
-    Family.NEUTRAL: "convert_element_type copy reduce_precision sharding_constraint device_put "
-                    "optimization_barrier name copy_p",
-    Family.STRUCTURAL: "reshape transpose squeeze broadcast_in_dim slice dynamic_slice gather concatenate pad rev "
-                       "reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin sort top_k "
-                       "approx_top_k dynamic_update_slice scatter expand_dims select_n split stack unstack tile "
-                       "all_gather all_to_all ppermute pbroadcast pvary select_and_gather_add real imag complex "
-                       "scatter_max scatter_min",
+    Family.NEUTRAL: """convert_element_type copy reduce_precision sharding_constraint device_put
+        optimization_barrier name""",
+    Family.STRUCTURAL: """reshape transpose squeeze broadcast_in_dim expand_dims slice dynamic_slice
+        dynamic_update_slice gather concatenate pad rev split stack unstack tile select_n scatter
+        scatter_max scatter_min reduce_max reduce_min reduce_window_max reduce_window_min cummax
+        cummin sort top_k approx_top_k select_and_gather_add real imag complex all_gather
+        all_to_all ppermute pbroadcast pvary""",
     Family.SUM: "reduce_sum cumsum reduce_window_sum psum psum_invariant",
     Family.SCATTER_SUM: "scatter_add",
     Family.LINEAR: "fft",
-    Family.ELEMENTWISE: "exp exp2 expm1 log log1p tanh sin cos tan asin acos atan sinh cosh asinh acosh atanh "
-                        "logistic erf erfc erf_inv sqrt rsqrt cbrt square integer_pow pow abs sign floor ceil round "
-                        "lgamma digamma bessel_i0e bessel_i1e clamp is_finite rem atan2 nextafter",
+    Family.ELEMENTWISE: """exp exp2 expm1 log log1p tanh sin cos tan asin acos atan sinh cosh asinh
+        acosh atanh logistic erf erfc erf_inv sqrt rsqrt cbrt square integer_pow pow abs sign floor
+        ceil round lgamma digamma bessel_i0e bessel_i1e clamp is_finite rem atan2 nextafter""",
     Family.WINNER: "max min",
     Family.CONTROL: "scan while cond remat shard_map",
     Family.DETACH: "stop_gradient argmax argmin",
 }
-# fmt: on
 
 
 def _table() -> dict[Primitive, Family]:

@@ -37,8 +37,8 @@ def is_array(leaf: Any) -> bool:
 
 def path_name(path: Sequence[Any]) -> str:
     """The tree path of an argument's leaf as `a/b/c`, without the wrappers of Linen and NNX."""
-    parts = [p for p in jax.tree_util.keystr(tuple(path), simple=True, separator="/").split("/")]
-    parts = [part for part in parts if part]
+    name = jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+    parts = [part for part in name.split("/") if part]
     if parts and parts[-1] in ("value", "raw_value"):
         parts.pop()
     if len(parts) > 1 and parts[0] == "params":

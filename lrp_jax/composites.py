@@ -261,7 +261,7 @@ def DeepTaylor(low: Any = None, high: Any = None, stabilizer: Any = 1e-6) -> Com
 
 
 def LRPOverview(low: Any, high: Any, gamma: Any = 0.25, epsilon: Any = 0.25) -> Composite:
-    """The tutorial preset: z^B first, gamma in the lower third, epsilon in the middle, LRP-0 on top.
+    """The tutorial preset: z^B first, gamma in the lower third, epsilon in the middle, then LRP-0.
 
     Args:
         low: lowest possible input.
@@ -327,7 +327,7 @@ def guided_backprop() -> Composite:
 
 
 def deconvnet() -> Composite:
-    """The deconvolution network's rule in every relu, the gradient elsewhere (Zeiler, Fergus 2014)."""
+    """The deconvolution network in every relu, the gradient elsewhere (Zeiler and Fergus 2014)."""
     return Composite([(kinds.ReLU, DeconvNet())])
 
 

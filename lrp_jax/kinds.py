@@ -72,7 +72,7 @@ def _kind(label: str, *parts: Kind) -> Kind:
 
 
 Dense = _kind("Dense")
-"""A `dot_general` of an explained value with weights: dense layers, einsums, embeddings' matmuls."""
+"""A `dot_general` of an explained value with weights: dense layers, einsums."""
 ConvTranspose = _kind("ConvTranspose")
 """A convolution with dilated input."""
 Conv = _kind("Conv", ConvTranspose)

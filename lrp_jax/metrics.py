@@ -1,10 +1,9 @@
-"""Numbers for explanations: faithful to the model, stable, short, in the right place?
+"""Numbers for explanations: do they say what the model does, how short are they, and where?
 
-Metrics of relevance alone take arrays: `sparseness(relevance)`. Metrics that ask the model take
-its function first, as `lrp_jax.flipping` does: `infidelity(apply_fn)(params, x, relevance=r,
-target=t)`. Metrics that explain again take the explanation instead:
-`max_sensitivity(explain)(params, x, target=t)`. All return one number for each example, are
-compiled once for each shape, and go over a data set with `lrp_jax.explain_dataset`.
+Metrics of relevance alone take arrays: `sparseness(relevance)`. Metrics that ask the model take its
+function first, as `lrp_jax.flipping` does: `infidelity(apply_fn)(params, x, relevance=r, target=t)`.
+All return one number for each example, are compiled once for each shape, and go over a data set
+with `lrp_jax.explain_dataset`.
 """
 
 import functools
@@ -38,10 +37,10 @@ def sparseness(relevance: Array) -> Array:
     >>> sparseness(jnp.array([[0.0, 0.0, 0.0, 5.0], [1.0, -1.0, 1.0, 1.0]]))
     Array([0.75, 0.  ], dtype=float32)
     """
-    size = jnp.sort(jnp.abs(_flat(relevance)), -1)
+    size = jnp.sort(jnp.abs(flat(relevance)), -1)
     n = size.shape[-1]
     rank = jnp.arange(1, n + 1, dtype=size.dtype)
-    return _ratio(((2 * rank - n - 1) * size).sum(-1), n * size.sum(-1))
+    return ratio(((2 * rank - n - 1) * size).sum(-1), n * size.sum(-1))
 
 
 @jax.jit
@@ -59,8 +58,8 @@ def complexity(relevance: Array) -> Array:
     >>> complexity(jnp.array([[0.0, 0.0, 5.0], [1.0, -1.0, 1.0]])).round(4)
     Array([0.    , 1.0986], dtype=float32)
     """
-    size = jnp.abs(_flat(relevance))
-    share = _ratio(size, size.sum(-1, keepdims=True))
+    size = jnp.abs(flat(relevance))
+    share = ratio(size, size.sum(-1, keepdims=True))
     return jax.scipy.special.entr(share).sum(-1)
 
 
@@ -100,7 +99,7 @@ def relevance_mass_accuracy(relevance: Array, mask: Array) -> Array:
     Array([0.75], dtype=float32)
     """
     relevance, mask = _placed(relevance, mask)
-    return _where_marked(mask, _ratio((relevance * mask).sum(-1), relevance.sum(-1)))
+    return _where_marked(mask, ratio((relevance * mask).sum(-1), relevance.sum(-1)))
 
 
 @jax.jit
@@ -149,7 +148,7 @@ def completeness(
         explained = _explained.score(model(x), weights)
         if baseline is not None:
             explained -= _explained.score(model(_explained.baseline(baseline, x)), weights)
-        return _flat(_shaped(relevance, x)).sum(-1) - explained
+        return flat(_shaped(relevance, x)).sum(-1) - explained
 
     def evaluate(*args: Any, relevance: Any, target: Any = None) -> Array:
         result: Array = run(
@@ -229,7 +228,10 @@ def sensitivity_n(
 
     def evaluate(*args: Any, relevance: Any, target: Any = None, key: Array | None = None) -> Array:
         result: Array = run(
-            args, jnp.asarray(relevance), _explained.checked_target(shapes, args, target), _key(key)
+            args,
+            jnp.asarray(relevance),
+            _explained.checked_target(shapes, args, target),
+            key_or_default(key),
         )
         return result
 
@@ -324,7 +326,7 @@ def infidelity(
     def run(args: tuple[Any, ...], relevance: Array, target: Any, key: Array, masks: Any) -> Array:
         x, model, weights = _question(f, argnums, args, target)
         relevance = _shaped(relevance, x)
-        slope = _ratio(relevance, x) if multiplied else relevance
+        slope = ratio(relevance, x) if multiplied else relevance
         whole = _explained.score(model(x), weights)
 
         def error(item: Array) -> Array:
@@ -333,7 +335,7 @@ def infidelity(
             else:
                 change = jnp.where(item, x - _explained.baseline(fill, x), 0)
             drop = whole - _explained.score(model(x - change), weights)
-            return (_flat(slope * change).sum(-1) - drop) ** 2
+            return (flat(slope * change).sum(-1) - drop) ** 2
 
         items = jax.random.split(key, runs) if masks is None else masks
         result: Array = jax.lax.map(error, items, batch_size=min(chunk, len(items))).mean(0)
@@ -345,97 +347,9 @@ def infidelity(
             args,
             jnp.asarray(relevance),
             _explained.checked_target(shapes, args, target),
-            _key(key),
+            key_or_default(key),
             given,
         )
-        return result
-
-    return evaluate
-
-
-def max_sensitivity(
-    explain: Callable[..., Any],
-    argnums: int = 1,
-    *,
-    radius: float = 0.2,
-    samples: int = 10,
-    chunk: int = 1,
-) -> Callable[..., Array]:
-    """How much an explanation changes, at worst, under small changes of the input.
-
-        max_d |R(x + d) - R(x)| / |R(x)|,   d uniform in [-radius, radius], Euclidean norms
-
-    Give a target: with `None` the class explained may change with the input.
-
-    Args:
-      explain: a function `(*args, target=...) -> R`, as `relevance` makes.
-      argnums: the argument perturbed, an array.
-      radius: of the changes.
-      samples: their number.
-      chunk: how many are explained together.
-
-    Returns:
-      A function `(*args, target=None, key=None) -> (batch,)`.
-
-    Source: Yeh et al., "On the (In)fidelity and Sensitivity of Explanations", NeurIPS 2019.
-
-    >>> explain = lambda w, x, target=None: x * w.T
-    >>> bool(max_sensitivity(explain)(jnp.ones((2, 1)), jnp.ones((1, 2)))[0] < 0.2)
-    True
-    """
-
-    @jax.jit
-    def run(args: tuple[Any, ...], target: Any, key: Array) -> Array:
-        x = _explained.require_array(_explained.pick(args, argnums), "max_sensitivity")
-        first = _flat(explain(*args, target=target))
-
-        def change(key: Array) -> Array:
-            near = x + jax.random.uniform(key, x.shape, x.dtype, -radius, radius)
-            again = _flat(explain(*_explained.replace(args, argnums, near), target=target))
-            return _ratio(jnp.linalg.norm(again - first, axis=-1), jnp.linalg.norm(first, axis=-1))
-
-        keys = jax.random.split(key, samples)
-        result: Array = jax.lax.map(change, keys, batch_size=min(chunk, samples)).max(0)
-        return result
-
-    def evaluate(*args: Any, target: Any = None, key: Array | None = None) -> Array:
-        result: Array = run(args, _explained.as_argument(target), _key(key))
-        return result
-
-    return evaluate
-
-
-def random_logit(
-    explain: Callable[..., Any], classes: int, *, similarity: Callable[..., Array] | None = None
-) -> Callable[..., Array]:
-    """How similar the explanation of a class is to that of another, random one: lower is better.
-
-    Args:
-      explain: a function `(*args, target=...) -> R`, as `relevance` makes.
-      classes: the number of classes, at least two.
-      similarity: a function of two arrays `(batch, elements)`, `pearson` by default.
-
-    Returns:
-      A function `(*args, target, key=None) -> (batch,)` for class indices `target`.
-
-    Source: Sixt et al., "When Explanations Lie", ICML 2020.
-
-    >>> explain = lambda w, x, target: x * w[:, target].T
-    >>> random_logit(explain, 2)(jnp.eye(2), jnp.ones((1, 2)), target=jnp.array([0])).round(4)
-    Array([-1.], dtype=float32)
-    """
-    if classes < 2:
-        raise ValueError(f"another class is needed, got classes={classes}")
-    alike = pearson if similarity is None else similarity
-
-    @jax.jit
-    def run(args: tuple[Any, ...], target: Array, key: Array) -> Array:
-        other = (target + jax.random.randint(key, target.shape, 1, classes)) % classes
-        first, second = (_flat(explain(*args, target=t)) for t in (target, other))
-        return alike(first, second)
-
-    def evaluate(*args: Any, target: Any, key: Array | None = None) -> Array:
-        result: Array = run(args, jnp.asarray(target), _key(key))
         return result
 
     return evaluate
@@ -449,8 +363,8 @@ def pearson(a: Array, b: Array) -> Array:
     """
     a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
     # Each side is scaled first: squares of small relevance would underflow.
-    a, b = (_ratio(v, jnp.abs(v).max(-1, keepdims=True)) for v in (a, b))
-    return _ratio((a * b).sum(-1), jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1)))
+    a, b = (ratio(v, jnp.abs(v).max(-1, keepdims=True)) for v in (a, b))
+    return ratio((a * b).sum(-1), jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1)))
 
 
 def spearman(a: Array, b: Array) -> Array:
@@ -494,7 +408,7 @@ def _removals(
     def one(item: Array) -> tuple[Array, Array]:
         removed = jnp.broadcast_to(mask_of(item), x.shape)
         drop = whole - _explained.score(model(jnp.where(removed, cover, x)), weights)
-        return _flat(jnp.where(removed, relevance, 0)).sum(-1), drop
+        return flat(jnp.where(removed, relevance, 0)).sum(-1), drop
 
     sums, drops = jax.lax.map(one, items, batch_size=min(chunk, len(items)))
     return sums.T, drops.T
@@ -526,21 +440,21 @@ def _placed(relevance: Array, mask: Array) -> tuple[Array, Array]:
             f"{mask.shape}"
         )
     relevance = relevance.sum(tuple(range(mask.ndim, relevance.ndim)))
-    return _flat(relevance), _flat(mask).astype(bool)
+    return flat(relevance), flat(mask).astype(bool)
 
 
 def _where_marked(mask: Array, value: Array) -> Array:
     return jnp.where(mask.any(-1), value, jnp.nan)
 
 
-def _flat(values: Array) -> Array:
+def flat(values: Array) -> Array:
     return values.reshape(values.shape[0], -1)
 
 
-def _ratio(a: Array, b: Array) -> Array:
+def ratio(a: Array, b: Array) -> Array:
     """`a / b`, and 0 where b is 0."""
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
 
-def _key(key: Array | None) -> Array:
+def key_or_default(key: Array | None) -> Array:
     return jax.random.key(0) if key is None else key

@@ -216,9 +216,9 @@ def _refuse_training_mode(step: Step, frame: Frame) -> None:
     outputs = [a.aval.shape for a in frame.outvars if not is_literal(a)]
     if any(shape and shape[0] == batch for shape in outputs):
         raise ValueError(
-            f"{step.name or 'a normalisation'} ({step.source}) takes its statistics over the batch: "
-            "batch norm in training mode mixes examples. Explain the model in inference mode "
-            "(use_running_average=True, train=False, or model.eval())."
+            f"{step.name or 'a normalisation'} ({step.source}) takes its statistics over the "
+            "batch: batch norm in training mode mixes examples. Explain the model in inference "
+            "mode (use_running_average=True, train=False, or model.eval())."
         )
 
 

@@ -118,8 +118,8 @@ def _reducer(reduce: Any) -> Callable[[jax.Array], Any]:
         return reduce
     if reduce not in named:
         raise ValueError(
-            f"reduce={reduce!r}: it is None, 'channels' (sum over the last axis), 'space' (sum over "
-            "all axes but the first and the last) or a function of one relevance array."
+            f"reduce={reduce!r}: it is None, 'channels' (sum over the last axis), 'space' (sum "
+            "over all axes but the first and the last) or a function of one relevance array."
         )
     return named[reduce]
 
@@ -136,7 +136,7 @@ def layer_relevances(
 ) -> Callable[..., dict[str, Any]]:
     """A function from a call of `apply_fn` to the relevance at the output of hidden layers.
 
-    One backward pass serves all of them. A layer inside a loop has the loop's turns as leading axis.
+    One backward pass serves all of them. A layer in a loop has the loop's turns as leading axis.
 
     Args:
         apply_fn: the function to explain.
@@ -213,9 +213,9 @@ def parameter_relevance(
 ) -> Callable[..., Any]:
     """A function from a call of `apply_fn` to the relevance of every parameter.
 
-    R_ij = sum over positions and examples of the contribution x_i w_ij that the rules of the input's
-    explanation send through the weight w_ij; a bias has what it absorbed. The explanation itself
-    is not changed by asking.
+    R_ij = sum over positions and examples of the contribution x_i w_ij that the rules of the
+    input's explanation send through the weight w_ij; a bias has what it absorbed. The
+    explanation itself is not changed by asking.
 
     Args:
         apply_fn: the function to explain.

@@ -38,7 +38,7 @@ class Rule:
 
     Attributes:
         serves: the kinds of layers the rule can be given to.
-        gradient: whether the rule belongs to the modified gradients (no relevance, no input factor).
+        gradient: whether the rule is a modified gradient (no relevance, no input factor).
     """
 
     serves: ClassVar[Kind] = kinds.Linear
@@ -63,7 +63,7 @@ class Rule:
 
     @property
     def makes_relevance(self) -> bool:
-        """Whether the result is not of the form x_i * c_i, so that relevance itself is carried on."""
+        """Whether the result is not of the form x_i * c_i: relevance itself is carried on."""
         return getattr(self, "bias", None) == "distribute"
 
     def __eq__(self, other: Any) -> bool:
@@ -90,7 +90,7 @@ def _flatten(rule: Any) -> tuple[list[tuple[Any, Any]], Any]:
 
 
 def _unflatten(cls: type, meta: Any, children: Any) -> Any:
-    rule = object.__new__(cls)
+    rule: Any = object.__new__(cls)
     static, data = meta
     for name, value in (*static, *zip(data, children, strict=True)):
         object.__setattr__(rule, name, value)
@@ -225,7 +225,8 @@ class Norm(_Sharing):
 class Gamma(_Sharing):
     """LRP-gamma, generalised to signed inputs: contributions of the output's sign weigh 1 + gamma.
 
-    For z_j > 0, R_i = sum_j (k_ij + gamma k+_ij) R_j / S(sum_i (k_ij + gamma k+_ij) + b_j + gamma b+_j);
+    For z_j > 0, R_i = sum_j (k_ij + gamma k+_ij) R_j / S(D_j), with the denominator
+    D_j = sum_i (k_ij + gamma k+_ij) + b_j + gamma b+_j;
     for z_j < 0 the same with k- and b-; z_j = 0 passes nothing on. The sign is that of the layer's
     own output, also where the bias is ignored (as zennit's `zero_params`).
 
@@ -308,12 +309,12 @@ class AlphaBeta(_Sharing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if _is_known(self.alpha) and _is_known(self.beta):
-            if self.alpha < 0 or abs(self.alpha - self.beta - 1) > 1e-6:
-                raise ValueError(
-                    f"AlphaBeta(alpha={self.alpha}, beta={self.beta}): alpha - beta must be 1 "
-                    f"(here {self.alpha - self.beta:g}) and both must be >= 0."
-                )
+        known = _is_known(self.alpha) and _is_known(self.beta)
+        if known and (self.alpha < 0 or abs(self.alpha - self.beta - 1) > 1e-6):
+            raise ValueError(
+                f"AlphaBeta(alpha={self.alpha}, beta={self.beta}): alpha - beta must be 1 "
+                f"(here {self.alpha - self.beta:g}) and both must be >= 0."
+            )
 
     def terms(self, layer: Any) -> Sequence[Term]:
         def share(sums: Any, weight: Any) -> jax.Array:
@@ -343,7 +344,9 @@ class Relative(Rule):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ZBox(Rule):
-    """z^B, for inputs in a box: R_i = x_i (w s)_i - l_i (w+ s)_i - h_i (w- s)_i, s = R / S(xw - l w+ - h w-).
+    """z^B, for inputs in a box: R_i = x_i (w s)_i - l_i (w+ s)_i - h_i (w- s)_i.
+
+    Here s = R / S(xw - l w+ - h w-).
 
     Args:
         low: lowest possible input; a scalar or an array that broadcasts from the right.

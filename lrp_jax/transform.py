@@ -136,7 +136,7 @@ class Explained:
         if not callable(apply_fn):
             raise TypeError(
                 f"the first argument is the function to explain, got {type(apply_fn).__name__}. "
-                "For a model object write lambda model, x: model(x) and pass the model when calling."
+                "For a model object write lambda model, x: model(x) and pass it the model."
             )
         self.apply_fn = apply_fn
         self.composite = as_composite(composite)
@@ -338,7 +338,8 @@ def lrp_transform(
         >>> import jax, jax.numpy as jnp, lrp_jax as lrp
         >>> f = lambda w, x: jax.nn.relu(x @ w)
         >>> g = lrp.lrp_transform(f, lrp.Epsilon())
-        >>> y, pullback = jax.vjp(lambda x: g(jnp.array([[1.0], [2.0]]), x), jnp.array([[1.0, 3.0]]))
+        >>> w, x = jnp.array([[1.0], [2.0]]), jnp.array([[1.0, 3.0]])
+        >>> y, pullback = jax.vjp(lambda x: g(w, x), x)
         >>> print(pullback(y)[0].round(3))
         [[1. 6.]]
 

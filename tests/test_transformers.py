@@ -222,9 +222,11 @@ def test_half_precision(name: str, method: str) -> None:
     assert jnp.isfinite(lrp.relevance(apply, composite)(params, x, target=TARGET)).all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "gemma3", "bert", "vit"])
 def test_zero_and_huge_embeddings_are_finite(family: str) -> None:
     apply, params, x = ZOO[f"{family}_plain"].build(jnp.float32)
-    for composite in (lrp.AttnLRP(), lrp.CPLRP()):
-        for inputs in (0 * x, 1e6 * x, x.at[:, 1].set(0)):
-            assert jnp.isfinite(lrp.relevance(apply, composite)(params, inputs)).all()
+    attn, cp = lrp.relevance(apply, lrp.AttnLRP()), lrp.relevance(apply, lrp.CPLRP())
+    explain = jax.jit(lambda p, x: (attn(p, x), cp(p, x)))
+    for inputs in (jnp.zeros_like(x), 1e6 * x, x.at[:, 1].set(0)):
+        for relevance in explain(params, inputs):
+            assert jnp.isfinite(relevance).all()

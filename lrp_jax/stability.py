@@ -1,0 +1,103 @@
+"""Metrics that explain again: under small changes of the input, and for another class.
+
+They take the explanation: `max_sensitivity(explain)(params, x, target=t)`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _explained
+from .metrics import flat, key_or_default, pearson, ratio
+
+Array = jax.Array
+
+
+def max_sensitivity(
+    explain: Callable[..., Any],
+    argnums: int = 1,
+    *,
+    radius: float = 0.2,
+    samples: int = 10,
+    chunk: int = 1,
+) -> Callable[..., Array]:
+    """How much an explanation changes, at worst, under small changes of the input.
+
+        max_d |R(x + d) - R(x)| / |R(x)|,   d uniform in [-radius, radius], Euclidean norms
+
+    Give a target: with `None` the class explained may change with the input.
+
+    Args:
+      explain: a function `(*args, target=...) -> R`, as `relevance` makes.
+      argnums: the argument perturbed, an array.
+      radius: of the changes.
+      samples: their number.
+      chunk: how many are explained together.
+
+    Returns:
+      A function `(*args, target=None, key=None) -> (batch,)`.
+
+    Source: Yeh et al., "On the (In)fidelity and Sensitivity of Explanations", NeurIPS 2019.
+
+    >>> explain = lambda w, x, target=None: x * w.T
+    >>> bool(max_sensitivity(explain)(jnp.ones((2, 1)), jnp.ones((1, 2)))[0] < 0.2)
+    True
+    """
+
+    @jax.jit
+    def run(args: tuple[Any, ...], target: Any, key: Array) -> Array:
+        x = _explained.require_array(_explained.pick(args, argnums), "max_sensitivity")
+        first = flat(explain(*args, target=target))
+
+        def change(key: Array) -> Array:
+            near = x + jax.random.uniform(key, x.shape, x.dtype, -radius, radius)
+            again = flat(explain(*_explained.replace(args, argnums, near), target=target))
+            return ratio(jnp.linalg.norm(again - first, axis=-1), jnp.linalg.norm(first, axis=-1))
+
+        keys = jax.random.split(key, samples)
+        result: Array = jax.lax.map(change, keys, batch_size=min(chunk, samples)).max(0)
+        return result
+
+    def evaluate(*args: Any, target: Any = None, key: Array | None = None) -> Array:
+        result: Array = run(args, _explained.as_argument(target), key_or_default(key))
+        return result
+
+    return evaluate
+
+
+def random_logit(
+    explain: Callable[..., Any], classes: int, *, similarity: Callable[..., Array] | None = None
+) -> Callable[..., Array]:
+    """How similar the explanation of a class is to that of another, random one: lower is better.
+
+    Args:
+      explain: a function `(*args, target=...) -> R`, as `relevance` makes.
+      classes: the number of classes, at least two.
+      similarity: a function of two arrays `(batch, elements)`, `pearson` by default.
+
+    Returns:
+      A function `(*args, target, key=None) -> (batch,)` for class indices `target`.
+
+    Source: Sixt et al., "When Explanations Lie", ICML 2020.
+
+    >>> explain = lambda w, x, target: x * w[:, target].T
+    >>> random_logit(explain, 2)(jnp.eye(2), jnp.ones((1, 2)), target=jnp.array([0])).round(4)
+    Array([-1.], dtype=float32)
+    """
+    if classes < 2:
+        raise ValueError(f"another class is needed, got classes={classes}")
+    alike = pearson if similarity is None else similarity
+
+    @jax.jit
+    def run(args: tuple[Any, ...], target: Array, key: Array) -> Array:
+        other = (target + jax.random.randint(key, target.shape, 1, classes)) % classes
+        first, second = (flat(explain(*args, target=t)) for t in (target, other))
+        return alike(first, second)
+
+    def evaluate(*args: Any, target: Any, key: Array | None = None) -> Array:
+        result: Array = run(args, jnp.asarray(target), key_or_default(key))
+        return result
+
+    return evaluate
