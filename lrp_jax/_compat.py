@@ -88,11 +88,21 @@ def is_equation(thing: Any) -> bool:
 
 
 def source_line(eqn: Equation) -> str:
-    """The user's file, line and function that wrote the equation."""
-    return _source_info.summarize(eqn.source_info)
+    """The user's file, line and function that wrote the equation, or called what wrote it."""
+    own = _source_info.summarize(eqn.source_info)
+    callers = [name for name in _scope_names(eqn) if name.startswith(CALLED_AT)]
+    return own or (callers[-1].removeprefix(CALLED_AT) if callers else "")
+
+
+CALLED_AT = "called at "
+"""Marks a scope that remembers where a function of JAX was called, whose equations have no line."""
+
+
+def _scope_names(eqn: Equation) -> tuple[str, ...]:
+    stack = getattr(eqn.source_info.name_stack, "stack", ())
+    return tuple(item.name for item in stack if type(item).__name__ == "Scope")
 
 
 def scope(eqn: Equation) -> tuple[str, ...]:
     """The named scopes around an equation, without those that transformations add."""
-    stack = getattr(eqn.source_info.name_stack, "stack", ())
-    return tuple(item.name for item in stack if type(item).__name__ == "Scope")
+    return tuple(name for name in _scope_names(eqn) if not name.startswith(CALLED_AT))

@@ -32,7 +32,7 @@ _COMPARISONS = frozenset(
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf of the arguments is traced; all others (flags, functions) are static."""
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
 def path_name(path: Sequence[Any]) -> str:
@@ -95,6 +95,14 @@ def _scopes(names: Sequence[str]) -> Iterator[None]:
         yield
 
 
+def _call_site(eqn: _compat.Equation, body: Any) -> list[str]:
+    """A scope that says who called, where the equations inside do not know."""
+    line = _compat.source_line(eqn)
+    inside = _compat.open_jaxpr(body).eqns
+    lost = any(not _compat.source_line(inner) for inner in inside)
+    return [_compat.CALLED_AT + line] if line and lost else []
+
+
 def _evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
     """Evaluate a jaxpr with its calls replaced by their bodies."""
     jaxpr = _compat.open_jaxpr(closed_jaxpr)
@@ -129,7 +137,7 @@ def _evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
             pending.append(eqn)
             continue
         flush()
-        with _scopes(_compat.scope(eqn)):
+        with _scopes([*_compat.scope(eqn), *_call_site(eqn, body)]):
             results = _evaluate_inlined(body, [read(atom) for atom in eqn.invars])
         env.update(
             (var, value)

@@ -59,6 +59,8 @@ class Composite:
     entries: tuple[tuple[Match, Rule], ...]
 
     def __init__(self, entries: Iterable[tuple[Any, Rule]]) -> None:
+        if not isinstance(entries, Iterable):
+            raise TypeError(f"a composite is a list of pairs (match, rule), not {entries!r}.")
         object.__setattr__(self, "entries", tuple(_entry(e) for e in entries))
         gradient = {rule.gradient for _, rule in self.entries}
         if len(gradient) > 1:

@@ -1,9 +1,9 @@
 """Numbers for explanations: do they say what the model does, how short are they, and where?
 
-Metrics of relevance alone take arrays: `sparseness(relevance)`. Metrics that ask the model take its
-function first, as `lrp_jax.flipping` does: `infidelity(apply_fn)(params, x, relevance=r, target=t)`.
-All return one number for each example, are compiled once for each shape, and go over a data set
-with `lrp_jax.explain_dataset`.
+Metrics of relevance alone take arrays: `sparseness(relevance)`. Metrics that ask the model take
+its function first: `infidelity(apply_fn)(params, x, relevance=r, target=t)`. All return one number
+for each example, are compiled once for each shape, and go over a data set with
+`lrp_jax.explain_dataset`.
 """
 
 import functools

@@ -15,7 +15,7 @@ from . import _primitives as prim
 from ._compat import Var, is_literal
 from ._layers import Body, Frame, Held, Step
 from .composites import BASE, Composite
-from .kinds import KINDS, Glob, Kind, Linear
+from .kinds import KINDS, Glob, Kind, Linear, Softmax
 from .rules import Pass, Rule
 
 
@@ -187,6 +187,8 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
                 chosen_by=chosen or (repr(pairs[entry][0]) if entry is not None else ""),
             )
         )
+    if _ends_in_softmax(frame):
+        warnings.append(SOFTMAX)
     if anonymous:
         warnings.append(
             f"the function closes over {len(anonymous)} arrays (shapes "
@@ -196,6 +198,24 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         )
     by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
     return Resolved(Plan(tuple(shown), tuple(warnings)), by_step, indices, steps)
+
+
+SOFTMAX = (
+    "the function ends in a softmax: its outputs compete, so each one's relevance speaks of all "
+    "classes. Explain the logits: return what enters the softmax (for a class against the others, "
+    "see lrp_jax.targets.contrast)."
+)
+
+
+def _ends_in_softmax(frame: Frame) -> bool:
+    makers = {var: step for step in frame.steps for var in step.outputs}
+    for atom, flag in zip(frame.outvars, frame.outputs, strict=True):
+        step = makers.get(atom) if flag else None
+        while step is not None and step.kind is None and len(step.inputs) == 1:
+            step = makers.get(step.inputs[0])
+        if step is not None and step.kind is Softmax:
+            return True
+    return False
 
 
 def _layer_steps(frame: Frame) -> list[Step]:

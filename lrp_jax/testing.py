@@ -263,8 +263,8 @@ def assert_conserves(
     """
     start = jnp.asarray(start)
     explained = explain(*args, target=lambda _: start)
-    received = sum(float(np.sum(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(explained))
-    given = float(np.sum(start, dtype=np.float64))
+    received = sum(float(np.asarray(leaf, np.float64).sum()) for leaf in jax.tree.leaves(explained))
+    given = float(np.asarray(start, np.float64).sum())
     if not abs(received - given) <= tol * float(np.max(np.abs(start))):
         raise AssertionError(
             f"relevance is not conserved: {given:.12g} was given, {received:.12g} arrived"

@@ -1,6 +1,7 @@
 """The front door: `lrp_transform`, `relevance`, `value_and_relevance`, `plan`."""
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from ._interpreter import Program, Taps, run
 from ._layers import Frame
 from ._trace import Traced, is_array, path_name, trace
 from .composites import Composite, as_composite
-from .plan import Plan, Resolved, resolve
+from .plan import SOFTMAX, Plan, Resolved, resolve
 
 ArgNums = int | Sequence[int]
 
@@ -224,6 +225,8 @@ class Explained:
     ) -> Any:  # fmt: skip
         """`function(start, composite, leaves, target, *more)`, compiled once where it can be."""
         targets.check(call.output_shapes, target)
+        if SOFTMAX in call.resolved.plan.warnings:
+            warnings.warn(SOFTMAX, stacklevel=3)
         # The helpers of `targets` are callables too, but their arrays are operands like any other.
         leaves_of_target = jax.tree.leaves(target)
         plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)
@@ -284,9 +287,11 @@ class _Static:
 
 
 def _argnums(argnums: ArgNums) -> tuple[int, ...]:
-    numbers = (argnums,) if isinstance(argnums, int | np.integer) else tuple(argnums)
+    numbers = tuple(argnums) if isinstance(argnums, tuple | list) else (argnums,)
     if not numbers or not all(isinstance(n, int | np.integer) for n in numbers):
         raise TypeError(f"argnums is an int or a tuple of ints, got {argnums!r}.")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"argnums={argnums!r} names an argument twice.")
     return tuple(int(n) for n in numbers)
 
 
@@ -304,7 +309,7 @@ def _explained_leaf(number: int, leaf: Any) -> Any:
             "Cast images with x.astype(jnp.float32); for token ids explain the embeddings: split "
             "the model after its embedding and pass the embedded tokens."
         )
-    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+    return jnp.asarray(value) if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _aval_key(value: Any) -> Any:
@@ -340,7 +345,7 @@ def lrp_transform(
         >>> g = lrp.lrp_transform(f, lrp.Epsilon())
         >>> w, x = jnp.array([[1.0], [2.0]]), jnp.array([[1.0, 3.0]])
         >>> y, pullback = jax.vjp(lambda x: g(w, x), x)
-        >>> print(pullback(y)[0].round(3))
+        >>> print(pullback(y)[0].round(2))
         [[1. 6.]]
 
     Source: Bach et al. 2015.

@@ -31,7 +31,7 @@ def test_what_is_not_a_match(entry: Any) -> None:
 
 @pytest.mark.parametrize("rule", ["Epsilon", lrp.Epsilon, 1e-6, None], ids=repr)
 def test_what_is_not_a_rule(rule: Any) -> None:
-    with pytest.raises(TypeError, match="(?i)rule"):
+    with pytest.raises(TypeError, match=r"(?i)rule"):
         lrp.Composite([(lrp.Dense, rule)])
 
 
@@ -93,7 +93,7 @@ def test_a_layer_that_no_entry_matches_is_visible_in_the_plan() -> None:
     ],
 )
 def test_a_box_without_bounds(make: Callable[[], Any]) -> None:
-    with pytest.raises((TypeError, ValueError), match="low|bounds"):
+    with pytest.raises((TypeError, ValueError), match=r"low|bounds"):
         make()
 
 
@@ -121,7 +121,7 @@ def test_bounds_that_do_not_fit_the_input() -> None:
     ],
 )
 def test_wrong_numbers_in_rules(make: Callable[[], lrp.Rule]) -> None:
-    with pytest.raises(ValueError, match="Epsilon|Gamma|AlphaBeta|Flat"):
+    with pytest.raises(ValueError, match=r"Epsilon|Gamma|AlphaBeta|Flat"):
         make()
 
 
@@ -203,7 +203,7 @@ def test_batch_norm_in_training_mode() -> None:
     def apply_fn(params: Any, x: jax.Array) -> Any:
         return Network().apply(params, x, mutable=["batch_stats"])
 
-    with pytest.raises(ValueError, match="(?s)BatchNorm.*(running|training|inference)"):
+    with pytest.raises(ValueError, match=r"(?s)BatchNorm.*(running|training|inference)"):
         lrp.relevance(apply_fn, lrp.EpsilonPlus(), has_aux=True)(params, X)
 
 

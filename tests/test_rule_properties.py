@@ -4,6 +4,7 @@ Numbers are multiples of a quarter, so sums are exact: a neuron is zero, or it i
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +76,7 @@ def networks(*widths: int, bias: bool = True) -> st.SearchStrategy[list[dict[str
                     "bias": quarters(outputs) if bias else st.just(np.zeros(outputs)),
                 }
             )
-            for inputs, outputs in zip(widths, widths[1:], strict=False)
+            for inputs, outputs in itertools.pairwise(widths)
         )
     ).map(list)
 
