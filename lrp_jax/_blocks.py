@@ -152,13 +152,30 @@ class _Analysis:
                 v for v in (*step.inputs, *step.constants) if v in graph.live and v not in covered
             ]
             heap = sorted({*heap, *fresh}, key=lambda v: graph.position[v])
-        for index, eqn in enumerate(graph.eqns):
-            if not graph.is_live(eqn):
-                steps[index] = self._step(Native((eqn,)), (), eqn.outvars, [eqn])
-        ordered = _readers_of_relu([steps[i] for i in sorted(steps)], graph)
+        ordered = _readers_of_relu(self._with_constants(steps), graph)
         return Frame(
             graph.closed, tuple(ordered), self.explained, graph.outputs, graph.live, graph.reached
         )
+
+    def _with_constants(self, steps: dict[int, Step]) -> list[Step]:
+        """The steps in order, with the equations of constants between them."""
+        ordered: list[Step] = []
+        pending: list[Equation] = []
+
+        def flush() -> None:
+            if pending:
+                made = [v for eqn in pending for v in eqn.outvars]
+                ordered.append(self._step(Native(tuple(pending)), (), made, list(pending)))
+                pending.clear()
+
+        for index, eqn in enumerate(self.graph.eqns):
+            if not self.graph.is_live(eqn):
+                pending.append(eqn)
+            if index in steps:
+                flush()
+                ordered.append(steps[index])
+        flush()
+        return ordered
 
     def _step(
         self,
@@ -238,8 +255,11 @@ class _Analysis:
         operands = self.graph.explained_operands(eqn)
         if len(operands) != 1 or len(eqn.outvars) != 1:
             return False
-        if family(eqn.primitive) in (Family.NEUTRAL,) or eqn.primitive in prim.SHAPE_ONLY:
+        if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
             return True
+        if prim.is_psum(eqn.primitive):  # completes a contraction whose terms lie on many devices
+            maker = self.graph.maker.get(eqn.invars[0])
+            return maker is not None and family(maker.primitive) is Family.CONTRACTION
         return family(eqn.primitive) is Family.AFFINE and not (
             eqn.primitive is prim.DIV and operands[0] == 1
         )
@@ -250,7 +270,8 @@ class _Analysis:
     def _affine(self, var: Var) -> Step | None:
         """A contraction, sum or normalisation with the affine equations after it, or such alone."""
         eqn = self.graph.maker[var]
-        if self._is_link(eqn) and family(eqn.primitive) is not Family.AFFINE:
+        ends = family(eqn.primitive) is Family.AFFINE or prim.is_psum(eqn.primitive)
+        if self._is_link(eqn) and not ends:
             return None  # a trailing reshape belongs to nobody
         chain, start = self._chain_up(var)
         if chain and not self.graph.read_once(start) and self._layer_eqn(start) is not None:

@@ -5,6 +5,7 @@ and where their bodies are, how many constants and carries a `scan` has, and how
 becomes a function again. Primitives are compared as objects, never by name: names change.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,6 +31,29 @@ _CUSTOM_CALLS = {P.custom_jvp_call_p: "call_jaxpr", P.custom_vjp_call_p: "call_j
 def primitive(name: str) -> Any | None:
     """The primitive `name` of this JAX, or None where this release has none of that name."""
     return getattr(P, name + "_p", None) or getattr(jax.lax, name + "_p", None)
+
+
+@functools.cache
+def mapped_primitives() -> dict[str, Any]:
+    """The primitives of `jax.shard_map`, which no public module names: read off a traced one."""
+    mesh = jax.sharding.AbstractMesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec
+
+    def body(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.lax.psum(x + y, "i")
+
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=(spec("i"), spec()), out_specs=spec())
+    shapes = (jax.ShapeDtypeStruct((1,), "float32"), jax.ShapeDtypeStruct((1,), "float32"))
+    eqn = jax.make_jaxpr(mapped)(*shapes).eqns[-1]
+    inside = [inner.primitive for inner in open_jaxpr(eqn.params["jaxpr"]).eqns]
+    return {"shard_map": eqn.primitive, "psum": inside[-1], "vary": inside[0]}
+
+
+def shard_map_arguments(eqn: Equation) -> dict[str, Any]:
+    """How `jax.shard_map` was called."""
+    given = {name: eqn.params[name] for name in ("mesh", "in_specs", "out_specs", "check_vma")}
+    axes = eqn.params.get("newly_manual_axes", eqn.params.get("manual_axes"))
+    return given if axes is None else {**given, "axis_names": set(axes)}
 
 
 def closed(jaxpr: Any) -> Any:

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from . import _compat
 from . import _primitives as prim
 from ._compat import Equation
+from ._trace import evaluate_inlined
 
 
 def bodies(
@@ -46,8 +49,20 @@ def bodies(
             analyse(inline(_compat.closed(b)), explained[1:], names[1:], signs[1:], wanted)
             for b in eqn.params["branches"]
         )
-    body = inline(_compat.closed(eqn.params["jaxpr"]))
-    return (analyse(body, explained, names, signs, wanted),)
+    body = _compat.closed(eqn.params["jaxpr"])
+    if primitive is prim.REMAT:
+        return (analyse(inline(body), explained, names, signs, wanted),)
+    return (analyse(_inlined_on_devices(eqn, body), explained, names, signs, wanted),)
+
+
+def _inlined_on_devices(eqn: Equation, body: Any) -> Any:
+    """The body of a `shard_map` with its calls inlined, traced where its axes have their names."""
+    mapped = jax.shard_map(
+        lambda *values: tuple(evaluate_inlined(body, values)), **_compat.shard_map_arguments(eqn)
+    )
+    avals = [jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for a in eqn.invars]
+    (outer,) = jax.make_jaxpr(mapped)(*avals).eqns
+    return _compat.closed(outer.params["jaxpr"])
 
 
 def _scan_body(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _compat
+from . import _compat, _lowerings
 from . import _primitives as prim
 from ._compat import Var, is_literal
 from ._forms import Forms, made_form, needs_multiplier
@@ -209,7 +209,7 @@ class _Evaluation:
     def _slice(self, step: Step) -> Callable[..., list[Any]]:
         eqns = _equations(step)
         invars = [*step.inputs, *step.constants]
-        return _compat.as_function(self.frame.jaxpr, eqns, invars, step.outputs)
+        return _lowerings.as_function(self.frame.jaxpr, eqns, invars, step.outputs)
 
     def _linear(
         self, step: Step, rule: Rule | None, out: str, inputs: list[Any], constants: list[Any],
@@ -334,7 +334,16 @@ class _Evaluation:
         return [*carry, *ys]
 
     def _shard_map(self, what: Body, forms: Forms, values: list[Any]) -> tuple[list[Any], Taps]:
-        raise NotImplementedError
+        if self._taps_of(what):
+            raise NotImplementedError(
+                "layers inside shard_map cannot be observed: their arrays lie on many devices. Ask "
+                "for layers outside of it, or put shard_map around the explanation."
+            )
+        body = self._inside(what.frames[0], forms)
+        mapped = jax.shard_map(
+            lambda *v: tuple(body(v, {})[0]), **_compat.shard_map_arguments(what.eqn)
+        )
+        return list(mapped(*values)), {}
 
 
 def layers_of(frame: Frame) -> list[Step]:

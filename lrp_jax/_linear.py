@@ -43,7 +43,7 @@ def run_chain(chain: Chain, x: jax.Array, read: Read, mode: str) -> jax.Array:
         x: value of the chain's start.
         read: values of the chain's constants.
         mode: "exact"; "linear", without the shifts; "absolute", with |scales|; "squared", with
-            squared scales; or "structural", without scales.
+            squared scales; "structural", without scales; or "zero", exact for an `x` of zeros.
     """
     var = chain.start
     for eqn in chain.eqns:
@@ -56,30 +56,39 @@ def run_chain(chain: Chain, x: jax.Array, read: Read, mode: str) -> jax.Array:
 
 def _link(eqn: Any, position: int, x: jax.Array, others: list[Any], mode: str) -> jax.Array:
     primitive = eqn.primitive
-    if mode == "exact" or family(primitive) is not Family.AFFINE:
-        if primitive in prim.SHAPE_ONLY and not others:
-            return _bind(eqn, [x])
-        operands = [*others[:position], x, *others[position:]]
-        return _bind(eqn, operands)
-    flips = primitive is prim.NEG or (primitive is prim.SUB and position == 1)
+    if family(primitive) is not Family.AFFINE:
+        if mode == "zero" and prim.is_psum(primitive):
+            return x
+        return _bind(eqn, x)
+    exact = mode in ("exact", "zero")
+    if primitive is prim.NEG:
+        return -x if exact or mode == "linear" else x
+    (constant,) = others
+    shape = eqn.outvars[0].aval.shape
     if primitive in (prim.MUL, prim.DIV):
-        scale = others[0]
         if mode == "structural":
-            return jnp.broadcast_to(x, eqn.outvars[0].aval.shape)
+            return jnp.broadcast_to(x, shape)
         if mode == "absolute":
-            scale = jnp.abs(scale)
+            constant = jnp.abs(constant)
         elif mode == "squared":
-            scale = scale * scale
-        return x * scale if primitive is prim.MUL else x / scale
-    x = jnp.broadcast_to(x, eqn.outvars[0].aval.shape)
-    return -x if flips and mode == "linear" else x
+            constant = constant * constant
+        return x * constant if primitive is prim.MUL else x / constant
+    flipped = primitive is prim.SUB and position == 1
+    x = jnp.broadcast_to(x, shape)
+    if not exact:
+        return -x if flipped and mode == "linear" else x
+    if primitive is prim.SUB:
+        return constant - x if flipped else x - constant
+    return x + constant
 
 
-def _bind(eqn: Any, operands: Sequence[Any]) -> jax.Array:
-    params = eqn.params
-    if eqn.primitive is _CONVERT and operands[0].dtype == eqn.outvars[0].aval.dtype:
-        return operands[0]
-    return eqn.primitive.bind(*operands, **params)
+def _bind(eqn: Any, x: jax.Array) -> jax.Array:
+    """An equation of one operand, or a padding, at another value."""
+    if eqn.primitive is _CONVERT and x.dtype == eqn.outvars[0].aval.dtype:
+        return x
+    others = [a.val for a in eqn.invars[1:]]  # the zero that pads
+    result = eqn.primitive.bind(x, *others, **eqn.params)
+    return result[0] if eqn.primitive.multiple_results else result
 
 
 _CONVERT = _compat.primitive("convert_element_type")
@@ -186,7 +195,7 @@ class ContractionLayer(LinearLayer):
             value = self._contract(at_zero, self._weight)
         else:
             value = jnp.zeros(z.shape, z.dtype)
-        return self._after(value, "exact")
+        return self._after(value, "exact" if shifts_before else "zero")
 
     def forward(self, u: jax.Array, w: jax.Array, mode: str) -> jax.Array:
         """`after(contract(u, w))` with the scales of `mode`, no shifts."""
@@ -194,8 +203,7 @@ class ContractionLayer(LinearLayer):
 
     def backward(self, share: jax.Array, w: jax.Array, mode: str) -> jax.Array:
         """The transpose of `forward` in its first argument."""
-        zeros = jnp.zeros_like(self._u)
-        transposed = jax.linear_transpose(lambda u: self.forward(u, w, mode), zeros)
+        transposed = jax.linear_transpose(lambda u: self.forward(u, w, mode), self._u)
         (result,) = transposed(share.astype(self._share_dtype(w, mode)))
         return result
 
@@ -291,12 +299,12 @@ class ContractionLayer(LinearLayer):
 
     @cached_property
     def _count(self) -> jax.Array:
-        ones = jnp.ones_like(self._weight)
-        real = self._before(jnp.ones_like(self.x), "structural")
+        ones = _filled_like(self._weight, 1)
+        real = self._before(_filled_like(self.x, 1), "structural")
         return self.forward(real, ones, "structural")
 
     def _even(self, share: jax.Array) -> jax.Array:
-        even = self.backward(share, jnp.ones_like(self._weight), "structural")
+        even = self.backward(share, _filled_like(self._weight, 1), "structural")
         return self._through_before(even, "structural")
 
     def flat_relevance(self, stabilizer: Any) -> jax.Array:
@@ -306,7 +314,7 @@ class ContractionLayer(LinearLayer):
     def squared_relevance(self, stabilizer: Any, bias_policy: str) -> jax.Array:
         """w^2: in proportion to squared weights."""
         w2 = self._weight * self._weight
-        scale = self._before(jnp.ones_like(self.x), "squared")
+        scale = self._before(_filled_like(self.x, 1), "squared")
         bias = self.bias * self.bias
         share = self.divide(self.relevance, self.forward(scale, w2, "squared") + bias, stabilizer)
         relevance = scale * self.backward(share, w2, "squared").astype(scale.dtype)
@@ -373,7 +381,7 @@ class ContractionLayer(LinearLayer):
         return dict(zip(added, back(share.astype(z.dtype)), strict=True))
 
     def _chain_with(self, chain: Chain, x: jax.Array, read: Read) -> jax.Array:
-        return at_least_float32(run_chain(chain, x, read, "exact"))
+        return at_least_float32(run_chain(chain, x, read, "zero"))
 
 
 class SumLayer(LinearLayer):
@@ -426,6 +434,12 @@ class SumLayer(LinearLayer):
         count = at_least_float32(self._forward(ones))
         # A mean counts as its sum: an element's own weight cancels against the total.
         return self._backward(self.divide(self.relevance, count, stabilizer))
+
+
+def _filled_like(value: jax.Array, number: float) -> jax.Array:
+    """An array of one number that lies on the devices that `value` lies on."""
+    filled = jnp.full_like(value, number)
+    return jnp.where(value == value, filled, filled)
 
 
 def _distinct(invars: Sequence[Any]) -> list[Any]:

@@ -37,8 +37,8 @@ _NAMES: dict[Family, str] = {
         dynamic_update_slice gather concatenate pad rev split stack unstack tile select_n scatter
         scatter_max scatter_min reduce_max reduce_min reduce_window_max reduce_window_min cummax
         cummin sort top_k approx_top_k select_and_gather_add real imag complex all_gather
-        all_to_all ppermute pbroadcast pvary""",
-    Family.SUM: "reduce_sum cumsum reduce_window_sum psum psum_invariant",
+        all_to_all ppermute""",
+    Family.SUM: "reduce_sum cumsum reduce_window_sum psum",
     Family.SCATTER_SUM: "scatter_add",
     Family.LINEAR: "fft",
     Family.ELEMENTWISE: """exp exp2 expm1 log log1p tanh sin cos tan asin acos atan sinh cosh asinh
@@ -100,4 +100,19 @@ NONNEGATIVE = frozenset(
 
 def family(primitive: Primitive) -> Family | None:
     """The family of a primitive, or None for one that no rule knows."""
-    return FAMILIES.get(primitive)
+    found = FAMILIES.get(primitive)
+    if found is None and primitive in _compat.mapped_primitives().values():
+        mapped = _compat.mapped_primitives()
+        families = {"shard_map": Family.CONTROL, "psum": Family.SUM, "vary": Family.NEUTRAL}
+        found = next(families[name] for name, p in mapped.items() if p is primitive)
+    return found
+
+
+def is_psum(primitive: Primitive) -> bool:
+    """Whether a primitive adds over devices."""
+    return primitive is _PSUM or (
+        primitive not in FAMILIES and primitive is _compat.mapped_primitives()["psum"]
+    )
+
+
+_PSUM = _compat.primitive("psum")

@@ -103,7 +103,7 @@ def _call_site(eqn: _compat.Equation, body: Any) -> list[str]:
     return [_compat.CALLED_AT + line] if line and lost else []
 
 
-def _evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
+def evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
     """Evaluate a jaxpr with its calls replaced by their bodies."""
     jaxpr = _compat.open_jaxpr(closed_jaxpr)
     env: dict[Var, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
@@ -138,7 +138,7 @@ def _evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
             continue
         flush()
         with _scopes([*_compat.scope(eqn), *_call_site(eqn, body)]):
-            results = _evaluate_inlined(body, [read(atom) for atom in eqn.invars])
+            results = evaluate_inlined(body, [read(atom) for atom in eqn.invars])
         env.update(
             (var, value)
             for var, value in zip(eqn.outvars, results, strict=True)
@@ -157,7 +157,7 @@ def inline(closed_jaxpr: Any) -> Any:
         jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
         for v in jaxpr.invars
     ]
-    return jax.make_jaxpr(lambda *values: _evaluate_inlined(closed_jaxpr, values))(*avals)
+    return jax.make_jaxpr(lambda *values: evaluate_inlined(closed_jaxpr, values))(*avals)
 
 
 @dataclass(frozen=True, eq=False)

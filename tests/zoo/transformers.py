@@ -423,6 +423,9 @@ LINEN: dict[str, nn.Module] = {"llama": Llama(), "gpt2": Gpt2(), "bert": Bert(),
 # Entries ------------------------------------------------------------------------------------------
 
 
+DIFFERENTIATED = {("llama", "scan"), ("gemma3", "plain"), ("bert", "plain"), ("vit", "linen")}
+
+
 def inputs(family: str, rng: np.random.Generator) -> Array:
     return normal(rng, *((2, 8, 8, 2) if family == "vit" else (2, TOKENS, WIDTH)))
 
@@ -436,7 +439,9 @@ def entry(family: str, form: str) -> Model:
             return Parts(FAMILIES[family].scan, stacked(params), x)
         return Parts(FAMILIES[family].loop, params, x)
 
-    tags = {"transformer", family, form} | ({"gradient"} if form == "plain" else set())
+    tags = {"transformer", family, form} | (
+        {"gradient"} if (family, form) in DIFFERENTIATED else set()
+    )
     return Model(f"{family}_{form}", make, frozenset(tags))
 
 

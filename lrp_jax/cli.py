@@ -1,0 +1,472 @@
+"""The command line: `python -m lrp_jax plan | explain | evaluate`.
+
+It reads files, calls the library and writes files; everything it can do is a few lines of Python.
+The model is a function that you name, and its module is imported: that is your code. Checkpoints,
+arrays and images are data, and nothing in them is run: no pickle is read, declared sizes are
+checked against the file before memory is taken, and files are written into the folder asked for
+and nowhere else.
+"""
+
+import argparse
+import ast
+import importlib
+import math
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import composites, rules
+from .datasets import require
+from .transform import plan, value_and_relevance
+
+IMAGES = (".png", ".jpg", ".jpeg")
+COMPOSITES = (
+    "AttnLRP", "CPLRP", "DeepTaylor", "EpsilonAlpha2Beta1", "EpsilonAlpha2Beta1Flat",
+    "EpsilonGammaBox", "EpsilonPlus", "EpsilonPlusFlat", "ExcitationBackprop", "LRPOverview",
+    "beta_smooth", "deconvnet", "guided_backprop",
+)  # fmt: skip
+PIXELS = 100_000_000
+"""The largest image that is decoded."""
+
+
+class InputError(ValueError):
+    """Something the user gave that cannot be used: shown without a traceback."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: words of the command; by default those of the process.
+
+    Returns:
+        The exit status: 0.
+
+    Raises:
+        SystemExit: with status 2 and a message, for arguments or files that cannot be used.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.command(options)
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lrp_jax",
+        description="Layer-wise relevance propagation for a JAX model, from the command line.",
+        epilog="A first look at a model:  python -m lrp_jax plan net:apply x.npy "
+        "--checkpoint net.npz --composite EpsilonPlus",
+    )
+    commands = parser.add_subparsers(required=True, metavar="plan | explain | evaluate")
+
+    def command(name: str, run: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawTextHelpFormatter
+        )
+        added.set_defaults(command=run)
+        added.add_argument(
+            "model",
+            metavar="module:function",
+            help="function(params, x) -> outputs (batch, classes), found in an importable module\n"
+            "(the current folder is searched first). Without --checkpoint it is called as\n"
+            "function() and returns the pair (apply_fn, params): load anything there.",
+        )
+        added.add_argument(
+            "inputs",
+            nargs="+",
+            type=Path,
+            metavar="input",
+            help="a .npy array with the batch in front, a .npz file with an array x, or images\n"
+            "(.png, .jpg) of one size",
+        )
+        added.add_argument(
+            "--checkpoint",
+            type=Path,
+            help="parameters: a .npz or .safetensors file whose names are the tree paths, with /\n"
+            'or . between the keys ("params/Conv_0/kernel")',
+        )
+        added.add_argument(
+            "--composite",
+            action="append",
+            metavar="RULES",
+            help="a composite or rule with numbers, such as EpsilonPlus,\n"
+            '"EpsilonGammaBox(low=-3, high=3)" or "AttnLRP(linear=Gamma(0.05))"\n'
+            "(default: EpsilonPlus" + ("; may be repeated)" if name == "evaluate" else ")"),
+        )
+        added.add_argument(
+            "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="resize images to this"
+        )
+        added.add_argument(
+            "--mean",
+            type=float,
+            nargs="+",
+            default=[0.0],
+            help="subtracted from images, which have values from 0 to 1: one for each channel",
+        )
+        added.add_argument(
+            "--std", type=float, nargs="+", default=[1.0], help="divides images after that"
+        )
+        added.add_argument(
+            "--limit",
+            type=float,
+            default=4.0,
+            metavar="GIB",
+            help="refuse files that unpack to more than this many GiB (default: 4)",
+        )
+        return added
+
+    planned = command("plan", _plan, "Print which layer gets which rule, and why.")
+    planned.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    explained = command(
+        "explain", _explain, "Write relevance.npy and a heatmap for each image-like example."
+    )
+    evaluated = command(
+        "evaluate",
+        _evaluate,
+        "Print how fast the explained output falls when the most relevant parts are removed\n"
+        "first (morf, low is good) or last (lerf, high is good), beside simple baselines.",
+    )
+    for added in (explained, evaluated):
+        added.add_argument(
+            "--target",
+            type=int,
+            nargs="+",
+            metavar="CLASS",
+            help="the class to explain, one for all or one for each example (default: the largest)",
+        )
+        added.add_argument("--batch", type=int, default=16, help="examples at a time (default: 16)")
+    explained.add_argument("--out", type=Path, required=True, help="the folder to write into")
+    evaluated.add_argument("--patch", type=int, default=1, help="side of a patch (default: 1)")
+    evaluated.add_argument("--steps", type=int, default=20, help="steps of the curve (default: 20)")
+    return parser
+
+
+# -- commands -----------------------------------------------------------------------------------
+
+
+def _plan(options: Any) -> None:
+    apply_fn, params = _model(options)
+    names, x = _inputs(options)
+    found = plan(apply_fn, _one_composite(options))(params, x[:1])
+    print(found.to_json() if options.json else found)
+
+
+def _explain(options: Any) -> None:
+    apply_fn, params = _model(options)
+    names, x = _inputs(options)
+    explain = value_and_relevance(apply_fn, _one_composite(options))
+    outputs, relevances = [], []
+    for part, target in _batches(x, options):
+        output, relevance = explain(params, part, target=target)
+        outputs.append(np.asarray(output))
+        relevances.append(np.asarray(relevance))
+    output, relevance = np.concatenate(outputs), np.concatenate(relevances)
+    folder = _Folder(options.out)
+    np.save(folder.file("relevance.npy"), relevance)
+    drawable = relevance.ndim == 3 or (relevance.ndim == 4 and relevance.shape[-1] in (1, 3))
+    if drawable:
+        from . import plot
+
+        image = require("matplotlib.image", "heatmaps (relevance.npy is written)").image
+        for name, one in zip(names, relevance, strict=True):
+            image.imsave(folder.file(f"{name}.png"), plot.rgb(one))
+    for name, scores, one in zip(names, output, relevance, strict=True):
+        print(f"{name}  largest output {scores.argmax(-1)}  sum of relevance {one.sum():.6g}")
+
+
+def _evaluate(options: Any) -> None:
+    from . import baselines, evaluation
+
+    apply_fn, params = _model(options)
+    _, x = _inputs(options)
+    methods: dict[str, Any] = {
+        text: value_and_relevance(apply_fn, composite)
+        for text, composite in _composites(options).items()
+    }
+    methods |= {
+        "gradient x input": baselines.input_x_gradient(apply_fn),
+        "random": baselines.random(apply_fn, key=jax.random.key(0)),
+    }
+    orders = ("morf", "lerf")
+    flip = {
+        order: evaluation.pixel_flipping(
+            apply_fn, order=order, patch=options.patch, steps=options.steps
+        )
+        for order in orders
+    }
+    width = max(map(len, methods))
+    print("  ".join(["method".ljust(width), *(f"{order:>10}" for order in orders)]))
+    for name, method in methods.items():
+        areas: dict[str, list[Any]] = {order: [] for order in orders}
+        for part, target in _batches(x, options):
+            found = method(params, part, target=target)
+            relevance = found[1] if isinstance(found, tuple) else found
+            for order in orders:
+                curve = flip[order](params, part, relevance=relevance, target=target)
+                areas[order].append(np.asarray(evaluation.area(curve)))
+        means = [np.concatenate(areas[order]).mean() for order in orders]
+        print("  ".join([name.ljust(width), *(f"{mean:10.4g}" for mean in means)]))
+
+
+def _batches(x: np.ndarray, options: Any) -> Iterator[tuple[Any, Any]]:
+    if options.batch < 1:
+        raise InputError(f"--batch is at least 1, got {options.batch}.")
+    targets = options.target
+    if targets is not None and len(targets) not in (1, len(x)):
+        raise InputError(f"--target has {len(targets)} classes for {len(x)} examples: one or all.")
+    each = None if targets is None else np.broadcast_to(np.asarray(targets), (len(x),))
+    for start in range(0, len(x), options.batch):
+        part = slice(start, start + options.batch)
+        yield jnp.asarray(x[part]), None if each is None else jnp.asarray(each[part])
+
+
+# -- the model and its rules --------------------------------------------------------------------
+
+
+def _model(options: Any) -> tuple[Callable[..., Any], Any]:
+    module, _, name = options.model.partition(":")
+    if not module or not name:
+        raise InputError(f"the model is named module:function, got {options.model!r}.")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.split(".")[0] and error.name != module:
+            raise
+        raise InputError(f"there is no module {module!r} on the path or in this folder.") from error
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise InputError(f"module {module!r} has no function {name!r}.")
+    if options.checkpoint is not None:
+        return found, tree(read_arrays(options.checkpoint, options.limit))
+    made = found()
+    if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
+        raise InputError(f"without --checkpoint {name}() has to return the pair (apply_fn, params).")
+    return made
+
+
+def tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries from arrays named by their path.
+
+    Args:
+        arrays: `{"a/b": array}`, or with dots where no name has a slash.
+
+    Raises:
+        InputError: where one name is the beginning of another.
+
+    Example:
+        >>> tree({"layer.kernel": 1, "layer.bias": 2})
+        {'layer': {'kernel': 1, 'bias': 2}}
+    """
+    separator = "/" if any("/" in name for name in arrays) else "."
+    nested: dict[str, Any] = {}
+    for name, value in arrays.items():
+        *path, last = name.split(separator)
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise InputError(f"the checkpoint has {name!r} inside of another array.")
+        if last in place:
+            raise InputError(f"the checkpoint has {name!r} twice, or arrays inside of it.")
+        place[last] = value
+    return nested
+
+
+def composite_from(text: str) -> Any:
+    """A composite or rule from its text: names and numbers, nothing else is evaluated.
+
+    Args:
+        text: such as `EpsilonPlus` or `AttnLRP(linear=Gamma(0.05))`.
+
+    Raises:
+        InputError: for a name that is no composite or rule, and for anything but numbers in it.
+
+    Example:
+        >>> composite_from("Gamma(gamma=0.5)")
+        Gamma(gamma=0.5)
+    """
+    try:
+        return _called(ast.parse(text, mode="eval").body)
+    except (SyntaxError, TypeError, ValueError) as error:
+        known = ", ".join([*COMPOSITES, *rules.RULES])
+        raise InputError(f"--composite {text!r}: {error} (known: {known})") from error
+
+
+def _called(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        node = ast.Call(node, [], [])
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        return ast.literal_eval(node)
+    name = node.func.id
+    if name not in COMPOSITES and name not in rules.RULES:
+        raise ValueError(f"{name!r} is neither a composite nor a rule")
+    make = rules.RULES[name] if name in rules.RULES else getattr(composites, name)
+    if any(keyword.arg is None for keyword in node.keywords):
+        raise ValueError("write every argument by itself")
+    return make(
+        *(_called(argument) for argument in node.args),
+        **{str(keyword.arg): _called(keyword.value) for keyword in node.keywords},
+    )
+
+
+def _composites(options: Any) -> dict[str, Any]:
+    return {text: composite_from(text) for text in options.composite or ["EpsilonPlus"]}
+
+
+def _one_composite(options: Any) -> Any:
+    found = _composites(options)
+    if len(found) > 1:
+        raise InputError("this command takes one --composite.")
+    return next(iter(found.values()))
+
+
+# -- files in -----------------------------------------------------------------------------------
+
+
+def _inputs(options: Any) -> tuple[list[str], np.ndarray]:
+    """A name for each example, and the batch."""
+    files: list[Path] = options.inputs
+    if all(file.suffix.lower() in IMAGES for file in files):
+        pictures = [_image(file, options) for file in files]
+        if len({picture.shape for picture in pictures}) > 1:
+            raise InputError("the images differ in size or channels: give --size HEIGHT WIDTH.")
+        names = [f"{i:05d}-{_plain(file.stem)}" for i, file in enumerate(files)]
+        return names, np.stack(pictures)
+    if len(files) > 1:
+        raise InputError("inputs are either images or one .npy or .npz file.")
+    arrays = read_arrays(files[0], options.limit)
+    if len(arrays) > 1 and "x" not in arrays:
+        raise InputError(f"{files[0]} has the arrays {', '.join(arrays)}, and none is called x.")
+    x = np.asarray(arrays["x"] if "x" in arrays else next(iter(arrays.values())))
+    if not x.ndim or not len(x) or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(
+            f"{files[0]} holds {x.dtype} of shape {x.shape}; the input is a floating-point array "
+            "with the batch in front."
+        )
+    return [f"{i:05d}" for i in range(len(x))], x
+
+
+def _plain(stem: str) -> str:
+    return re.sub(r"[^\w-]", "_", stem, flags=re.ASCII)[:80]
+
+
+def _image(file: Path, options: Any) -> np.ndarray:
+    pillow = require("PIL.Image", "reading images").Image
+    try:
+        with pillow.open(file, formats=("PNG", "JPEG")) as picture:
+            if math.prod(picture.size) > PIXELS:
+                raise InputError(f"{file} has {math.prod(picture.size)} pixels: too many to read.")
+            picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+            if options.size:
+                picture = picture.resize(options.size[::-1], pillow.Resampling.BILINEAR)
+            pixels = np.asarray(picture, np.float32) / 255
+    except (OSError, pillow.DecompressionBombError) as error:
+        raise InputError(f"{file} cannot be read as an image: {error}") from error
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    for name, values in (("--mean", options.mean), ("--std", options.std)):
+        if len(values) not in (1, pixels.shape[-1]):
+            raise InputError(f"{name} has {len(values)} numbers for {pixels.shape[-1]} channels.")
+    scaled: np.ndarray = (pixels - np.float32(options.mean)) / np.float32(options.std)
+    return scaled
+
+
+def read_arrays(file: Path, limit: float = 4.0) -> dict[str, Any]:
+    """The arrays of a file by name, without running anything that is in it.
+
+    Args:
+        file: a .npy, .npz or .safetensors file.
+        limit: how many GiB it may unpack to.
+
+    Returns:
+        `{name: array}`; the one array of a .npy file is called "".
+
+    Raises:
+        InputError: for another kind of file, one that is broken, holds Python objects or is larger
+            than the limit.
+    """
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
+    if file.suffix not in readers:
+        raise InputError(f"{file} is none of {', '.join([*readers, *IMAGES])}.")
+    try:
+        return readers[file.suffix](file, int(limit * 2**30))
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _read_npy(file: Path, limit: int) -> dict[str, Any]:
+    size = file.stat().st_size
+    _check_size(size, limit)
+    with open(file, "rb") as stream:
+        _check_header(stream, size)
+    return {"": np.load(file, allow_pickle=False)}
+
+
+def _read_npz(file: Path, limit: int) -> dict[str, Any]:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        _check_size(sum(member.file_size for member in members), limit)
+        for member in members:
+            with archive.open(member) as stream:
+                _check_header(stream, member.file_size)
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _read_safetensors(file: Path, limit: int) -> dict[str, Any]:
+    safetensors = require("safetensors.flax", "reading .safetensors files")
+    _check_size(file.stat().st_size, limit)
+    try:
+        arrays: dict[str, Any] = safetensors.flax.load_file(file)
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return arrays
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise ValueError(f"{size / 2**30:.3g} GiB is more than --limit {limit / 2**30:g}.")
+
+
+def _check_header(stream: Any, size: int) -> None:
+    """Refuse an array whose header promises another size than the file has."""
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(stream)
+    if version not in headers:
+        raise ValueError(f"arrays of format {version} are not read.")
+    shape, _, dtype = headers[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not read.")
+    promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if promised != there:
+        raise ValueError(f"its header promises {promised} bytes and {there} are there.")
+
+
+# -- files out ----------------------------------------------------------------------------------
+
+
+class _Folder:
+    """A folder that files are written into, and never past it."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path.resolve()
+
+    def file(self, name: str) -> Path:
+        found = (self.path / name).resolve()
+        if found.parent != self.path:
+            raise InputError(f"{name} would be written outside of {self.path}, at {found}.")
+        return found
