@@ -26,6 +26,7 @@ from .kinds import Conv as Conv
 from .kinds import ConvTranspose as ConvTranspose
 from .kinds import Dense as Dense
 from .kinds import Linear as Linear
+from .kinds import LogSumExp as LogSumExp
 from .kinds import MatMul as MatMul
 from .kinds import MaxPool as MaxPool
 from .kinds import Merge as Merge

@@ -403,6 +403,11 @@ class _Analysis:
         what = Shift(self._chain(chain, start, var))
         if not shifts:
             return self._step(what, (start,), (var,), chain)
+        if all(_literal_link(e) for e in affine):  # 1 - z: a function of z, computed by hand
+            function = Pointwise(tuple(chain), False, False)
+            moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
+            if not moved and start.aval.shape == var.aval.shape:
+                return self._step(function, (start,), (var,), chain, kinds.Activation)
         kind = kinds.BatchNorm if scales else kinds.Bias
         return self._step(what, (start,), (var,), chain, kind)
 
@@ -424,7 +429,9 @@ class _Analysis:
         if root is None:
             return None
         eqns, _ = self.graph.between(var, [root])
-        return self._step(Held(tuple(eqns), None, 0), (root,), (var,), eqns, kinds.Softmax)
+        divides = self.graph.maker[var].primitive is prim.DIV
+        kind = kinds.Softmax if divides else kinds.LogSumExp
+        return self._step(Held(tuple(eqns), None, 0), (root,), (var,), eqns, kind)
 
     def _pointwise_run(self, var: Var) -> Step | None:
         """The longest elementwise function that ends at `var` and is one activation."""
@@ -496,7 +503,7 @@ class _Analysis:
         """How much a value looks like a gate: softmax > sigmoid > another activation > none."""
         for _ in range(64):
             if var in self.softmaxes:
-                return 3
+                return 3 if self.graph.maker[var].primitive is prim.DIV else 0
             eqn = self.graph.maker.get(var)
             if eqn is None:
                 return 0

@@ -22,7 +22,7 @@ class Graph:
     def __init__(self, closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Any) -> None:
         self.closed = closed_jaxpr
         self.jaxpr = _compat.open_jaxpr(closed_jaxpr)
-        self.eqns: list[Equation] = list(self.jaxpr.eqns)
+        self.eqns = _without_dead(self.jaxpr)
         self.maker: dict[Var, Equation] = {}
         self.position: dict[Var, int] = dict.fromkeys(
             [*self.jaxpr.constvars, *self.jaxpr.invars], -1
@@ -103,3 +103,14 @@ class Graph:
             found[self.position[var]] = eqn
             todo.extend(eqn.invars[i] for i in self.explained_operands(eqn))
         return [found[i] for i in sorted(found)], outside
+
+
+def _without_dead(jaxpr: Any) -> list[Equation]:
+    """The equations that an output depends on, or that have an effect."""
+    wanted = {a for a in jaxpr.outvars if not is_literal(a)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in wanted for v in eqn.outvars):
+            kept.append(eqn)
+            wanted.update(a for a in eqn.invars if not is_literal(a))
+    return kept[::-1]

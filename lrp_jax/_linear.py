@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _compat
+from . import _compat, _lowerings
 from . import _primitives as prim
 from ._compat import is_literal
 from ._layers import Chain, Contraction, Step
@@ -150,7 +150,7 @@ class ContractionLayer(LinearLayer):
         eqn, position = self.what.eqn, self.what.position
         self._read = read
         self._weight = read(eqn.invars[1 - position])
-        run = _compat.as_function(jaxpr, [eqn], _distinct(eqn.invars), eqn.outvars)
+        run = _lowerings.as_function(jaxpr, [eqn], _distinct(eqn.invars), eqn.outvars)
         self._contract = (
             (lambda u, w: run(u, w)[0]) if position == 0 else (lambda u, w: run(w, u)[0])
         )
@@ -203,12 +203,9 @@ class ContractionLayer(LinearLayer):
 
     def backward(self, share: jax.Array, w: jax.Array, mode: str) -> jax.Array:
         """The transpose of `forward` in its first argument."""
-        transposed = jax.linear_transpose(lambda u: self.forward(u, w, mode), self._u)
-        (result,) = transposed(share.astype(self._share_dtype(w, mode)))
+        z, transposed = jax.vjp(lambda u: self.forward(u, w, mode), self._u)
+        (result,) = transposed(share.astype(z.dtype))
         return result
-
-    def _share_dtype(self, w: jax.Array, mode: str) -> Any:
-        return jax.eval_shape(lambda u: self.forward(u, w, mode), self._u).dtype
 
     # -- sums of contributions ------------------------------------------------------------------
 

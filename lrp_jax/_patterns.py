@@ -17,6 +17,7 @@ from ._primitives import Family, family
 if TYPE_CHECKING:
     from ._graph import Graph
 
+_ABS = _compat.primitive("abs")
 _MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
 _POINTWISE = (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
 
@@ -152,37 +153,39 @@ def _over_batch(eqn: Equation) -> bool:
 
 
 def find_softmaxes(graph: "Graph") -> dict[Var, Var]:
-    """For each softmax output, the logits it is a softmax of."""
+    """For each softmax, and each logarithm of a sum of exponentials, the logits it is one of."""
     found: dict[Var, Var] = {}
     for eqn in graph.eqns:
-        if eqn.primitive is not prim.DIV or graph.explained_operands(eqn) != [0, 1]:
+        operands = graph.explained_operands(eqn)
+        divides = eqn.primitive is prim.DIV and operands == [0, 1]
+        if not (divides or eqn.primitive is prim.LOG) or not graph.is_live(eqn):
             continue
-        if not graph.is_live(eqn):
+        total = _walk(graph, eqn.invars[-1], lambda e: e.primitive is prim.REDUCE_SUM)
+        if total is None or (divides and not _same(graph, eqn.invars[0], total.invars[0])):
             continue
-        total = _walk(graph, eqn.invars[1], lambda e: e.primitive is prim.REDUCE_SUM)
-        if total is None:
-            continue
-        summed = total.invars[0]
-        numerator = eqn.invars[0]
-        if not _same(graph, numerator, summed):
-            continue
-        exponential = _walk(graph, numerator, lambda e: e.primitive is prim.EXP)
+        exponential = _walk(graph, total.invars[0], lambda e: e.primitive is prim.EXP)
         if exponential is None:
             continue
-        logits = exponential.invars[0]
-        above = graph.maker.get(logits)
-        if above is not None and above.primitive is prim.SUB:
-            operands = graph.explained_operands(above)
-            if operands == [0]:
-                logits = above.invars[0]
-            elif operands == [0, 1]:  # minus a maximum that was not detached
-                top = _walk(graph, above.invars[1], _is_reduction)
-                if top is not None and top.invars[0] is above.invars[0]:
-                    logits = above.invars[0]
+        logits = _unshifted(graph, exponential.invars[0])
         _, outside = graph.between(eqn.outvars[0], [logits])
         if not outside:
             found[eqn.outvars[0]] = logits
     return found
+
+
+def _unshifted(graph: "Graph", logits: Var) -> Var:
+    """The logits before their maximum was subtracted."""
+    above = graph.maker.get(logits)
+    if above is None or above.primitive is not prim.SUB:
+        return logits
+    operands = graph.explained_operands(above)
+    if operands == [0]:
+        return above.invars[0]
+    if operands == [0, 1]:  # minus a maximum that was not detached
+        top = _walk(graph, above.invars[1], _is_reduction)
+        if top is not None and top.invars[0] is above.invars[0]:
+            return above.invars[0]
+    return logits
 
 
 def _walk(graph: "Graph", var: Var, wanted: "object") -> Equation | None:
@@ -196,6 +199,7 @@ def _walk(graph: "Graph", var: Var, wanted: "object") -> Equation | None:
             return eqn
         operands = graph.explained_operands(eqn)
         passes = family(eqn.primitive) in (*_MOVES, Family.AFFINE, Family.WINNER)
+        passes = passes or eqn.primitive is _ABS
         if not passes or len(operands) != 1:
             return None
         var = eqn.invars[operands[0]]

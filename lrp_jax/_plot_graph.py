@@ -1,9 +1,11 @@
-"""The plan as a graph, and the ledger as bars."""
+"""The plan and the flow between concepts as graphs, and the ledger as bars."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from ._plot_tools import new_axes
+import numpy as np
+
+from ._plot_tools import bound, colormap, new_axes
 
 # Okabe and Ito's colours, which all readers tell apart.
 _CAUSE_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
@@ -75,6 +77,68 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     ax.set_xlim(-0.55, width - 0.45)
     ax.set_ylim(height - 0.5, -0.5)
     ax.axis("off")
+    return ax
+
+
+def concept_graph(
+    graph: Any, ax: Any = None, *, example: int = 0, k: int = 5, cmap: Any = "relevance"
+) -> Any:
+    """The strongest concepts of each layer and what they hand on, the output's side on top.
+
+    Args:
+      graph: what `lrp_jax.concepts.concept_graph(...)(...)` returns.
+      ax: matplotlib axes, new ones of the needed size if not given.
+      example: which example.
+      k: how many concepts of each layer, ordered by their relevance.
+      cmap: a name of `lrp_jax.colormaps` or of matplotlib, or a matplotlib colour map. A circle has
+        the colour of its concept's relevance, a line the colour and width of what flows along it.
+
+    Returns:
+      The axes.
+    """
+    chosen = graph.strongest(example, k)
+    scores = [np.asarray(s[example])[u] for s, u in zip(graph.scores, chosen, strict=True)]
+    ax = new_axes(ax, (1.1 * max(map(len, chosen)) + 1.2, 1.3 * len(chosen)))
+    colours, width = colormap(cmap), max(map(len, chosen))
+    places = [np.arange(len(units)) + (width - len(units)) / 2 for units in chosen]
+    for row, edges in enumerate(graph.edges):
+        flow = np.asarray(edges[example])[np.ix_(chosen[row], chosen[row + 1])]
+        limit = bound(flow)
+        for (i, j), amount in sorted(np.ndenumerate(flow), key=lambda edge: abs(edge[1])):
+            ax.plot(
+                (places[row][i], places[row + 1][j]),
+                (row, row + 1),
+                color=colours(amount / limit / 2 + 0.5),
+                linewidth=0.3 + 4.5 * abs(amount) / limit,
+                zorder=1,
+            )
+    for row, (units, values) in enumerate(zip(chosen, scores, strict=True)):
+        limit = bound(values)
+        for place, unit, value in zip(places[row], units, values, strict=True):
+            colour = colours(value / limit / 2 + 0.5)
+            dark = np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5
+            ax.text(
+                place,
+                row,
+                str(unit),
+                ha="center",
+                va="center",
+                fontsize="small",
+                color="white" if dark else "black",
+                bbox={
+                    "boxstyle": "circle,pad=0.4",
+                    "facecolor": colour,
+                    "edgecolor": "#7f7f7f",
+                    "linewidth": 0.8,
+                },
+                zorder=2,
+            )
+    ax.set_yticks(range(len(chosen)), [_short(path) for path in graph.layers])
+    ax.set_ylim(len(chosen) - 0.6, -0.4)
+    ax.set_xlim(-0.6, width - 0.4)
+    ax.set_xticks([])
+    ax.tick_params(left=False)
+    ax.spines[:].set_visible(False)
     return ax
 
 

@@ -10,6 +10,7 @@ and nowhere else.
 import argparse
 import ast
 import importlib
+import inspect
 import math
 import re
 import zipfile
@@ -22,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import composites, rules
-from .datasets import require
 from .transform import plan, value_and_relevance
 
 IMAGES = (".png", ".jpg", ".jpeg")
@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(options: Any) -> None:
     apply_fn, params = _model(options)
-    names, x = _inputs(options)
+    _, x = _inputs(options)
     found = plan(apply_fn, _one_composite(options))(params, x[:1])
     print(found.to_json() if options.json else found)
 
@@ -177,7 +177,7 @@ def _explain(options: Any) -> None:
     if drawable:
         from . import plot
 
-        image = require("matplotlib.image", "heatmaps (relevance.npy is written)").image
+        image = _optional("matplotlib.image", "matplotlib", "heatmaps (relevance.npy is written)")
         for name, one in zip(names, relevance, strict=True):
             image.imsave(folder.file(f"{name}.png"), plot.rgb(one))
     for name, scores, one in zip(names, output, relevance, strict=True):
@@ -249,10 +249,19 @@ def _model(options: Any) -> tuple[Callable[..., Any], Any]:
         raise InputError(f"module {module!r} has no function {name!r}.")
     if options.checkpoint is not None:
         return found, tree(read_arrays(options.checkpoint, options.limit))
-    made = found()
+    made = None if _needs_arguments(found) else found()
     if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
-        raise InputError(f"without --checkpoint {name}() has to return the pair (apply_fn, params).")
+        raise InputError(
+            f"{name} needs parameters: give --checkpoint, or a function without arguments that "
+            "returns the pair (apply_fn, params)."
+        )
     return made
+
+
+def _needs_arguments(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return any(p.default is p.empty and p.kind not in optional for p in parameters)
 
 
 def tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,7 +371,7 @@ def _plain(stem: str) -> str:
 
 
 def _image(file: Path, options: Any) -> np.ndarray:
-    pillow = require("PIL.Image", "reading images").Image
+    pillow = _optional("PIL.Image", "pillow", "reading images")
     try:
         with pillow.open(file, formats=("PNG", "JPEG")) as picture:
             if math.prod(picture.size) > PIXELS:
@@ -424,11 +433,11 @@ def _read_npz(file: Path, limit: int) -> dict[str, Any]:
 
 
 def _read_safetensors(file: Path, limit: int) -> dict[str, Any]:
-    safetensors = require("safetensors.flax", "reading .safetensors files")
+    flax = _optional("safetensors.flax", "safetensors", "reading .safetensors files")
     _check_size(file.stat().st_size, limit)
     try:
-        arrays: dict[str, Any] = safetensors.flax.load_file(file)
-    except safetensors.SafetensorError as error:
+        arrays: dict[str, Any] = flax.load_file(file)
+    except importlib.import_module("safetensors").SafetensorError as error:
         raise ValueError(str(error)) from error
     return arrays
 
@@ -453,6 +462,13 @@ def _check_header(stream: Any, size: int) -> None:
     promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if promised != there:
         raise ValueError(f"its header promises {promised} bytes and {there} are there.")
+
+
+def _optional(module: str, package: str, purpose: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{package} is needed for {purpose}: pip install {package}") from error
 
 
 # -- files out ----------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ BASE: tuple[tuple[Match, Rule], ...] = (
     (kinds.AvgPool | kinds.Merge | kinds.Bias, Norm()),
     (kinds.Activation | kinds.BatchNorm, Pass()),
     (kinds.Normalization, Identity()),
-    (kinds.Softmax, Taylor()),
+    (kinds.Softmax | kinds.LogSumExp, Taylor()),
     (kinds.Bilinear, Uniform()),
 )
 """What layers follow that no entry of a composite speaks of."""

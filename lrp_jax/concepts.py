@@ -4,24 +4,42 @@ A concept is a channel of a convolution, a unit of a dense layer, a head, a toke
 linear subspace of a layer's output. Relevance is followed to the layer, restricted to the concept
 and followed on: from one forward pass for all concepts.
 
-Source: Achtibat et al. 2023, "From attribution maps to human-understandable explanations".
+Source: Achtibat et al. 2023, "From attribution maps to human-understandable explanations through
+Concept Relevance Propagation".
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._interpreter import key
-from ._layers import Contraction
-from ._propagate import relevance_of
+from ._flow import (
+    Concepts,
+    Flow,
+    check_flow,
+    key_of,
+    named_turns,
+    pooled,
+    restriction_of,
+    same_number,
+    turns_of,
+    unit_axis,
+)
+from ._flow import Subspaces as Subspaces
+from ._interpreter import Taps
 from .composites import Composite
-from .queries import Site, pull_taps, select, zeros_like
-from .transform import ArgNums, Call, Explained, Start
-
-Concepts = Any  # a sequence of ints or of lists of ints, or an array of masks (concepts leading)
+from .queries import Site, one, path_of
+from .references import References as References
+from .references import concept_scores as concept_scores
+from .references import receptive_window as receptive_window
+from .references import reference_samples as reference_samples
+from .transform import ArgNums, Explained, Start
 
 
 def concept_relevance(
@@ -40,19 +58,22 @@ def concept_relevance(
 
     With R^l the relevance at the layer's output and m_c the mask of concept c, the result is
     what m_c * R^l sends to the inputs. Where the masks of all concepts add up to one, the results
-    add up to what flows through the layer.
+    add up to what flows through the layer. In a loop, R^l is the relevance that meets the layer
+    for the first time on its way from the output, at the turns that a mask names (all, where it
+    names none): nothing counts twice.
 
     Args:
         apply_fn: the function to explain.
         composite: a composite, or one rule for every layer with weights.
         layer: a path glob or another match of one layer; or a mapping `{layer: concepts, ...}`,
             one condition on several layers: relevance flows through all of them.
-        concepts: per result an int (a unit), a list of ints (taken together), or, as an array with
-            the concepts leading, a mask that broadcasts against the layer's output.
+        concepts: per result an int (a unit), a list of ints (taken together), or, as an array of
+            floats or booleans with the concepts leading, a mask that broadcasts against the layer's
+            output (in a loop, its turns lead); or `Subspaces`.
         argnums: the explained positional arguments.
-        axis: the axis of the layer's output that the ints index (default: the features of a
-            convolution or dense layer, else the last).
-        parallel: whether relevance that passes the layer by counts too (branches around it).
+        axis: the axis of the layer's output that units lie on (default: the features of a
+            convolution or dense layer, else the last). Heads and tokens are units of their axis.
+        parallel: whether relevance that passes the layers by counts too (branches around them).
         chunk: how many concepts at a time, to bound memory (default: all).
         has_aux: whether `apply_fn` returns `(output, aux)`.
 
@@ -61,7 +82,8 @@ def concept_relevance(
         axis for the concepts.
 
     Raises:
-        ValueError: for a layer that is not there or not one, or a unit out of range.
+        ValueError: for a layer that is not there or not one, layers without a path through all of
+            them, a unit out of range or a mask that does not fit.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -74,153 +96,202 @@ def concept_relevance(
     """
     explained = Explained(apply_fn, composite, argnums, has_aux)
     conditions = dict(layer) if isinstance(layer, Mapping) else {layer: concepts}
-    if any(c is None for c in conditions.values()):
-        raise ValueError("concept_relevance needs the concepts of each layer.")
+    if not conditions or any(c is None for c in conditions.values()):
+        raise ValueError("concept_relevance needs a layer and the concepts of each layer.")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk={chunk}: it is a number of concepts, at least 1.")
 
     def relevances(*args: Any, target: Any = None, **kwargs: Any) -> Any:
         call, leaves = explained.prepare(args, kwargs)
-        found = [(_one(call, spec), given) for spec, given in conditions.items()]
-        found.sort(key=lambda pair: -pair[0].index)
-        masks = [_masks(given, site, axis) for site, given in found]
-        count = max(m.shape[0] for m in masks)
-        if any(m.shape[0] not in (1, count) for m in masks):
-            sizes = [m.shape[0] for m in masks]
-            raise ValueError(f"the layers have different numbers of concepts: {sizes}.")
-        masks = [jnp.broadcast_to(m, (count, *m.shape[1:])) for m in masks]
+        # From the output on, as relevance meets them.
+        pairs = [(one(call, spec), given) for spec, given in conditions.items()]
+        pairs.sort(key=lambda pair: -pair[0].index)
+        found = [site for site, _ in pairs]
+        check_flow(call, found, parallel)
+        given = [restriction_of(given, site, axis) for site, given in pairs]
+        turns = [
+            turns_of(restriction, site) for restriction, site in zip(given, found, strict=True)
+        ]
+        given = same_number(given)
 
         def evaluate(
-            begin: Start, composite: Composite, leaves: Any, target: Any, masks: Any
+            begin: Start, composite: Composite, leaves: Any, target: Any, given: Any
         ) -> Any:
-            indices = [site.index for site, _ in found]
-            taps = {key("out", s.index): s.probe(s.step.outputs[0]) for s, _ in found}
-            output, values, pullback = pull_taps(
-                call, begin.form, composite, leaves, taps, frozenset(indices)
-            )
-            seed = begin.seed(output, target)
-            nothing, silent = zeros_like(output), zeros_like(values)
-            whole, arrived = pullback(seed, silent)
+            flow = Flow(call, begin, composite, leaves, target, found, axis)
 
-            def through(masks: Sequence[jax.Array]) -> Any:
-                came, result = arrived, whole
-                for index, mask in zip(indices, masks, strict=True):
-                    name = key("out", index)
-                    kept = came[name] * mask.astype(came[name].dtype)
-                    result, came = pullback(nothing, {**silent, name: kept})
+            def through(given: Sequence[Any]) -> Any:
+                came, result = flow.arrived, flow.whole
+                for site, restriction, rounds in zip(found, given, turns, strict=True):
+                    first = flow.first(site, came, rounds, named_turns(restriction, site))
+                    result, came = flow.send({key_of(site): flow.keep(site, restriction, first)})
                 return result
 
-            def restricted(masks: Sequence[jax.Array]) -> Any:
-                if not parallel:
-                    return through(masks)
-                # What the mask takes away flows through the layer; all else stays.
-                gone = through([1 - m for m in masks])
-                return jax.tree.map(jnp.subtract, whole, gone)
+            def beside(given: Sequence[Any]) -> Any:
+                def taken_away(came: Taps) -> Taps:
+                    return {
+                        key_of(s): came[key_of(s)] - flow.keep(s, restriction, came[key_of(s)])
+                        for s, restriction in zip(found, given, strict=True)
+                    }
 
-            return (
-                jax.lax.map(restricted, masks, batch_size=chunk)
-                if chunk
-                else jax.vmap(restricted)(masks)
-            )
+                places = sum(math.prod(s.loops) for s in found)
+                gone, _ = flow.send(flow.settle(taken_away, flow.arrived, places))
+                return jax.tree.map(jnp.subtract, flow.whole, gone)
 
-        if parallel and len(found) > 1:
-            raise ValueError("parallel=True speaks of one layer at a time.")
-        purpose = ("concepts", tuple(m.shape for m in masks))
-        result = explained.run(call, purpose, evaluate, leaves, target, masks)
+            restricted = beside if parallel else through
+            if chunk is None:
+                return jax.vmap(restricted)(given)
+            return jax.lax.map(restricted, given, batch_size=chunk)
+
+        result = explained.run(call, ("concepts", *turns), evaluate, leaves, target, given)
         return explained.rebuild_explained(args, result)
 
     return relevances
 
 
-def concept_scores(
+def reference_relevance(
     apply_fn: Callable[..., Any],
     composite: Any,
     layer: Any,
     argnums: ArgNums = 1,
     *,
     axis: int | None = None,
-    normalize: bool = True,
-    has_aux: bool = False,
 ) -> Callable[..., jax.Array]:
-    """A function from a call of `apply_fn` to the relevance of each concept of a layer.
+    """A function to the relevance of each example through its own unit of a layer.
 
-    The relevance at the layer's output, summed over positions, for each example and unit; divided
-    by the sum of its absolute values with `normalize`.
+    It shows what in an example made it a reference of a concept: as a heatmap, and as a crop with
+    `receptive_window` (`lrp_jax.plot.gallery`).
+
+    Args:
+        apply_fn: `apply_fn(params, x)`, the function to explain.
+        composite: a composite, or one rule for every layer with weights.
+        layer: a path glob or another match of one layer.
+        argnums: the explained argument, one array.
+        axis: the axis of units (default: the features).
+
+    Returns:
+        A function of `(params, x, units, target=None)`, examples leading in `x` and, one for each,
+        in `units` and an array `target`, to relevance of the shape of `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, lrp_jax as lrp
+        >>> f = lambda w, x: (x @ w["a"]) @ w["b"]
+        >>> w = {"a": jnp.eye(2), "b": jnp.ones((2, 1))}
+        >>> explain = lrp.concepts.reference_relevance(f, lrp.Zero(), "a")
+        >>> print(explain(w, jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0, 1])))
+        [[1. 0.]
+         [0. 4.]]
+    """
+
+    @jax.jit
+    def explain(params: Any, x: jax.Array, units: jax.Array, target: Any = None) -> jax.Array:
+        def single(x: jax.Array, unit: jax.Array, target: Any) -> jax.Array:
+            through = concept_relevance(apply_fn, composite, layer, unit[None], argnums, axis=axis)
+            return through(params, x[None], target=target)[0, 0]
+
+        per_example = None if target is None or jnp.ndim(target) == 0 else 0
+        return jax.vmap(single, (0, 0, per_example))(
+            x, units, target if per_example is None else target[:, None]
+        )
+
+    return explain
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["scores", "edges"], meta_fields=["layers"])
+@dataclass(frozen=True)
+class ConceptGraph:
+    """How relevance flows between the concepts of layers, from the output on.
+
+    Attributes:
+        layers: paths of the layers, the one nearest to the output first.
+        scores: for each layer the relevance of its units, (examples, units).
+        edges: for each layer but the last, what each of its units hands to each unit of the next,
+            (examples, units, units of the next).
+    """
+
+    layers: tuple[str, ...]
+    scores: tuple[jax.Array, ...]
+    edges: tuple[jax.Array, ...]
+
+    def strongest(self, example: int, k: int) -> tuple[np.ndarray, ...]:
+        """For each layer the `k` units of the largest absolute relevance, strongest first."""
+        return tuple(np.argsort(-np.abs(np.asarray(s[example])))[:k] for s in self.scores)
+
+
+def concept_graph(
+    apply_fn: Callable[..., Any],
+    composite: Any,
+    layers: Sequence[Any],
+    argnums: ArgNums = 1,
+    *,
+    axis: int | None = None,
+    chunk: int | None = None,
+    has_aux: bool = False,
+) -> Callable[..., ConceptGraph]:
+    """A function from a call of `apply_fn` to the flow of relevance between concepts of layers.
+
+    The edge from unit j of a layer to unit i of the next one towards the input is what the
+    relevance of j sends there: R_(i <- j). Summed over j it is the relevance of i that flows
+    through the upper layer, summed over i what the way between them leaves of the relevance of j.
 
     Args:
         apply_fn: the function to explain.
         composite: a composite, or one rule for every layer with weights.
-        layer: a path glob or another match of one layer.
+        layers: matches of one layer each; their order does not matter.
         argnums: the explained positional arguments.
-        axis: the axis of units (default: the features).
-        normalize: whether scores are fractions of the total absolute relevance.
+        axis: the axis of units in every layer (default: the features).
+        chunk: how many units at a time, to bound memory (default: all of a layer).
         has_aux: whether `apply_fn` returns `(output, aux)`.
 
     Returns:
-        A function of the arguments of `apply_fn` and `target=None`, to an array (examples, units).
+        A function of the arguments of `apply_fn` and `target=None`, to a `ConceptGraph`.
+
+    Raises:
+        ValueError: for fewer than two layers, for layers without a path through all of them or in a
+            loop, and as `concept_relevance`.
+
+    Example:
+        >>> import jax.numpy as jnp, lrp_jax as lrp
+        >>> f = lambda w, x: (x @ w["a"]) @ w["b"]
+        >>> w = {"a": jnp.eye(2), "b": jnp.array([[1.0, 1.0], [1.0, 0.0]])}
+        >>> graph = lrp.concepts.concept_graph(f, lrp.Zero(), ["a", "b"])(w, jnp.ones((1, 2)))
+        >>> graph.layers, graph.edges[0][0].tolist()
+        (('b', 'a'), [[1.0, 1.0], [0.0, 0.0]])
+
+    Source: Achtibat et al. 2023.
     """
     explained = Explained(apply_fn, composite, argnums, has_aux)
+    if len(layers) < 2:
+        raise ValueError(f"a graph needs at least two layers, got {list(layers)!r}.")
 
-    def scores(*args: Any, target: Any = None, **kwargs: Any) -> jax.Array:
+    def graph(*args: Any, target: Any = None, **kwargs: Any) -> ConceptGraph:
         call, leaves = explained.prepare(args, kwargs)
-        site = _one(call, layer)
+        found = sorted((one(call, spec) for spec in layers), key=lambda site: -site.index)
+        check_flow(call, found, parallel=False)
+        if any(site.loops for site in found):
+            raise ValueError("a layer in a loop has no one place in a graph; unroll the loop.")
 
         def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
-            name = key("out", site.index)
-            taps = {name: site.probe(site.step.outputs[0])}
-            output, values, pullback = pull_taps(
-                call, begin.form, composite, leaves, taps, frozenset([site.index])
+            flow = Flow(call, begin, composite, leaves, target, found, axis)
+
+            def score(site: Site, came: Taps) -> jax.Array:
+                return pooled(flow.relevance(site, came), site, axis, jnp.sum)
+
+            def edges(upper: Site, lower: Site) -> jax.Array:
+                def row(mask: jax.Array) -> jax.Array:
+                    kept = flow.keep(upper, mask, flow.arrived[key_of(upper)])
+                    return score(lower, flow.send({key_of(upper): kept})[1])
+
+                units = range(upper.step.outputs[0].aval.shape[unit_axis(upper, axis)])
+                masks = jnp.asarray(restriction_of(units, upper, axis))
+                rows = jax.lax.map(row, masks, batch_size=chunk or len(units))
+                return jnp.moveaxis(rows, 0, -2)
+
+            return (
+                tuple(score(site, flow.arrived) for site in found),
+                tuple(edges(*pair) for pair in pairwise(found)),
             )
-            _, arrived = pullback(begin.seed(output, target), zeros_like(values))
-            here = select(call, layer, begin.form)[0]
-            relevance = relevance_of(arrived[name], values[name], here.output_form)
-            units = _axis(site, axis)
-            others = tuple(i for i in range(1, relevance.ndim) if i != units)
-            summed = jnp.sum(relevance, axis=others)
-            if normalize:
-                total = jnp.abs(summed).sum(-1, keepdims=True)
-                summed = summed / jnp.where(total == 0, 1, total)
-            return summed
 
-        return explained.run(call, "scores", evaluate, leaves, target)
+        scores, edges = explained.run(call, "graph", evaluate, leaves, target)
+        return ConceptGraph(tuple(path_of(call, site) for site in found), scores, edges)
 
-    return scores
-
-
-def _one(call: Call, spec: Any) -> Site:
-    found = select(call, spec, "C")
-    if len(found) > 1:
-        names = ", ".join(call.resolved.plan.layers[s.index].path for s in found[:6])
-        raise ValueError(f"{spec!r} matches {len(found)} layers ({names}); name one.")
-    return found[0]
-
-
-def _axis(site: Site, axis: int | None) -> int:
-    rank = len(site.loops) + len(site.step.outputs[0].aval.shape)
-    if axis is not None:
-        if not -rank <= axis < rank:
-            raise ValueError(f"axis={axis} is out of range for a layer output of rank {rank}.")
-        return axis % rank
-    what = site.step.what
-    if isinstance(what, Contraction) and what.features is not None:
-        same = len(what.after.start.aval.shape) == len(site.step.outputs[0].aval.shape)
-        if same:
-            return len(site.loops) + what.features[0]
-    return rank - 1
-
-
-def _masks(concepts: Concepts, site: Site, axis: int | None) -> jax.Array:
-    shape = (*site.loops, *site.step.outputs[0].aval.shape)
-    if hasattr(concepts, "ndim") and jnp.issubdtype(concepts.dtype, jnp.floating):
-        return jnp.asarray(concepts)
-    units = _axis(site, axis)
-    groups = [np.atleast_1d(np.asarray(c, int)) for c in concepts]
-    masks = np.zeros((len(groups), shape[units]))
-    for row, group in zip(masks, groups, strict=True):
-        if group.size and not (group.min() >= 0 and group.max() < shape[units]):
-            raise ValueError(
-                f"concept {group.tolist()} is out of range: the layer has {shape[units]} units "
-                f"along axis {units} of its output {shape}."
-            )
-        row[group] = 1
-    wide = [1] * len(shape)
-    wide[units] = shape[units]
-    return jnp.asarray(masks.reshape(len(groups), *wide))
+    return graph

@@ -97,6 +97,8 @@ Normalization = _kind("Normalization")
 """A value divided by a statistic of itself: layer, RMS, group, instance and L2 norm."""
 Softmax = _kind("Softmax")
 """`exp(u)` over its own sum."""
+LogSumExp = _kind("LogSumExp")
+"""The logarithm of a sum of `exp(u)`: a soft maximum."""
 MatMul = _kind("MatMul")
 """A contraction of two explained values: attention products."""
 Product = _kind("Product")
@@ -108,7 +110,7 @@ KINDS: dict[str, Kind] = {
     kind.label: kind
     for kind in (
         Dense, ConvTranspose, Conv, Linear, AvgPool, Merge, MaxPool, ReLU, Activation, BatchNorm,
-        Bias, Normalization, Softmax, MatMul, Product, Bilinear,
+        Bias, Normalization, Softmax, LogSumExp, MatMul, Product, Bilinear,
     )
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from . import _primitives as prim
 from ._compat import Var, is_literal
 from ._layers import Body, Frame, Held, Step
 from .composites import BASE, Composite
-from .kinds import KINDS, Glob, Kind, Linear, Softmax
+from .kinds import KINDS, BatchNorm, Bias, Glob, Kind, Linear, Softmax
 from .rules import Pass, Rule
 
 
@@ -327,7 +327,8 @@ def _choose(layers: Sequence[Layer], composite: Composite) -> tuple[list[int | N
 def _serves(rule: Rule, layer: Layer) -> bool:
     if not layer.kind <= rule.serves:
         return False
-    return not isinstance(rule, Pass) or all(shape == layer.output for shape in layer.inputs)
+    keeps_shape = all(shape == layer.output for shape in layer.inputs)
+    return keeps_shape or not isinstance(rule, Pass) or layer.kind <= BatchNorm | Bias
 
 
 def _listing(layers: Sequence[Layer]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import colormaps
+from ._plot_graph import concept_graph as concept_graph
 from ._plot_graph import ledger as ledger
 from ._plot_graph import plan as plan
 from ._plot_text import text as text
@@ -20,6 +21,7 @@ from ._plot_tools import bound as bound
 from ._plot_tools import colormap as colormap
 from ._plot_tools import map_of, new_axes, pyplot, unit
 from .flipping import Curves, interval
+from .references import receptive_window
 
 Scale = float | str
 
@@ -161,6 +163,58 @@ def grid(
                 ax.set_title(name, fontsize="medium")
             if j == 0 and labels is not None:
                 ax.set_ylabel(labels[i], rotation=0, ha="right", va="center")
+    return figure
+
+
+def gallery(
+    images: Mapping[str, Any],
+    relevances: Mapping[str, Any] | None = None,
+    *,
+    fraction: float = 0.9,
+    scale: Scale = "max",
+    cmap: Any = "relevance",
+    size: float = 1.1,
+) -> Any:
+    """Reference samples of concepts: a row for each concept, the best example first.
+
+    Args:
+      images: by the name of a concept its examples, `(k, height, width)` or
+        `(k, height, width, channels)`.
+      relevances: by the same names their relevance through the concept, of the same shapes; the
+        pictures are then cropped to the square that holds `fraction` of it and coloured by it.
+      fraction: see `lrp_jax.concepts.receptive_window`; 1 crops what has no relevance at all.
+      scale, cmap: as `heatmap`; every picture has its own scale.
+      size: of one picture, in inches.
+
+    Returns:
+      The figure.
+    """
+    if not images or (relevances is not None and set(relevances) != set(images)):
+        raise ValueError(
+            f"a gallery needs examples and their relevance by the same names, got {list(images)} "
+            f"and {list(relevances or {})}"
+        )
+    columns = max(len(examples) for examples in images.values())
+    figure, axes = pyplot().subplots(
+        len(images),
+        columns,
+        figsize=(size * columns + 0.6, size * len(images) + 0.1),
+        squeeze=False,
+        layout="compressed",
+    )
+    for row, (name, examples) in zip(axes, images.items(), strict=True):
+        for ax in row:
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.spines[:].set_visible(False)
+        for i, (ax, image) in enumerate(zip(row, np.asarray(examples), strict=False)):
+            if relevances is None:
+                _show(ax, image)
+                continue
+            relevance = np.asarray(relevances[name][i])
+            window = receptive_window(relevance, fraction)
+            heatmap(relevance[window], ax, scale=scale, cmap=cmap, image=image[window])
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
     return figure
 
 

@@ -82,6 +82,20 @@ def select(call: Call, spec: Any, form: str) -> list[Site]:
     return [site for site in sites(call, form) if site.index in wanted]
 
 
+def one(call: Call, spec: Any, form: str = "C") -> Site:
+    """The one layer that a match speaks of; a layer's whole path always names it alone.
+
+    Raises:
+        ValueError: where there is none or more than one, with their names.
+    """
+    found = select(call, spec, form)
+    exact = [site for site in found if path_of(call, site) == spec]
+    if len(exact or found) > 1:
+        names = ", ".join(path_of(call, site) for site in found[:6])
+        raise ValueError(f"{spec!r} matches {len(found)} layers ({names}); name one.")
+    return (exact or found)[0]
+
+
 def path_of(call: Call, site: Site) -> str:
     """The unique path of a layer."""
     return call.resolved.plan.layers[site.index].path
@@ -169,7 +183,7 @@ def layer_relevances(
 
         def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
             chosen = select(call, layers, begin.form)
-            first = select(call, start[0], begin.form)[:1] if start is not None else []
+            first = [one(call, start[0], begin.form)] if start is not None else []
             taps = {key("out", s.index): s.probe(s.step.outputs[0]) for s in chosen}
             exposed = frozenset(s.index for s in [*chosen, *first])
             output, values, pullback = pull_taps(call, begin.form, composite, leaves, taps, exposed)

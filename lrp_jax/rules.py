@@ -464,7 +464,9 @@ class Taylor(Rule):
     Source: Achtibat et al. 2024 (AttnLRP), proposition 3.1.
     """
 
-    serves = kinds.Activation | kinds.Softmax | kinds.Normalization | kinds.Bilinear
+    serves = (
+        kinds.Activation | kinds.Softmax | kinds.LogSumExp | kinds.Normalization | kinds.Bilinear
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -487,7 +489,7 @@ class Gate(Rule):
     Source: Arras et al. 2017 (LSTM); Ali et al. 2022 (CP-LRP).
     """
 
-    serves = kinds.Bilinear | kinds.Softmax | kinds.Activation
+    serves = kinds.Bilinear | kinds.Softmax | kinds.LogSumExp | kinds.Activation
 
 
 @dataclass(frozen=True, eq=False, repr=False)

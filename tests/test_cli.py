@@ -135,10 +135,10 @@ def test_module_runs_as_a_command() -> None:
     [
         ("EpsilonPlus", lrp.EpsilonPlus()),
         ("EpsilonGammaBox(low=-3, high=3.5)", lrp.EpsilonGammaBox(low=-3, high=3.5)),
-        ("AttnLRP(Gamma(0.05), conv=Gamma(gamma=0.25))", lrp.AttnLRP(lrp.Gamma(0.05), conv=lrp.Gamma())),
+        ("AttnLRP(Gamma(0.5), conv=Zero())", lrp.AttnLRP(lrp.Gamma(0.5), conv=lrp.Zero())),
         ("guided_backprop", lrp.composites.guided_backprop()),
     ],
-)  # fmt: skip
+)
 def test_composites_are_read_from_text(text: str, expected: Any) -> None:
     assert cli.composite_from(text) == expected
 
@@ -169,8 +169,8 @@ def test_a_pickle_is_never_read(folder: Path, capsys: pytest.CaptureFixture[str]
     array = np.array([Trap()], dtype=object)
     np.save(folder / "trap.npy", array, allow_pickle=True)
     np.savez(folder / "trap.npz", w=array)
-    for words in (["trap.npy"], ["x.npy", "--checkpoint", "trap.npz"]):
-        assert "objects" in refused(capsys, "plan", "cli_net:apply", *words)
+    for words in (["ready", "trap.npy"], ["apply", "x.npy", "--checkpoint", "trap.npz"]):
+        assert "objects" in refused(capsys, "plan", f"cli_net:{words[0]}", *words[1:])
     assert not (folder / "sprung").exists()
 
 
@@ -212,6 +212,7 @@ def test_nothing_is_written_outside_of_the_folder(
         (["plan", "no_such_net:apply", "x.npy"], "no module 'no_such_net'"),
         (["plan", "cli_net:missing", "x.npy"], "no function 'missing'"),
         (["plan", "cli_net:half_ready", "x.npy"], "the pair"),
+        (["plan", "cli_net:apply", "x.npy"], "needs parameters: give --checkpoint"),
         (["plan", "cli_net:ready", "x.csv"], "is none of .npy"),
         (["plan", "cli_net:ready", "absent.npy"], "absent.npy"),
         (["plan", "cli_net:ready", "x.npy", "x.npy"], "either images or one"),

@@ -1,0 +1,1 @@
+"""What an explanation costs, measured in units of a gradient: `python -m benchmarks --help`."""

@@ -1,0 +1,78 @@
+"""Measure everything that is installed, side by side.
+
+    python -m benchmarks                        everything; an hour on two cores
+    python -m benchmarks --quick                a look, under three minutes
+    python -m benchmarks --only "VGG16:1,4"     one network, two batch sizes
+
+Writes `results.json`, `results.md` and `results.png` to a folder (`--out`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+QUICK = {"MLP": (8,), "MNIST CNN": (8,), "ViT-Ti/16": (1,)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
+    parser.add_argument("--quick", action="store_true", help="few small networks, few rounds")
+    parser.add_argument("--only", action="append", metavar="NETWORK[:BATCH,...]")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of rounds for each case")
+    parser.add_argument("--threads", type=int, default=0, help="processor cores; 0: all")
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
+    options = parser.parse_args()
+    threads = _use_cores(options.threads)  # before a framework counts them
+
+    import jax
+
+    from . import report, torch_systems
+    from .contestants import contestants
+    from .measure import check_same, race
+    from .networks import NETWORKS
+
+    cases = {name: (1, 8, 32) for name in NETWORKS}
+    if options.quick:
+        cases = QUICK
+    if options.only:
+        cases = dict(_case(text) for text in options.only)
+    if unknown := cases.keys() - NETWORKS.keys():
+        parser.error(f"unknown networks {sorted(unknown)}; there are {', '.join(NETWORKS)}")
+    seconds = 5.0 if options.quick else options.seconds
+    described, rows = report.machine(threads), []
+    for name, sizes in cases.items():
+        network = NETWORKS[name]
+        params = network.init(jax.random.key(0))
+        for size in sizes:
+            racing = list(contestants(name, network, size, params))
+            racing += torch_systems.contestants(network, size, params, threads)
+            check_same(racing)
+            race(racing, seconds, fewest=3, most=200)
+            rows += report.records(name, size, racing)
+            report.write(options.out, described, rows)
+            print(report.markdown(described, rows[-len(racing) :]).split("\n\n", 2)[2], flush=True)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    pass
+
+
+def _case(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.partition(":")
+    return name, tuple(int(size) for size in sizes.split(",")) if sizes else (1, 8, 32)
+
+
+def _use_cores(count: int) -> int:
+    """Keep this process to some cores; every framework then starts that many threads."""
+    if not hasattr(os, "sched_setaffinity"):  # only Linux can
+        return os.cpu_count() or 1
+    allowed = sorted(os.sched_getaffinity(0))
+    chosen = allowed[:count] if count else allowed
+    os.sched_setaffinity(0, chosen)
+    return len(chosen)
+
+
+if __name__ == "__main__":
+    main()

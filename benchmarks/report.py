@@ -1,0 +1,152 @@
+"""Records of a run as JSON, as Markdown tables and as a figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from .contestants import FLOOR
+from .measure import Contestant, spread
+
+Record = dict[str, Any]
+
+
+def machine(threads: int) -> Record:
+    """What the numbers were measured on."""
+    versions = {}
+    for package in ("jax", "jaxlib", "flax", "numpy", "torch", "zennit", "captum", "lxt"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "device": jax.devices()[0].device_kind,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        for line in described.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def records(network: str, batch: int, contestants: Sequence[Contestant]) -> list[Record]:
+    """One record a contestant: seconds, spread, ratios to the gradient round by round."""
+    floor = next(c for c in contestants if c.name == FLOOR)
+    rows = []
+    for c in contestants:
+        ratios = [a / b for a, b in zip(c.seconds, floor.seconds, strict=True)]
+        cpu = [a / b for a, b in zip(c.cpu_seconds, floor.cpu_seconds, strict=True)]
+        temporary = c.facts.get("temporary_bytes")
+        rows.append(
+            {
+                "network": network,
+                "batch": batch,
+                "system": c.name,
+                "rounds": len(c.seconds),
+                "seconds": spread(c.seconds)[0],
+                "seconds_spread": spread(c.seconds)[1],
+                "ratio": spread(ratios)[0],
+                "ratio_spread": spread(ratios)[1],
+                "cpu_ratio": spread(cpu)[0],
+                "cpu_ratio_spread": spread(cpu)[1],
+                "memory_ratio": _quotient(temporary, floor.facts["temporary_bytes"]),
+                **c.facts,
+            }
+        )
+    return rows
+
+
+def _quotient(a: float | None, b: float) -> float | None:
+    return None if a is None or not b else a / b
+
+
+def markdown(described: Record, rows: Sequence[Record]) -> str:
+    """A table for every network and batch."""
+    versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
+    lines = [
+        f"{described['processor']}, {described['cores']} cores, {described['threads']} used; "
+        f"device {described['device']}; Python {described['python']}, {versions}.",
+        "",
+        "`x grad` is the median over rounds of the ratio to `jax.grad` in the same round, ± half of "
+        "the interquartile range; `cpu` the same for processor time; `temp` is XLA's own analysis.",
+    ]
+    for network, batch in dict.fromkeys((r["network"], r["batch"]) for r in rows):
+        lines += [
+            "",
+            f"### {network}, batch {batch}",
+            "",
+            "| | ms | x grad | cpu | temp MiB | x grad | trace s | compile s |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for r in rows:
+            if (r["network"], r["batch"]) == (network, batch):
+                lines.append(_line(r))
+    return "\n".join(lines) + "\n"
+
+
+def _line(r: Record) -> str:
+    mebibytes = r.get("temporary_bytes")
+    cells = [
+        r["system"],
+        f"{1e3 * r['seconds']:.2f}",
+        f"{r['ratio']:.2f} ± {r['ratio_spread']:.2f}",
+        f"{r['cpu_ratio']:.2f} ± {r['cpu_ratio_spread']:.2f}",
+        _number(None if mebibytes is None else mebibytes / 2**20, ".1f"),
+        _number(r["memory_ratio"], ".2f"),
+        _number(r.get("trace_seconds"), ".2f"),
+        _number(r.get("compile_seconds"), ".1f"),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def figure(rows: Sequence[Record], path: Path) -> None:
+    """Bars: the price of every explanation in gradients."""
+    import matplotlib.pyplot as plt
+
+    cases = list(dict.fromkeys((r["network"], r["batch"]) for r in rows))
+    figure, axes = plt.subplots(
+        1, len(cases), figsize=(2.6 * len(cases) + 1.2, 3.2), squeeze=False, layout="constrained"
+    )
+    for axis, case in zip(axes[0], cases, strict=True):
+        chosen = [r for r in rows if (r["network"], r["batch"]) == case]
+        names = [r["system"] for r in chosen]
+        colours = ["0.6" if name.startswith(FLOOR) else "tab:red" for name in names]
+        spreads = [r["ratio_spread"] for r in chosen]
+        axis.barh(names, [r["ratio"] for r in chosen], xerr=spreads, color=colours)
+        axis.axvline(1, color="0.3", linewidth=0.8)
+        axis.invert_yaxis()
+        axis.set_title(f"{case[0]}, batch {case[1]}", fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("time in gradients (jax.grad = 1)", fontsize=9)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def write(folder: Path, described: Record, rows: Sequence[Record]) -> None:
+    """`results.json`, `results.md` and `results.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"machine": described, "records": list(rows)}
+    (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "results.md").write_text(markdown(described, rows))
+    figure(rows, folder / "results.png")

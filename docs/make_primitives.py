@@ -1,0 +1,168 @@
+"""Write the table of primitives from the table in the code: `python docs/make_primitives.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lrp_jax import _primitives
+from lrp_jax._primitives import Family
+
+FAMILIES = {
+    Family.CONTRACTION: (
+        "With constants (weights): a layer of kind `Dense` or `Conv`, the composite's choice. With "
+        "another explained value: `MatMul`, half to each operand (`Uniform`) or all to the signal "
+        "(`Gate`)."
+    ),
+    Family.AFFINE: (
+        "With a constant: part of the layer beside it (bias, batch norm), else `Bias` or "
+        "`BatchNorm`. A sum or difference of two explained values is a `Merge`, a product or "
+        "quotient a `Product`, or a part of an activation, a normalisation or a softmax."
+    ),
+    Family.NEUTRAL: "Relevance stays where it is.",
+    Family.STRUCTURAL: (
+        "Relevance goes back to where each number came from; of a largest or smallest one, to the "
+        "winner (equal winners share). `reduce_window_max` is the layer kind `MaxPool`."
+    ),
+    Family.SUM: "`Merge` or `AvgPool`: in proportion to what was added (`Norm`).",
+    Family.SCATTER_SUM: "`Merge`: in proportion to what was added (`Norm`).",
+    Family.LINEAR: "`Merge`: in proportion to the contributions of a fixed linear map (`Norm`).",
+    Family.ELEMENTWISE: (
+        "`Activation` (`ReLU` where it is one): relevance passes unchanged. Of two explained "
+        "values that are not functions of one another's root: refused."
+    ),
+    Family.WINNER: "Of two explained values the winner takes all; with a constant, `Activation`.",
+    Family.CONTROL: "The body is entered and its layers are layers of the plan.",
+    Family.DETACH: "A constant of the explanation: no relevance.",
+}
+
+ENTERED = """jit closed_call custom_jvp_call custom_vjp_call"""
+
+CONSTANT = {
+    "Comparisons and logic": """and or not xor eq ne lt le gt ge eq_to lt_to le_to reduce_and
+        reduce_or reduce_xor""",
+    "Integers and bits": """shift_left shift_right_arithmetic shift_right_logical
+        population_count clz bitcast_convert_type""",
+    "Made from nothing": "iota axis_index after_all create_token empty2",
+    "Random numbers": """random_bits random_fold_in random_seed random_split
+        rng_bit_generator rng_uniform threefry2x32""",
+}
+
+REFUSED = {
+    "Loops without a reverse pass": (
+        "while",
+        "`jax.lax.scan`, or `jax.lax.fori_loop` with static bounds",
+    ),
+    "Products over an axis": (
+        "reduce_prod cumprod scatter_mul cumlogsumexp",
+        "sums of logarithms, or products written out",
+    ),
+    "Decompositions and solvers": (
+        """cholesky eig eigh hessenberg householder_product linear_solve lu qr schur svd
+        triangular_solve tridiagonal tridiagonal_solve""",
+        "`jax.lax.stop_gradient` around the decomposition, which makes it a constant",
+    ),
+    "Special functions of several arguments, distributions with parameters": (
+        """random_gamma igamma igammac igamma_grad_a polygamma zeta regularized_incomplete_beta""",
+        "`jax.lax.stop_gradient`",
+    ),
+    "Elementwise functions of newer releases": (
+        "log2 one_minus_square polynomial",
+        "other operations: `jnp.log(x) / jnp.log(2)`, `1 - x * x`",
+    ),
+    "Reductions with a function of your own": (
+        "reduce reduce_window select_and_scatter select_and_scatter_add",
+        "`jnp.sum`, `jnp.max`, `jax.lax.scan`",
+    ),
+    "Inside of `shard_map`": (
+        "shard_map pmax pmin ragged_all_to_all",
+        "`shard_map` around the explanation, or sharded arrays",
+    ),
+    "Complex numbers": ("conj", "real and imaginary parts as two arrays"),
+    "References and other internals": (
+        "get swap call custom_lin",
+        "functions without mutable references",
+    ),
+}
+
+
+def refused() -> set[str]:
+    """The names of all primitives that are refused between input and output."""
+    return {name for names, _ in REFUSED.values() for name in names.split()}
+
+
+def families() -> dict[Family, list[str]]:
+    """The primitives of each family in the code, without those that are refused all the same."""
+    return {
+        family: sorted(set(names.split()) - refused())
+        for family, names in _primitives._NAMES.items()
+    }
+
+
+def ruled() -> set[str]:
+    """The names of all primitives that relevance passes."""
+    passed = {name for names in families().values() for name in names} | {"remat"}
+    return passed | set(ENTERED.split())
+
+
+def listed() -> set[str]:
+    """The names of all primitives on the page."""
+    return ruled() | refused() | {name for names in CONSTANT.values() for name in names.split()}
+
+
+def code(names: list[str]) -> str:
+    """Names as a list in Markdown."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def page() -> str:
+    """The page as Markdown."""
+    rules = [
+        f"| {family.value} | {FAMILIES[family]} | {code(names)} |"
+        for family, names in families().items()
+    ]
+    constants = [f"| {what} | {code(sorted(n.split()))} |" for what, n in CONSTANT.items()]
+    refusals = [f"| {w} | {code(sorted(n.split()))} | {r} |" for w, (n, r) in REFUSED.items()]
+    return "\n".join(
+        [
+            "# Primitives",
+            "",
+            "A JAX function is made of primitives. This page lists every one that JAX can put "
+            "between the",
+            "input and the output of a function, and what relevance does there. It is made from "
+            "the table in",
+            "the code, and a test compares the two and looks for primitives that are missing. "
+            "What a family",
+            "means for the layers of a plan is told in [How it works](how-it-works.md).",
+            "",
+            "## With a rule",
+            "",
+            "| family | relevance | primitives |",
+            "|---|---|---|",
+            *rules,
+            f"| calls | Entered: a call is not an operation. | {code(sorted(ENTERED.split()))} |",
+            "",
+            "## Never between input and output",
+            "",
+            "Their results are no differentiable function of the input: they are constants of the "
+            "explanation.",
+            "",
+            "| what | primitives |",
+            "|---|---|",
+            *constants,
+            "",
+            "## Refused",
+            "",
+            "On a path from input to output these raise `lrp_jax.UnsupportedOperation` when the "
+            "plan is made,",
+            "with the name, the line and the layer. Constants may use all of them.",
+            "",
+            "| what | primitives | use instead |",
+            "|---|---|---|",
+            *refusals,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("primitives.md").write_text(page())

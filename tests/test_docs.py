@@ -1,0 +1,204 @@
+"""The manual is true: its code runs and prints what it says, and nothing public is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import math
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import pytest
+from jax.extend.core import Primitive, primitives
+
+import lrp_jax as lrp
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+FENCE = re.compile(r"^( *)```(python|text)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """Python code of a page and what the page says it prints (None: nothing is said)."""
+
+    line: int
+    code: str
+    printed: str | None
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The code blocks of a page; a text block right after one is what it prints."""
+    text = page.read_text()
+    found = list(FENCE.finditer(text))
+    for match, after in zip(found, [*found[1:], None], strict=True):
+        if match[2] != "python":
+            continue
+        follows = after is not None and after[2] == "text"
+        printed = follows and not text[match.end() : after.start()].strip()
+        line = text.count("\n", 0, match.start()) + 2
+        code = textwrap.dedent(match[3])
+        yield Block(line, code, textwrap.dedent(after[3]) if after and printed else None)
+
+
+def words(text: str) -> list[str | float]:
+    """Words and numbers of a printed text, without rulers: widths and roundings may differ."""
+    found: list[str | float] = []
+    for word in re.findall(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?|[^\s\d]+", text):
+        if not set(word) <= {"-"}:
+            try:
+                found.append(float(word))
+            except ValueError:
+                found.append(word)
+    return found
+
+
+def same(printed: str, expected: str) -> bool:
+    actual, wanted = words(printed), words(expected)
+    return len(actual) == len(wanted) and all(
+        math.isclose(a, b, rel_tol=1e-2, abs_tol=1e-4)
+        if isinstance(a, float) and isinstance(b, float)
+        else a == b
+        for a, b in zip(actual, wanted, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if list(blocks(p))], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_code_of_page_runs_and_prints_what_the_page_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    with jax.enable_x64(False):  # as users have it
+        for block in blocks(page):
+            code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(code, namespace)
+            if block.printed is not None:
+                assert same(output.getvalue(), block.printed), (
+                    f"{page}:{block.line} prints\n{output.getvalue()}"
+                )
+
+
+def test_printed_texts_are_compared_by_words_and_numbers() -> None:
+    assert same("a  1.000\n---- b [0.5]", "a 1.001\n-- b [0.5]")
+    for other in ("a 1.2 b [0.5]", "a 1.0 c [0.5]", "a 1.0 b [0.5] more", ""):
+        assert not same("a 1.0 b [0.5]", other)
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    targets = [t for t in LINK.findall(text) if not t.startswith(("http", "#", "mailto:"))]
+    assert [t for t in targets if not (page.parent / t.partition("#")[0]).exists()] == []
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text()
+    pages = {str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")}
+    assert pages == set(re.findall(r"[\w/-]+\.md", contents))
+
+
+# -- the reference ------------------------------------------------------------------------------
+
+MODULES = [
+    f"lrp_jax.{path.stem}"
+    for path in sorted((ROOT / "lrp_jax").glob("*.py"))
+    if not path.stem.startswith("_")
+]
+DIRECTIVES = [
+    name
+    for page in (DOCS / "api").glob("*.md")
+    for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_module_is_in_the_reference(name: str) -> None:
+    assert name in DIRECTIVES
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_of_a_module_is_documented(name: str) -> None:
+    """Functions and classes by their docstring, data by the string below them."""
+    module = importlib.import_module(name)
+    source = Path(str(module.__file__)).read_text()
+    missing = []
+    for public, value in vars(module).items():
+        if public.startswith("_"):
+            continue
+        if getattr(value, "__module__", None) == name and callable(value):
+            own = vars(value).get("__doc__") if isinstance(value, type) else value.__doc__
+            if not own or re.match(rf"{public}\(", own):  # what dataclasses make is no text
+                missing.append(public)
+        elif re.search(rf"^{public}(:.*)? = _kind\(", source, re.MULTILINE):
+            after = re.search(rf'^{public}(:.*)? = _kind\(.*\)\n"""', source, re.MULTILINE)
+            missing += [] if after else [public]
+    assert missing == []
+
+
+def test_every_name_of_the_package_comes_from_a_module_of_the_reference() -> None:
+    homes = {
+        name: getattr(value, "__module__", None)
+        for name, value in vars(lrp).items()
+        if not name.startswith("_") and callable(value)
+    }
+    hidden = {n: home for n, home in homes.items() if home and home not in DIRECTIVES}
+    assert [n for n in hidden if f"lrp_jax.{n}" not in DIRECTIVES] == []
+
+
+# -- the table of primitives --------------------------------------------------------------------
+
+
+def make_primitives() -> Any:
+    spec = importlib.util.spec_from_file_location("make_primitives", DOCS / "make_primitives.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_primitives_is_what_the_code_says() -> None:
+    assert (DOCS / "primitives.md").read_text() == make_primitives().page()
+
+
+def test_every_primitive_of_this_jax_is_on_the_page() -> None:
+    names = {
+        name.removesuffix("_p")
+        for name, value in vars(primitives).items()
+        if isinstance(value, Primitive)
+    }
+    assert sorted(names - make_primitives().listed()) == []
+
+
+def test_no_primitive_has_a_rule_and_a_refusal() -> None:
+    made = make_primitives()
+    assert made.ruled() & made.refused() == set()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda w, x: jax.numpy.cumprod(x),
+        lambda w, x: jax.numpy.linalg.inv(x.reshape(2, 2)).ravel(),
+        lambda w, x: jax.numpy.prod(x, keepdims=True),
+        lambda w, x: jax.scipy.special.gammainc(x, 2.0),
+        lambda w, x: jax.lax.while_loop(lambda v: v.sum() < 9, lambda v: v + x, x),
+    ],
+)
+def test_what_the_page_says_is_refused_is_refused(function: Any) -> None:
+    with pytest.raises(lrp.UnsupportedOperation, match="no rule carries relevance through"):
+        lrp.plan(function, lrp.Epsilon())(None, jax.numpy.arange(1.0, 5.0))
