@@ -233,7 +233,7 @@ class ContractionLayer(LinearLayer):
     def _half(self, sign: int) -> jax.Array:
         """(sum_i |k_ij| + sign * sum_i k_ij) / 2, exact zeros where only rounding is left."""
         half = (self._absolute_sum + sign * self._linear_output) / 2
-        return jnp.where(half > 4 * jnp.finfo(half.dtype).eps * self._absolute_sum, half, 0)
+        return _more_than_rounding(half, self._absolute_sum)
 
     @cached_property
     def positive(self) -> jax.Array:
@@ -243,9 +243,12 @@ class ContractionLayer(LinearLayer):
 
     @cached_property
     def negative(self) -> jax.Array:
-        if self._one_sign:
-            return self.forward(self.x, jnp.minimum(self._signed_weight, 0), "absolute")
-        return -self._half(-1)
+        if not self._one_sign:
+            return -self._half(-1)
+        if "positive" in self.__dict__:  # known already: what is left needs no contraction
+            rest = self.positive - self._linear_output
+            return -_more_than_rounding(rest, self.positive + rest)
+        return self.forward(self.x, jnp.minimum(self._signed_weight, 0), "absolute")
 
     # -- relevance of the input -----------------------------------------------------------------
 
@@ -379,6 +382,11 @@ class ContractionLayer(LinearLayer):
 
     def _chain_with(self, chain: Chain, x: jax.Array, read: Read) -> jax.Array:
         return at_least_float32(run_chain(chain, x, read, "zero"))
+
+
+def _more_than_rounding(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """A part of a sum got by subtraction, 0 where only rounding is left of it."""
+    return jnp.where(part > 4 * jnp.finfo(part.dtype).eps * whole, part, 0)
 
 
 class SumLayer(LinearLayer):

@@ -60,7 +60,8 @@ class Plan:
 
     Attributes:
         layers: the layers in order of execution.
-        warnings: entries that matched nothing, or nothing that was left; arrays without a name.
+        warnings: globs that matched nothing, entries shadowed by others, arrays without a name.
+        unmatched: entries by kind or position that found no such layer here.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -73,6 +74,7 @@ class Plan:
 
     layers: tuple[Layer, ...]
     warnings: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         header = ("layer", "kind", "input", "output", "rule", "chosen by")
@@ -93,7 +95,10 @@ class Plan:
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in lines
         ]
-        return "\n".join([*table, *(f"warning: {text}" for text in self.warnings)])
+        notes = [f"warning: {text}" for text in self.warnings]
+        if self.unmatched:
+            notes.append(f"no layer here for {', '.join(self.unmatched)}")
+        return "\n".join([*table, *notes])
 
     def __repr__(self) -> str:
         return str(self)
@@ -107,7 +112,11 @@ class Plan:
             fields["above"], fields["below"] = sorted(layer.above), sorted(layer.below)
             return fields
 
-        content = {"layers": [plain(x) for x in self.layers], "warnings": list(self.warnings)}
+        content = {
+            "layers": [plain(x) for x in self.layers],
+            "warnings": list(self.warnings),
+            "unmatched": list(self.unmatched),
+        }
         return json.dumps(content, indent=1)
 
     @classmethod
@@ -123,7 +132,7 @@ class Plan:
         try:
             content = json.loads(text)
             layers = tuple(_layer_from(fields) for fields in content["layers"])
-            return cls(layers, tuple(content["warnings"]))
+            return cls(layers, tuple(content["warnings"]), tuple(content["unmatched"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this JSON is no plan of lrp_jax: {error!r}") from error
 
@@ -172,7 +181,7 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         _refuse_training_mode(step, frame)
     above = _flow(frame, indices)
     layers = _layers(steps, above)
-    entries, warnings = _choose(layers, composite)
+    entries, warnings, unmatched = _choose(layers, composite)
     pairs = (*composite.entries, *BASE)
     shown = []
     for layer, entry in zip(layers, entries, strict=True):
@@ -197,7 +206,8 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
             "lrp.relevance(lambda model, x: model(x), ...)(model, x)."
         )
     by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
-    return Resolved(Plan(tuple(shown), tuple(warnings)), by_step, indices, steps)
+    plan = Plan(tuple(shown), tuple(warnings), tuple(unmatched))
+    return Resolved(plan, by_step, indices, steps)
 
 
 SOFTMAX = (
@@ -296,7 +306,9 @@ def _owns_weights(step: Step) -> bool:
     return bool(step.weights) and not step.name.endswith(step.kind.label if step.kind else "")
 
 
-def _choose(layers: Sequence[Layer], composite: Composite) -> tuple[list[int | None], list[str]]:
+def _choose(
+    layers: Sequence[Layer], composite: Composite
+) -> tuple[list[int | None], list[str], list[str]]:
     pairs = (*composite.entries, *BASE)
     matched = [[spec.matches(x, layers) for x in layers] for spec, _ in pairs]
     chosen: list[int | None] = []
@@ -307,7 +319,7 @@ def _choose(layers: Sequence[Layer], composite: Composite) -> tuple[list[int | N
             if matched[entry][layer.index] and _serves(rule, layer)
         )
         chosen.append(next(candidates, None))
-    warnings = []
+    warnings, unmatched = [], []
     for entry, (spec, rule) in enumerate(composite.entries):
         hits = [x for x in layers if matched[entry][x.index]]
         able = [x for x in hits if _serves(rule, x)]
@@ -317,11 +329,13 @@ def _choose(layers: Sequence[Layer], composite: Composite) -> tuple[list[int | N
                 f"serve: it serves {rule.serves.label}"
                 + (" with input and output of one shape." if isinstance(rule, Pass) else ".")
             )
-        if not hits:
+        if not hits and not isinstance(spec, Glob):
+            unmatched.append(f"({spec!r}, {rule!r})")
+        elif not hits:
             warnings.append(f"({spec!r}, {rule!r}) matches no layer.{_nearest(spec, layers)}")
         elif entry not in chosen:
             warnings.append(f"({spec!r}, {rule!r}) is shadowed by earlier entries.")
-    return chosen, warnings
+    return chosen, warnings, unmatched
 
 
 def _serves(rule: Rule, layer: Layer) -> bool:

@@ -41,7 +41,9 @@ def test_entries_are_pairs(entries: Any) -> None:
         lrp.Composite(entries)
 
 
-@pytest.mark.parametrize("composite", ["EpsilonPlus", None, lrp.EpsilonPlus], ids=repr)
+@pytest.mark.parametrize(
+    "composite", ["EpsilonPlus", None, lrp.EpsilonPlus], ids=["name", "none", "function"]
+)
 def test_what_is_not_a_composite(composite: Any) -> None:
     with pytest.raises(TypeError, match="Composite"):
         lrp.relevance(mlp, composite)

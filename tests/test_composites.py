@@ -82,7 +82,7 @@ def matched(match: Any, **model: Any) -> list[str]:
         (lrp.Linear & (lambda layer: layer.path.endswith("_1")), ["block/Conv_1"]),
         (lambda layer: layer.kind <= lrp.Dense, DENSES),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None) or str(value),
 )
 def test_matches(match: Any, paths: list[str]) -> None:
     assert sorted(matched(match)) == sorted(paths)

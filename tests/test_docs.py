@@ -37,14 +37,15 @@ def blocks(page: Path) -> Iterator[Block]:
     """The code blocks of a page; a text block right after one is what it prints."""
     text = page.read_text()
     found = list(FENCE.finditer(text))
-    for match, after in zip(found, [*found[1:], None], strict=True):
+    for i, match in enumerate(found):
         if match[2] != "python":
             continue
-        follows = after is not None and after[2] == "text"
-        printed = follows and not text[match.end() : after.start()].strip()
+        printed = None
+        if i + 1 < len(found) and found[i + 1][2] == "text":
+            between = text[match.end() : found[i + 1].start()]
+            printed = None if between.strip() else textwrap.dedent(found[i + 1][3])
         line = text.count("\n", 0, match.start()) + 2
-        code = textwrap.dedent(match[3])
-        yield Block(line, code, textwrap.dedent(after[3]) if after and printed else None)
+        yield Block(line, textwrap.dedent(match[3]), printed)
 
 
 def words(text: str) -> list[str | float]:

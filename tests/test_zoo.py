@@ -317,8 +317,14 @@ def check_gradient(model: Model, explain: Callable[[Any, Any], Any]) -> None:
         assert_allclose(actual, differences, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("composite", SMOOTH)
-@named(models("gradient"))
+@pytest.mark.parametrize(
+    ("model", "composite"),
+    [
+        pytest.param(model, composite, id=f"{model.name}-{composite}")
+        for model in models("gradient")
+        for composite in (SMOOTH if "transformer" not in model.tags else ["AttnLRP"])
+    ],
+)
 def test_gradient_of_relevance(model: Model, composite: str) -> None:
     apply = function_of(model, model.build().apply)
     relevance = lrp.relevance(apply, SMOOTH[composite]())

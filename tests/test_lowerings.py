@@ -1,0 +1,227 @@
+"""Each lowering against XLA's own operation, forward, back, twice and transposed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import lrp_jax as lrp
+from lrp_jax import _lowerings
+
+Function = Callable[..., jax.Array]
+
+
+def lowered(function: Function, *operands: jax.Array) -> Function:
+    """The lowering of the last equation of `function`."""
+    eqn = jax.make_jaxpr(function)(*operands).eqns[-1]
+    found = _lowerings.lowering(eqn)
+    assert found is not None
+    return found
+
+
+def pull(function: Function, *operands: jax.Array) -> Function:
+    return jax.jit(lambda ct: jax.vjp(function, *operands)[1](ct))
+
+
+def max_pool(window: Any, strides: Any, padding: Any) -> Function:
+    return lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window, strides, padding)
+
+
+def conv(strides: Any, padding: Any, groups: int = 1, layout: Any = None) -> Function:
+    numbers = layout or ("NHWC", "HWIO", "NHWC")
+    return lambda x, w: lax.conv_general_dilated(
+        x, w, strides, padding, dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+def numbers(seed: int, *shape: int, dtype: Any = jnp.float64) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+POOLS = {
+    "2x2": ((2, 7, 8, 3), (1, 2, 2, 1), (1, 2, 2, 1), "VALID"),
+    "2x2 same": ((1, 7, 5, 2), (1, 2, 2, 1), (1, 2, 2, 1), "SAME"),
+    "3x3 / 2 padded": ((2, 9, 8, 2), (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))),
+    "3x3 / 1": ((1, 6, 6, 2), (1, 3, 3, 1), (1, 1, 1, 1), "SAME"),
+    "3x2 / 2x3, gaps": ((1, 9, 10, 2), (1, 3, 2, 1), (1, 2, 3, 1), "VALID"),
+    "2 / 5, gaps": ((2, 13), (1, 2), (1, 5), "VALID"),
+    "channels too": ((2, 4, 6), (2, 2, 3), (2, 2, 3), "VALID"),
+    "all": ((1, 7, 7, 4), (1, 7, 7, 1), (1, 7, 7, 1), "VALID"),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_max_pool_hands_on_to_the_first_winner(name: str) -> None:
+    shape, *form = POOLS[name]
+    native = max_pool(*form)
+    x = jnp.round(numbers(0, *shape))  # many ties
+    ours = lowered(native, x)
+    y = native(x)
+    np.testing.assert_array_equal(jax.jit(ours)(x), y)
+    cotangent = numbers(1, *y.shape)
+    expected = pull(native, x)(cotangent)[0]
+    np.testing.assert_allclose(pull(ours, x)(cotangent)[0], expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_max_pool_keeps_its_dtype(dtype: Any) -> None:
+    x = numbers(0, 1, 4, 4, 2, dtype=dtype)
+    native = max_pool(*POOLS["2x2"][1:])
+    found = pull(lowered(native, x), x)(native(x))[0]
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, pull(native, x)(native(x))[0])
+
+
+def test_max_pool_twice_differentiated_is_native() -> None:
+    native = max_pool(*POOLS["3x3 / 2 padded"][1:])
+    x = numbers(0, *POOLS["3x3 / 2 padded"][0])
+    ours = lowered(native, x)
+
+    def explained(pool: Function, x: jax.Array) -> jax.Array:
+        y, back = jax.vjp(lambda v: pool(v * v), x)
+        return jnp.sum(back(jnp.sin(y))[0] ** 2)
+
+    expected = jax.grad(lambda x: explained(native, x))(x)
+    found = jax.jit(jax.grad(lambda x: explained(ours, x)))(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_max_pool_pullback_transposes_and_batches() -> None:
+    native = max_pool(*POOLS["2x2"][1:])
+    x = numbers(0, *POOLS["2x2"][0])
+    y = native(x)
+    ours = pull(lowered(native, x), x)
+    transpose = jax.linear_transpose(lambda ct: ours(ct)[0], y)
+    np.testing.assert_allclose(transpose(x)[0], y, atol=1e-14)  # a winner gives its own value
+    several = numbers(1, 3, *y.shape)
+    expected = jnp.stack([ours(ct)[0] for ct in several])
+    np.testing.assert_allclose(jax.vmap(ours)(several)[0], expected, atol=1e-14)
+
+
+CONVOLUTIONS = {
+    "patches": ((2, 8, 12, 3), (4, 4, 3, 5), conv((4, 4), "VALID")),
+    "patches, remainder": ((1, 9, 11, 2), (2, 3, 2, 4), conv((2, 3), "VALID")),
+    "smaller than strides": ((1, 8, 9, 2), (2, 1, 2, 3), conv((3, 2), "VALID")),
+    "patches of sequences": ((2, 12, 3), (3, 3, 4), conv((3,), "VALID", 1, ("NWC", "WIO", "NWC"))),
+    "channels first": (
+        (2, 3, 8, 6),
+        (5, 3, 2, 2),
+        conv((2, 2), "VALID", 1, ("NCHW", "OIHW", "NCHW")),
+    ),
+    "depthwise": ((2, 6, 7, 4), (3, 3, 1, 4), conv((1, 1), "SAME", 4)),
+    "depthwise / 2": ((2, 8, 7, 3), (5, 3, 1, 3), conv((2, 2), "SAME", 3)),
+    "depthwise, no padding": ((1, 6, 7, 2), (2, 3, 1, 2), conv((1, 2), "VALID", 2)),
+    "depthwise, channels first": (
+        (2, 3, 6, 6),
+        (3, 1, 3, 3),
+        conv((1, 1), "SAME", 3, ("NCHW", "OIHW", "NCHW")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_are_exact_in_both_operands(name: str) -> None:
+    x_shape, w_shape, native = CONVOLUTIONS[name]
+    x, w = numbers(0, *x_shape), numbers(1, *w_shape)
+    ours = lowered(native, x, w)
+    y = native(x, w)
+    np.testing.assert_allclose(jax.jit(ours)(x, w), y, rtol=0, atol=1e-13)
+    cotangent = numbers(2, *y.shape)
+    for found, expected in zip(
+        pull(ours, x, w)(cotangent), pull(native, x, w)(cotangent), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+
+def test_patches_leave_the_forward_pass_alone() -> None:
+    x, w = numbers(0, 1, 8, 8, 3), numbers(1, 4, 4, 3, 5)
+    native = conv((4, 4), "VALID")
+    np.testing.assert_array_equal(lowered(native, x, w)(x, w), native(x, w))
+
+
+def test_depthwise_adds_half_types_in_float32() -> None:
+    x, w = (v.astype(jnp.bfloat16) for v in (numbers(0, 1, 9, 9, 4), numbers(1, 7, 7, 1, 4)))
+    native = conv((1, 1), "SAME", 4)
+    found = lowered(native, x, w)(x, w)
+    assert found.dtype == jnp.bfloat16
+    exact = native(x.astype(jnp.float32), w.astype(jnp.float32))
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.005, atol=0.01)
+
+
+def test_convolution_pullback_differentiates_and_transposes() -> None:
+    x_shape, w_shape, native = CONVOLUTIONS["depthwise / 2"]
+    x, w = numbers(0, *x_shape), numbers(1, *w_shape)
+    ours = lowered(native, x, w)
+
+    def explained(function: Function, w: jax.Array) -> jax.Array:
+        y, back = jax.vjp(lambda v: function(v, w), x)
+        return jnp.sum(back(jnp.tanh(y))[0] ** 2)
+
+    expected = jax.grad(lambda w: explained(native, w))(w)
+    found = jax.grad(lambda w: explained(ours, w))(w)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    y = native(x, w)
+    transpose = jax.linear_transpose(lambda ct: pull(ours, x, w)(ct)[0], y)
+    np.testing.assert_allclose(transpose(x)[0], y, rtol=0, atol=1e-13)
+
+
+LEFT_ALONE = {
+    "dilated window": ((1, 8, 8, 2), lambda x: _dilated_pool(x)),
+    "one element": ((1, 4, 4, 2), max_pool((1, 1, 1, 1), (1, 2, 2, 1), "VALID")),
+    "large window": ((1, 32, 32, 1), max_pool((1, 32, 32, 1), (1, 1, 1, 1), "VALID")),
+    "overlapping convolution": (
+        (1, 8, 8, 2),
+        lambda x: conv((2, 2), "SAME")(x, jnp.ones((3, 3, 2, 4))),
+    ),
+    "1x1": ((1, 8, 8, 2), lambda x: conv((2, 2), "VALID")(x, jnp.ones((1, 1, 2, 4)))),
+    "grouped": ((1, 8, 8, 4), lambda x: conv((1, 1), "SAME", 2)(x, jnp.ones((3, 3, 2, 4)))),
+    "transposed": ((1, 4, 4, 2), lambda x: lax.conv_transpose(x, jnp.ones((2, 2, 2, 3)), (2, 2), "VALID")),
+}  # fmt: skip
+
+
+def _dilated_pool(x: jax.Array) -> jax.Array:
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "VALID", window_dilation=(1, 2, 2, 1)
+    )
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_other_operations_are_left_alone(name: str) -> None:
+    shape, function = LEFT_ALONE[name]
+    eqn = jax.make_jaxpr(function)(jnp.ones(shape)).eqns[-1]
+    assert _lowerings.lowering(eqn) is None
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_keep_their_own_operations(platform: str) -> None:
+    def f(w: jax.Array, x: jax.Array) -> jax.Array:
+        return max_pool(*POOLS["2x2"][1:])(conv((1, 1), "SAME", 3)(x, w)).sum((1, 2))
+
+    x, w = numbers(0, 2, 7, 8, 3), numbers(1, 3, 3, 1, 3)
+    explain = jax.jit(lrp.relevance(f, lrp.Epsilon()))
+    text = explain.trace(w, x).lower(lowering_platforms=(platform,)).as_text()
+    assert "select_and_scatter" in text
+    assert text.count("stablehlo.convolution") == 2
+    on_cpu = explain.trace(w, x).lower(lowering_platforms=("cpu",)).as_text()
+    assert "select_and_scatter" not in on_cpu
+    assert "stablehlo.convolution" not in on_cpu
+
+
+def test_explanations_are_those_of_the_native_operations() -> None:
+    """Epsilon through both lowerings, against the explicit formula on XLA's own gradients."""
+
+    def f(w: Any, x: jax.Array) -> jax.Array:
+        h = jax.nn.relu(conv((2, 2), "VALID")(x, w[0]))
+        return max_pool((1, 2, 2, 1), (1, 2, 2, 1), "VALID")(h).reshape(1, -1) @ w[1]
+
+    w = (numbers(0, 2, 2, 3, 4), numbers(1, 16, 5))
+    x = numbers(2, 1, 8, 8, 3)
+    found = lrp.relevance(f, lrp.Zero())(w, x, target=3)
+    expected = x * jax.grad(lambda x: f(w, x)[0, 3])(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
