@@ -10,6 +10,7 @@ Writes `results.json`, `results.md` and `results.png` to a folder (`--out`).
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
     parser.add_argument("--quick", action="store_true", help="few small networks, few rounds")
     parser.add_argument("--only", action="append", metavar="NETWORK[:BATCH,...]")
+    parser.add_argument("--systems", default="*", metavar="GLOB", help="which to run")
     parser.add_argument("--seconds", type=float, default=30.0, help="of rounds for each case")
     parser.add_argument("--threads", type=int, default=0, help="processor cores; 0: all")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
@@ -28,12 +30,11 @@ def main() -> None:
 
     import jax
 
-    from . import report, torch_systems
-    from .contestants import contestants
+    from . import contestants, report, torch_systems
     from .measure import check_same, race
     from .networks import NETWORKS
 
-    cases = {name: (1, 8, 32) for name in NETWORKS}
+    cases = dict.fromkeys(NETWORKS, (1, 8, 32))
     if options.quick:
         cases = QUICK
     if options.only:
@@ -46,8 +47,13 @@ def main() -> None:
         network = NETWORKS[name]
         params = network.init(jax.random.key(0))
         for size in sizes:
-            racing = list(contestants(name, network, size, params))
-            racing += torch_systems.contestants(network, size, params, threads)
+            builds = contestants.systems(name, network, size, params)
+            builds |= torch_systems.systems(network, size, params, threads)
+            racing = [
+                build()
+                for system, build in builds.items()
+                if system == contestants.FLOOR or fnmatch.fnmatch(system, options.systems)
+            ]
             check_same(racing)
             race(racing, seconds, fewest=3, most=200)
             rows += report.records(name, size, racing)

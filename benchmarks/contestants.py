@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,8 @@ import lrp_jax as lrp
 from .measure import Contestant, of_jax
 from .networks import Network
 
-FLOOR = "jax.grad"
+Build = Callable[[], Contestant]
+FLOOR, GRADIENT_X_INPUT = "jax.grad", "jax.grad x input"
 LOW, HIGH = -3.0, 3.0
 
 COMPOSITES: dict[str, dict[str, Any]] = {
@@ -40,7 +42,7 @@ def batches_of(network: Network, size: int) -> list[tuple[jax.Array, jax.Array]]
     return found
 
 
-def contestants(name: str, network: Network, size: int, params: Any) -> Iterator[Contestant]:
+def systems(name: str, network: Network, size: int, params: Any) -> dict[str, Build]:
     """The gradient, every composite that fits, and one of them with several targets."""
     batches = batches_of(network, size)
 
@@ -48,28 +50,34 @@ def contestants(name: str, network: Network, size: int, params: Any) -> Iterator
         logits = network.apply(params, x)
         return jnp.take_along_axis(logits, labels[:, None], -1).sum()
 
-    yield of_jax(FLOOR, jax.grad(chosen, argnums=1), params, batches, "")
-
     def gradient_x_input(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
         return x * jax.grad(chosen, argnums=1)(params, x, labels)
 
+    found = {FLOOR: jax.grad(chosen, argnums=1)}
     # A network of rectifiers is linear around its input: LRP-0 is gradient x input there.
     rectified = bool(network.layers)
     if rectified:
-        yield of_jax("jax.grad x input", gradient_x_input, params, batches, "LRP-0")
+        found[GRADIENT_X_INPUT] = gradient_x_input
     for label, composite in COMPOSITES[network.family].items():
-        explain = lrp.relevance(network.apply, composite)
-
-        def relevance(params: Any, x: jax.Array, labels: jax.Array, explain: Any = explain) -> Any:
-            return explain(params, x, target=labels)
-
-        compared = label if rectified else ""
-        yield of_jax(label, relevance, params, batches, compared)
+        found[label] = _explanation(network, composite)
     if name in SEVERAL_TARGETS:
-        yield _several_targets(network, SEVERAL_TARGETS[name], params, batches)
+        count = SEVERAL_TARGETS[name]
+        found[f"Epsilon, {count} targets"] = _several_targets(network, count)
+    # Other frameworks rebuild the networks of rectifiers alone.
+    explains = {label: label for label in COMPOSITES[network.family]} if rectified else {}
+    explains[GRADIENT_X_INPUT] = "LRP-0"
+    return {
+        label: functools.partial(of_jax, label, function, params, batches, explains.get(label, ""))
+        for label, function in found.items()
+    }
 
 
-def _several_targets(network: Network, count: int, params: Any, batches: Any) -> Contestant:
+def _explanation(network: Network, composite: Any) -> Callable[..., jax.Array]:
+    explain = lrp.relevance(network.apply, composite)
+    return lambda params, x, labels: explain(params, x, target=labels)
+
+
+def _several_targets(network: Network, count: int) -> Callable[..., jax.Array]:
     """Epsilon for several classes: one forward pass, one set of denominators."""
     explained = lrp.lrp_transform(network.apply, lrp.Epsilon())
 
@@ -78,4 +86,4 @@ def _several_targets(network: Network, count: int, params: Any, batches: Any) ->
         starts = jax.nn.one_hot(labels + jnp.arange(count)[:, None], logits.shape[-1]) * logits
         return jax.vmap(pullback)(starts)[0]
 
-    return of_jax(f"Epsilon, {count} targets", relevances, params, batches, "")
+    return relevances

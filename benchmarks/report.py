@@ -83,8 +83,9 @@ def markdown(described: Record, rows: Sequence[Record]) -> str:
         f"{described['processor']}, {described['cores']} cores, {described['threads']} used; "
         f"device {described['device']}; Python {described['python']}, {versions}.",
         "",
-        "`x grad` is the median over rounds of the ratio to `jax.grad` in the same round, ± half of "
-        "the interquartile range; `cpu` the same for processor time; `temp` is XLA's own analysis.",
+        "`x grad` is the median over rounds of the ratio to `jax.grad` in the same round, ± half "
+        "of the interquartile range; `cpu` the same for processor time; `temp` is XLA's own "
+        "analysis of temporary memory, and the ratio of it.",
     ]
     for network, batch in dict.fromkeys((r["network"], r["batch"]) for r in rows):
         lines += [

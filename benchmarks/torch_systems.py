@@ -8,34 +8,37 @@ Only chains of layers are rebuilt: dense, convolution, relu, max pooling.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .contestants import HIGH, LOW, batches_of
+from .contestants import HIGH, LOW, Build, batches_of
 from .measure import Contestant
 from .networks import Network
 
 
-def contestants(network: Network, size: int, params: Any, threads: int) -> list[Contestant]:
+def systems(network: Network, size: int, params: Any, threads: int) -> dict[str, Build]:
     """torch's gradient and every installed system's explanations; none without torch."""
     if not network.layers or not _installed("torch"):
-        return []
+        return {}
     import torch
 
     torch.set_num_threads(threads)
     model = _rebuild(network, params)
     batches = [_as_torch(x, labels) for x, labels in batches_of(network, size)]
-    found = [_contestant("torch gradient", _gradient(model), batches, "")]
+    found = {"torch gradient": (_gradient(model), "")}
     if _installed("zennit"):
         for label, composite in _zennit_composites(network).items():
-            explain = _zennit(model, composite)
-            found.append(_contestant(f"zennit {label}", explain, batches, label))
+            found[f"zennit {label}"] = (_zennit(model, composite), label)
     if _installed("captum"):
-        found.append(_contestant("captum Epsilon", _captum(model), batches, "Epsilon"))
-    return found
+        found["captum Epsilon"] = (_captum(model), "Epsilon")
+    return {
+        name: functools.partial(_contestant, name, explain, batches, explains)
+        for name, (explain, explains) in found.items()
+    }
 
 
 def _installed(package: str) -> bool:

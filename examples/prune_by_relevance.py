@@ -3,8 +3,8 @@
     python examples/prune_by_relevance.py
 
 A weight is worth what it carries: `lrp_jax.parameter_relevance` says how much of the logits of a
-few reference digits went through each one. Weights are removed in that order, the least relevant
-first; smallest first is the usual order beside it. Writes a figure of accuracy against sparsity.
+few reference digits went through each one. Weights are removed in that order, the least
+relevant first; smallest first is the usual order beside it. Writes a figure of accuracy against sparsity.
 (After Yeom et al., "Pruning by Explaining", Pattern Recognition 2021.)
 """
 
@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 import lrp_jax as lrp
 
-COMPOSITE = lrp.EpsilonPlus()
+# Negative weights must count too: under ZPlus they carry nothing at all.
+COMPOSITE = lrp.EpsilonAlpha2Beta1()
 REFERENCES_PER_CLASS = 10
 SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 
@@ -33,12 +34,18 @@ Criterion = Callable[[Any], Any]
 
 
 def by_relevance(classifier: Classifier, references: Digits) -> Criterion:
-    """Return a criterion: the size of what a weight carries for the digits' own classes."""
+    """Return a criterion: the size of what a weight carries for each digit's class, summed up."""
     relevance = lrp.parameter_relevance(classifier.apply, COMPOSITE)
 
+    @jax.jit
     def criterion(parameters: Any) -> Any:
-        found = relevance(parameters, references.images, target=references.labels)
-        return jax.tree.map(jnp.abs, found)
+        def add(total: Any, digit: Any) -> Any:
+            image, label = digit
+            found = relevance(parameters, image[None], target=label[None])
+            return jax.tree.map(lambda t, r: t + jnp.abs(r), total, found), None
+
+        nothing = jax.tree.map(jnp.zeros_like, parameters)
+        return jax.lax.scan(add, nothing, (references.images, references.labels))[0]
 
     return criterion
 
@@ -55,7 +62,7 @@ def at_random(parameters: Any) -> Any:
 
 
 def pruned(parameters: Any, worth: Any, sparsity: float) -> Any:
-    """Return the parameters without that fraction of the weights, those worth least; biases stay."""
+    """Return the parameters without the fraction of weights that is worth least; biases stay."""
     weights = [w for w in jax.tree.leaves(worth) if w.ndim > 1]
     threshold = jnp.quantile(jnp.concatenate([w.ravel() for w in weights]), sparsity)
 

@@ -510,8 +510,11 @@ class _Analysis:
             operands = self.graph.explained_operands(eqn)
             if _compat.primitive("logistic") is eqn.primitive:
                 return 2
-            moves = family(eqn.primitive) in (Family.STRUCTURAL, Family.NEUTRAL)
-            affine = self._is_link(eqn) and var in self.dominator
+            if var in self.normalizations:
+                var = self.normalizations[var].root
+                continue
+            moves = family(eqn.primitive) in (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM)
+            affine = self._is_link(eqn)
             if var in self.dominator and not self._is_link(eqn):
                 inner, _ = self.graph.between(var, [self.dominator[var]])
                 last = inner[-1].primitive

@@ -230,13 +230,26 @@ def _chosen(
     return layer
 
 
+def _channels_last(x: jax.Array, w: jax.Array, numbers: Any) -> tuple[jax.Array, jax.Array]:
+    """Batch, space, channels; and space, input channels, output channels."""
+    inputs, weights = numbers.lhs_spec, numbers.rhs_spec
+    x = jnp.transpose(x, (inputs[0], *inputs[2:], inputs[1]))
+    return x, jnp.transpose(w, (*weights[2:], weights[1], weights[0]))
+
+
+def _as_specified(y: jax.Array, numbers: Any) -> jax.Array:
+    """From channels last to the order of the convolution's outputs."""
+    outputs = numbers.out_spec
+    last = (outputs[0], *outputs[2:], outputs[1])
+    return jnp.transpose(y, [last.index(axis) for axis in range(y.ndim)])
+
+
 def _depthwise(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
     """A depthwise convolution as a sum of shifted inputs times weights."""
     numbers, strides = params["dimension_numbers"], params["window_strides"]
 
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
-        x = jnp.transpose(x, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]))
-        w = jnp.transpose(w, (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0]))
+        x, w = _channels_last(x, w, numbers)
         padding = [(0, 0, 0), *((*p, 0) for p in params["padding"]), (0, 0, 0)]
         out = params["preferred_element_type"] or x.dtype
         x, w = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (x, w))
@@ -251,8 +264,7 @@ def _depthwise(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
             part = jax.lax.slice(x, start, (x.shape[0], *end, x.shape[-1]), (1, *strides, 1))
             part = part * w[offset][0]
             total = part if total is None else total + part
-        inverse = np.argsort((numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1]))
-        return jnp.transpose(total, inverse).astype(out)
+        return _as_specified(total, numbers).astype(out)
 
     return convolve
 
@@ -263,8 +275,7 @@ def _patches(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
     rank = len(kernel)
 
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
-        x = jnp.transpose(x, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]))
-        w = jnp.transpose(w, (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0]))
+        x, w = _channels_last(x, w, numbers)
         counts = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:-1], kernel, strides, strict=True)]
         # The last block may lack what its kernel does not read.
         cut = [(0, c * s - n, 0) for c, s, n in zip(counts, strides, x.shape[1:-1], strict=True)]
@@ -279,7 +290,6 @@ def _patches(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
             x, w, (contract, ((), ())), precision=params["precision"],
             preferred_element_type=params["preferred_element_type"],
         )  # fmt: skip
-        inverse = np.argsort((numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1]))
-        return jnp.transpose(y, inverse)
+        return _as_specified(y, numbers)
 
     return convolve

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._interpreter import key
+from ._interpreter import Taps, key
 from ._propagate import relevance_of
 from .composites import Composite
 from .queries import Site, pull_taps, sites, zeros_like
+from .rules import WSquare
 from .transform import ArgNums, Call, Explained, Start
 
 COLUMNS = ("in", "out", "bias", "stabiliser", "dropped", "rule")
@@ -20,7 +21,7 @@ COLUMNS = ("in", "out", "bias", "stabiliser", "dropped", "rule")
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["table", "start", "received"],
+    data_fields=["table", "start", "received", "overflow"],
     meta_fields=["layers", "kinds", "rules"],
 )
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Ledger:
         table: an array (layers, 6) of the columns in, out, bias, stabiliser, dropped, rule.
         start: the relevance that started the backward pass.
         received: the relevance of the explained inputs.
+        overflow: for each layer, whether its own value is NaN or infinite and its inputs are not.
         layers: paths of the layers.
         kinds: their kinds.
         rules: their rules.
@@ -43,6 +45,7 @@ class Ledger:
     table: jax.Array
     start: jax.Array
     received: jax.Array
+    overflow: jax.Array
     layers: tuple[str, ...]
     kinds: tuple[str, ...]
     rules: tuple[str, ...]
@@ -62,11 +65,18 @@ class Ledger:
     @property
     def elsewhere(self) -> jax.Array:
         """Relevance that constants outside of layers took: class tokens, masks, padding."""
-        return self.start - self.received - self.table[:, 2:].sum()
+        return self.start - self.received - self.table[..., 2:].sum((-2, -1))
 
     @property
     def first_nonfinite(self) -> str | None:
-        """The first layer, from the output on, that sends out NaN or Inf; None where none does."""
+        """The layer that made the first NaN or Inf; None where there is none.
+
+        That is the first layer from the input on whose value is not finite, else the first from
+        the output on that sends out relevance that is not.
+        """
+        for name, overflowed in zip(self.layers, np.asarray(self.overflow), strict=True):
+            if overflowed:
+                return name
         finite = np.isfinite(np.asarray(self.table))
         for name, (_, *rest) in reversed(list(zip(self.layers, finite, strict=True))):
             if not all(rest):
@@ -159,7 +169,7 @@ def conservation(
 
         def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
             found_sites = sites(call, begin.form)
-            taps: dict[str, Any] = {}
+            taps: Taps = {}
             for site in found_sites:
                 taps[key("out", site.index)] = site.probe(site.step.outputs[0])
                 taps[key("bias", site.index)] = jnp.zeros((*site.loops, 3), _accumulator(site))
@@ -172,18 +182,20 @@ def conservation(
             seed = begin.seed(output, target)
             explained_relevance, found = pullback(seed, zeros_like(values))
             started = jax.tree.map(lambda s, y: relevance_of(s, y, begin.form).sum(), seed, output)
-            rows = [_row(site, found, values) for site in found_sites]
+            rows = [_row(site, found, values, _rest_is_bias(call, site)) for site in found_sites]
             table = jnp.stack(rows) if rows else jnp.zeros((0, 6))
             received = sum(jnp.sum(r.astype(table.dtype)) for r in explained_relevance)
-            return table, sum(jax.tree.leaves(started)), received
+            overflow = jnp.array([_overflows(site, values) for site in found_sites], bool)
+            return table, sum(jax.tree.leaves(started)), received, overflow
 
-        table, start, received = explained.run(call, "ledger", evaluate, leaves, target)
+        table, start, received, overflow = explained.run(call, "ledger", evaluate, leaves, target)
         order = [site.index for site in sites(call, "C")]
         return Ledger(
             table,
             start,
             received,
-            tuple(path_of_index(call, i) for i in order),
+            overflow,
+            tuple(layers[i].path for i in order),
             tuple(layers[i].kind.label for i in order),
             tuple(layers[i].rule for i in order),
         )
@@ -191,17 +203,29 @@ def conservation(
     return ledger
 
 
-def path_of_index(call: Call, index: int) -> str:
-    """The unique path of the layer with a number."""
-    return call.resolved.plan.layers[index].path
-
-
 def _accumulator(site: Site) -> Any:
     dtype = site.step.outputs[0].aval.dtype
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _row(site: Site, found: dict[str, Any], values: dict[str, Any]) -> jax.Array:
+def _overflows(site: Site, values: Taps) -> jax.Array:
+    def finite(place: str, operand: int) -> jax.Array:
+        value = values[key(place, site.index, operand)]
+        return jnp.all(jnp.isfinite(value) | jnp.isneginf(value))  # -inf masks logits
+
+    inputs = [finite("in", i) for i in range(len(site.step.inputs))]
+    return ~finite("out", 0) & jnp.all(jnp.stack(inputs))
+
+
+def _rest_is_bias(call: Call, site: Site) -> bool:
+    """Whether what a layer does not hand on can only be the part of its bias."""
+    if site.step.kind is not None and site.step.kind.label in ("Bias", "BatchNorm"):
+        return True
+    entry = call.resolved.entries.get(site.step)
+    return entry is not None and isinstance(call.composite.rules[entry], WSquare)
+
+
+def _row(site: Site, found: Taps, values: Taps, rest_is_bias: bool) -> jax.Array:
     name = key("out", site.index)
     arrived = relevance_of(found[name], values[name], site.output_form).sum()
     sent = sum(
@@ -213,6 +237,6 @@ def _row(site: Site, found: dict[str, Any], values: dict[str, Any]) -> jax.Array
     report = found[key("bias", site.index)]
     bias, stabiliser, dropped = report.reshape(-1, 3).sum(0)
     rest = arrived - sent - bias - stabiliser - dropped
-    if site.step.kind is not None and site.step.kind.label in ("Bias", "BatchNorm"):
+    if rest_is_bias:
         bias, rest = rest, jnp.zeros_like(rest)
     return jnp.stack([arrived, sent, bias, stabiliser, dropped, rest])

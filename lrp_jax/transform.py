@@ -103,7 +103,7 @@ class Call:
 
         explained = [leaves[i] for i in self.explained]
         output, pullback, aux = jax.vjp(explain, explained, has_aux=True)
-        return output, lambda r: pullback(r)[0], aux
+        return output, jax.tree_util.Partial(_first, pullback), aux
 
 
 @dataclass(frozen=True)
@@ -312,6 +312,10 @@ def _explained_leaf(number: int, leaf: Any) -> Any:
     return jnp.asarray(value) if isinstance(value, np.ndarray | np.generic) else value
 
 
+def _first(pullback: Callable[[Any], tuple[Any]], cotangent: Any) -> Any:
+    return pullback(cotangent)[0]
+
+
 def _aval_key(value: Any) -> Any:
     return (np.shape(value), str(value.dtype), bool(getattr(value, "weak_type", False)))
 
@@ -355,14 +359,20 @@ def lrp_transform(
     def lrp_apply(*args: Any, **kwargs: Any) -> Any:
         call, leaves = explained.prepare(args, kwargs)
 
+        # Constants have no cotangent, but the pullback depends on them: it is differentiable again.
+        @jax.custom_vjp
         def evaluate(composite: Composite, leaves: Sequence[Any]) -> tuple[Any, Any]:
-            held = [
-                leaf if i in call.explained else jax.lax.stop_gradient(leaf)
-                for i, leaf in enumerate(leaves)
-            ]
-            output, aux, _ = call.evaluate("R", composite, held)
-            return output, aux
+            return call.evaluate("R", composite, leaves)[:2]
 
+        def forward(composite: Composite, leaves: Sequence[Any]) -> tuple[Any, Any]:
+            output, pullback, aux = call.pulled("R", composite, leaves)
+            return (output, aux), pullback
+
+        def backward(pullback: Any, cotangents: Any) -> tuple[Any, Any]:
+            found = dict(zip(call.explained, pullback(cotangents[0]), strict=True))
+            return None, [found.get(i) for i in range(len(call.traced.explained))]
+
+        evaluate.defvjp(forward, backward)
         compiled = explained.compiled(call, "transform", evaluate)
         output, aux = compiled(explained.composite, leaves)
         return (output, aux) if has_aux else output

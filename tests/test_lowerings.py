@@ -181,8 +181,11 @@ LEFT_ALONE = {
     ),
     "1x1": ((1, 8, 8, 2), lambda x: conv((2, 2), "VALID")(x, jnp.ones((1, 1, 2, 4)))),
     "grouped": ((1, 8, 8, 4), lambda x: conv((1, 1), "SAME", 2)(x, jnp.ones((3, 3, 2, 4)))),
-    "transposed": ((1, 4, 4, 2), lambda x: lax.conv_transpose(x, jnp.ones((2, 2, 2, 3)), (2, 2), "VALID")),
-}  # fmt: skip
+    "transposed": (
+        (1, 4, 4, 2),
+        lambda x: lax.conv_transpose(x, jnp.ones((2, 2, 2, 3)), (2, 2), "VALID"),
+    ),
+}
 
 
 def _dilated_pool(x: jax.Array) -> jax.Array:
