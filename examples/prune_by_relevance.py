@@ -3,8 +3,8 @@
     python examples/prune_by_relevance.py
 
 A weight is worth what it carries: `lrp_jax.parameter_relevance` says how much of the logits of a
-few reference digits went through each one. Weights are removed in that order, the least
-relevant first; smallest first is the usual order beside it. Writes a figure of accuracy against sparsity.
+few reference digits went through each one. Weights are removed in that order, the least relevant
+first; smallest first is the usual order beside it. Writes a figure of accuracy against sparsity.
 (After Yeom et al., "Pruning by Explaining", Pattern Recognition 2021.)
 """
 
@@ -82,7 +82,7 @@ def measure(
         return (classifier.apply(parameters, digits.images).argmax(-1) == digits.labels).mean()
 
     worth = criterion(parameters)
-    steps = tqdm(SPARSITIES, desc=f"pruning by {name}")
+    steps = tqdm(SPARSITIES, desc=f"removing {name}")
     return [float(accuracy(pruned(parameters, worth, sparsity))) for sparsity in steps]
 
 
@@ -111,7 +111,7 @@ def draw(path: Path, curves: dict[str, list[float]]) -> None:
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     ax.set_xlabel("weights removed")
     ax.set_ylabel("accuracy on held-out digits")
-    ax.legend(title="removed first: the least", frameon=False, loc="lower left")
+    ax.legend(title="removed first", frameon=False, loc="center", bbox_to_anchor=(0.62, 0.38))
     ax.grid(axis="y", color="#e4e4e4")
     ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=200)
@@ -134,17 +134,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parameters = train(classifier, training, options.epochs, options.seed)
     references = few_of_each(training, REFERENCES_PER_CLASS)
     criteria: dict[str, Criterion] = {
-        "relevant": by_relevance(classifier, references),
-        "large": by_magnitude,
-        "chosen at random": at_random,
+        "the least relevant": by_relevance(classifier, references),
+        "the smallest": by_magnitude,
+        "any": at_random,
     }
     curves = {
         name: measure(classifier, parameters, criterion, held_out, name)
         for name, criterion in criteria.items()
     }
-    print(f"\n{'removed':>8}" + "".join(f"{name:>18}" for name in curves))
+    print(f"\n{'removed':>8}" + "".join(f"{name:>20}" for name in curves))
     for i, sparsity in enumerate(SPARSITIES):
-        print(f"{sparsity:>8.0%}" + "".join(f"{curve[i]:>18.1%}" for curve in curves.values()))
+        print(f"{sparsity:>8.0%}" + "".join(f"{curve[i]:>20.1%}" for curve in curves.values()))
     options.out.mkdir(parents=True, exist_ok=True)
     draw(options.out / "pruning.png", curves)
     print(f"\nwritten: pruning.png in {options.out}")

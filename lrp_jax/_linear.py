@@ -6,6 +6,7 @@ batch norm needs no new weights: its scale acts outside of the contraction, by i
 where absolute weights are asked for, and its shift is part of the bias.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -132,6 +133,9 @@ class LinearLayer:
         return stabilized, dropped if self.absorbed else zero
 
 
+FEW_INPUTS = 64
+
+
 class ContractionLayer(LinearLayer):
     """One contraction with weights at one input."""
 
@@ -166,6 +170,10 @@ class ContractionLayer(LinearLayer):
         before = [e for e in self.what.before.eqns if family(e.primitive) is Family.AFFINE]
         foldable = not self.what.after.scales or self.what.feature_scales
         self._one_sign = step.nonnegative and not before and foldable
+        # A neuron of few inputs may have next to no contribution of one sign, and what is left of a
+        # difference is then noise, which a small denominator makes large: sum each sign apart.
+        self._few = _fan_in(eqn, position) <= FEW_INPUTS
+        self._apart = foldable and not self._one_sign and self._few
 
     # -- the pieces -----------------------------------------------------------------------------
 
@@ -238,17 +246,32 @@ class ContractionLayer(LinearLayer):
     @cached_property
     def positive(self) -> jax.Array:
         if self._one_sign:
-            return self.forward(self.x, jnp.maximum(self._signed_weight, 0), "absolute")
-        return self._half(+1)
+            return self.forward(self.x, self._up, "absolute")
+        return self._sum_apart(self._up, self._down) if self._apart else self._half(+1)
 
     @cached_property
     def negative(self) -> jax.Array:
+        if self._apart:
+            return self._sum_apart(self._down, self._up)
         if not self._one_sign:
             return -self._half(-1)
-        if "positive" in self.__dict__:  # known already: what is left needs no contraction
+        if "positive" in self.__dict__ and not self._few:  # what is left needs no contraction
             rest = self.positive - self._linear_output
             return -_more_than_rounding(rest, self.positive + rest)
-        return self.forward(self.x, jnp.minimum(self._signed_weight, 0), "absolute")
+        return self.forward(self.x, self._down, "absolute")
+
+    @cached_property
+    def _up(self) -> jax.Array:
+        return jnp.maximum(self._signed_weight, 0)
+
+    @cached_property
+    def _down(self) -> jax.Array:
+        return jnp.minimum(self._signed_weight, 0)
+
+    def _sum_apart(self, of_positive: jax.Array, of_negative: jax.Array) -> jax.Array:
+        """Contributions of one sign, summed without those of the other sign."""
+        above = self.forward(jnp.maximum(self._u, 0), of_positive, "absolute")
+        return above + self.forward(jnp.minimum(self._u, 0), of_negative, "absolute")
 
     # -- relevance of the input -----------------------------------------------------------------
 
@@ -258,6 +281,10 @@ class ContractionLayer(LinearLayer):
             c = self.backward(_total([t.share * t.positive for t in terms]), self._weight, "linear")
         elif self._one_sign:
             c = _total([self._one_signed(t) for t in terms])
+        elif self._apart:
+            above = _total([self._one_signed(t) for t in terms])
+            below = _total([self._one_signed(Term(t.share, t.negative, t.positive)) for t in terms])
+            c = jnp.where(self._u > 0, above, jnp.where(self._u < 0, below, 0))
         else:
             even = _total([t.share * ((t.positive + t.negative) / 2) for t in terms])
             odd = _total([t.share * ((t.positive - t.negative) / 2) for t in terms])
@@ -268,7 +295,7 @@ class ContractionLayer(LinearLayer):
 
     def _one_signed(self, term: Term) -> jax.Array:
         w = self._signed_weight
-        up, down = jnp.maximum(w, 0), jnp.minimum(w, 0)
+        up, down = self._up, self._down
         if _equal(term.positive, 1) and _equal(term.negative, 0):
             weight = up
         elif _equal(term.positive, 0) and _equal(term.negative, 1):
@@ -439,6 +466,16 @@ class SumLayer(LinearLayer):
         count = at_least_float32(self._forward(ones))
         # A mean counts as its sum: an element's own weight cancels against the total.
         return self._backward(self.divide(self.relevance, count, stabilizer))
+
+
+def _fan_in(eqn: Any, position: int) -> int:
+    """How many inputs a neuron of a contraction has."""
+    weight = eqn.invars[1 - position].aval
+    numbers = eqn.params["dimension_numbers"]
+    if eqn.primitive is prim.CONV:
+        return int(weight.size) // int(weight.shape[numbers.rhs_spec[0]])
+    contracted: int = math.prod(weight.shape[i] for i in numbers[0][1 - position])
+    return contracted
 
 
 def _filled_like(value: jax.Array, number: float) -> jax.Array:

@@ -250,23 +250,42 @@ def _depthwise(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
 
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
         x, w = _channels_last(x, w, numbers)
-        padding = [(0, 0, 0), *((*p, 0) for p in params["padding"]), (0, 0, 0)]
         out = params["preferred_element_type"] or x.dtype
         x, w = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (x, w))
-        x = jax.lax.pad(x, np.zeros((), x.dtype), padding)
-        span = [
-            (n - k) // s * s + 1 for n, k, s in zip(x.shape[1:-1], kernel, strides, strict=True)
+        sizes = [n + sum(p) for n, p in zip(x.shape[1:-1], params["padding"], strict=True)]
+        counts = [(n - k) // s + 1 for n, k, s in zip(sizes, kernel, strides, strict=True)]
+        # Each position in a stride by itself, so that no shift has gaps.
+        blocks = [-(-n // s) for n, s in zip(sizes, strides, strict=True)]
+        fill = [
+            (low, high + b * s - n, 0)
+            for (low, high), b, s, n in zip(params["padding"], blocks, strides, sizes, strict=True)
         ]
+        x = jax.lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *fill, (0, 0, 0)])
+        # Whatever computes x is not to be computed again for every shift.
+        x = jax.lax.optimization_barrier(x)
+        x = x.reshape(
+            x.shape[0], *(n for pair in zip(blocks, strides, strict=True) for n in pair), -1
+        )
+        places = {place: _at(x, place) for place in np.ndindex(*strides)}
+        w = w.reshape(-1, x.shape[-1])
         total: Any = None
-        for offset in np.ndindex(*kernel):
-            end = [o + r for o, r in zip(offset, span, strict=True)]
-            start = (0, *offset, 0)
-            part = jax.lax.slice(x, start, (x.shape[0], *end, x.shape[-1]), (1, *strides, 1))
-            part = part * w[offset][0]
+        for number, offset in enumerate(np.ndindex(*kernel)):
+            block, place = zip(*map(divmod, offset, strides), strict=True)
+            end = [b + c for b, c in zip(block, counts, strict=True)]
+            part = jax.lax.slice(places[place], (0, *block, 0), (x.shape[0], *end, x.shape[-1]))
+            part = part * jax.lax.slice_in_dim(w, number, number + 1)
             total = part if total is None else total + part
+        total = jax.lax.optimization_barrier(total)
         return _as_specified(total, numbers).astype(out)
 
     return convolve
+
+
+def _at(x: jax.Array, place: Sequence[int]) -> jax.Array:
+    """Of (batch, blocks, stride, ..., channels) one position in every stride."""
+    for axis, index in enumerate(place):
+        x = jax.lax.index_in_dim(x, index, 2 + axis, keepdims=False)
+    return x
 
 
 def _patches(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:

@@ -33,7 +33,7 @@ _NAMES: dict[Family, str] = {
     Family.AFFINE: "add add_jaxvals sub mul div neg",
     Family.NEUTRAL: """convert_element_type copy reduce_precision sharding_constraint device_put
         optimization_barrier name""",
-    Family.STRUCTURAL: """reshape transpose squeeze broadcast_in_dim expand_dims slice dynamic_slice
+    Family.STRUCTURAL: """reshape transpose squeeze broadcast_in_dim slice dynamic_slice
         dynamic_update_slice gather concatenate pad rev split stack unstack tile select_n scatter
         scatter_max scatter_min reduce_max reduce_min reduce_window_max reduce_window_min cummax
         cummin sort top_k approx_top_k select_and_gather_add real imag complex all_gather
@@ -41,11 +41,12 @@ _NAMES: dict[Family, str] = {
     Family.SUM: "reduce_sum cumsum reduce_window_sum psum",
     Family.SCATTER_SUM: "scatter_add",
     Family.LINEAR: "fft",
-    Family.ELEMENTWISE: """exp exp2 expm1 log log1p tanh sin cos tan asin acos atan sinh cosh asinh
-        acosh atanh logistic erf erfc erf_inv sqrt rsqrt cbrt square integer_pow pow abs sign floor
-        ceil round lgamma digamma bessel_i0e bessel_i1e clamp is_finite rem atan2 nextafter""",
+    Family.ELEMENTWISE: """exp exp2 expm1 log log1p log2 tanh sin cos tan asin acos atan sinh cosh
+        asinh acosh atanh logistic one_minus_square polynomial erf erfc erf_inv sqrt rsqrt cbrt
+        square integer_pow pow abs sign floor ceil round lgamma digamma bessel_i0e bessel_i1e clamp
+        is_finite rem atan2 nextafter""",
     Family.WINNER: "max min",
-    Family.CONTROL: "scan while cond remat shard_map",
+    Family.CONTROL: "scan while cond remat",
     Family.DETACH: "stop_gradient argmax argmin",
 }
 
@@ -68,7 +69,7 @@ SHAPE_ONLY = frozenset(
     p
     for p in map(
         _compat.primitive,
-        ["reshape", "transpose", "squeeze", "broadcast_in_dim", "expand_dims"],
+        ["reshape", "transpose", "squeeze", "broadcast_in_dim"],
     )
     if p is not None
 )

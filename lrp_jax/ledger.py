@@ -238,5 +238,5 @@ def _row(site: Site, found: Taps, values: Taps, rest_is_bias: bool) -> jax.Array
     bias, stabiliser, dropped = report.reshape(-1, 3).sum(0)
     rest = arrived - sent - bias - stabiliser - dropped
     if rest_is_bias:
-        bias, rest = rest, jnp.zeros_like(rest)
+        bias, rest = bias + rest, jnp.zeros_like(rest)
     return jnp.stack([arrived, sent, bias, stabiliser, dropped, rest])

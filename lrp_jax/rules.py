@@ -83,10 +83,12 @@ class Rule:
 
 
 def _flatten(rule: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    names = [f.name for f in dataclasses.fields(rule)]
-    static = tuple((n, getattr(rule, n)) for n in names if isinstance(getattr(rule, n), str))
-    data = [n for n in names if not isinstance(getattr(rule, n), str)]
-    return [(jax.tree_util.GetAttrKey(n), getattr(rule, n)) for n in data], (static, tuple(data))
+    """Arrays are leaves; numbers written in Python stay constants of the compiled program."""
+    fields = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    static = {n: v for n, v in fields.items() if isinstance(v, str | int | float)}
+    data = {n: v for n, v in fields.items() if n not in static}
+    children = [(jax.tree_util.GetAttrKey(n), v) for n, v in data.items()]
+    return children, (tuple(static.items()), tuple(data))
 
 
 def _unflatten(cls: type, meta: Any, children: Any) -> Any:

@@ -142,6 +142,18 @@ def weighting(output: Any, target: Target) -> Any:
     )
 
 
+def is_weighting(target: Target) -> bool:
+    """Whether a target made by this module weighs the outputs, so that zero outputs count too.
+
+    Args:
+      target: see the module's text.
+
+    >>> is_weighting(contrast(0, 1)), is_weighting(abs)
+    (True, False)
+    """
+    return isinstance(target, _Start) and target.weights
+
+
 def start(output: Any, target: Target) -> Any:
     """The relevance of the output that starts the backward pass.
 

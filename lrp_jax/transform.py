@@ -230,7 +230,7 @@ class Explained:
         # The helpers of `targets` are callables too, but their arrays are operands like any other.
         leaves_of_target = jax.tree.leaves(target)
         plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)
-        weighted = plain is None and not callable(target)
+        weighted = plain is None and (not callable(target) or targets.is_weighting(target))
         start = Start("C" if weighted and not self.composite.gradient else "R")
         if plain is None:
             target = jax.tree.map(jnp.asarray, target)

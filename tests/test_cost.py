@@ -18,14 +18,14 @@ LOW, HIGH = -3.0, 3.0
 class CNN(nn.Module):
     """Two stages of convolution and pooling, a third convolution, two dense layers."""
 
-    widths: tuple[int, int, int] = (4, 6, 6)
+    widths: tuple[int, int, int] = (8, 8, 24)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for width in self.widths[:2]:
             x = nn.max_pool(nn.relu(nn.Conv(width, (3, 3))(x)), (2, 2), (2, 2))
         x = nn.relu(nn.Conv(self.widths[2], (3, 3))(x))
-        x = nn.relu(nn.Dense(8)(x.reshape(x.shape[0], -1)))
+        x = nn.relu(nn.Dense(72)(x.reshape(x.shape[0], -1)))
         return nn.Dense(5)(x)
 
 
@@ -94,7 +94,9 @@ def test_transformers_need_no_more_products_than_the_gradient(
 ) -> None:
     shape = (2, 6, 8)
     ours = contractions(program(Attention(), shape, composite()).as_text())
-    assert ours <= contractions(program(Attention(), shape).as_text())
+    gradient = contractions(program(Attention(), shape).as_text())
+    assert ours[0] == gradient[0] == 0
+    assert ours[1] <= gradient[1]
 
 
 def test_nothing_is_scattered_by_plain_pools() -> None:
