@@ -64,17 +64,18 @@ def contractions(text: str) -> tuple[int, int]:
 
 
 SMALL = (2, 8, 8, 3)
-# Forward, denominators, back; the first layer's inputs have any sign, those of all others none.
+# Forward, denominators, back. The inputs of the first layer have both signs, and a neuron has so few
+# there that each sign is summed by itself; all other inputs are >= 0.
 # The last layer's own output is not needed where nothing divides by it.
 PRICES: dict[str, tuple[Callable[[], Any], tuple[int, int]]] = {
     "LRP-0": (lrp.Zero, (3 + 0 + 3, 1 + 0 + 2)),
     "Epsilon": (lrp.Epsilon, (3 + 0 + 3, 2 + 0 + 2)),
-    "EpsilonPlus": (lrp.EpsilonPlus, (3 + 3 + 4, 2 + 0 + 2)),
+    "EpsilonPlus": (lrp.EpsilonPlus, (3 + 4 + 4, 2 + 0 + 2)),
     # The last layer is not rectified: outputs of both signs.
-    "Gamma": (lambda: lrp.Composite([(lrp.Linear, lrp.Gamma())]), (3 + 3 + 4, 2 + 2 + 3)),
+    "Gamma": (lambda: lrp.Composite([(lrp.Linear, lrp.Gamma())]), (3 + 4 + 4, 2 + 2 + 3)),
     "EpsilonGammaBox": (lambda: lrp.EpsilonGammaBox(LOW, HIGH), (3 + 4 + 4, 2 + 0 + 2)),
     # Both signs: the negative sums are what the positive ones leave.
-    "EpsilonAlpha2Beta1": (lrp.EpsilonAlpha2Beta1, (3 + 3 + 6, 2 + 0 + 2)),
+    "EpsilonAlpha2Beta1": (lrp.EpsilonAlpha2Beta1, (3 + 6 + 8, 2 + 0 + 2)),
 }
 
 
