@@ -137,7 +137,15 @@ FEW_INPUTS = 64
 
 
 class ContractionLayer(LinearLayer):
-    """One contraction with weights at one input."""
+    """One contraction with weights at one input.
+
+    Attributes:
+        through_weights: what passes each weight, of rules that make relevance by themselves.
+        through_bias: what the bias of each output absorbs of it.
+    """
+
+    through_weights: Callable[[], jax.Array]
+    through_bias: Any
 
     def __init__(
         self,
@@ -165,6 +173,7 @@ class ContractionLayer(LinearLayer):
         self.value = z = at_least_float32(y)
         bias = self._bias()
         self.bias = 0.0 if bias_policy == "ignore" else bias
+        self.through_bias = self.bias * 0.0
         self.output = z - bias if bias_policy == "ignore" and not _is_zero(bias) else z
         self._linear_output = z if _is_zero(bias) else z - bias
         before = [e for e in self.what.before.eqns if family(e.primitive) is Family.AFFINE]
@@ -336,7 +345,11 @@ class ContractionLayer(LinearLayer):
 
     def flat_relevance(self, stabilizer: Any) -> jax.Array:
         """Flat: R_j / S(n_j) to every real input."""
-        return self._even(self.divide(self.relevance, self._count, stabilizer))
+        share = self.divide(self.relevance, self._count, stabilizer)
+        real = self._before(_filled_like(self.x, 1), "structural")
+        ones = _filled_like(self._weight, 1)
+        self.through_weights = lambda: self._through(real, ones, share, "structural")
+        return self._even(share)
 
     def squared_relevance(self, stabilizer: Any, bias_policy: str) -> jax.Array:
         """w^2: in proportion to squared weights."""
@@ -346,8 +359,10 @@ class ContractionLayer(LinearLayer):
         share = self.divide(self.relevance, self.forward(scale, w2, "squared") + bias, stabilizer)
         relevance = scale * self.backward(share, w2, "squared").astype(scale.dtype)
         relevance = self._through_before(relevance, "structural")
+        self.through_weights = lambda: self._through(scale, w2, share, "squared")
         if bias_policy == "distribute":
-            relevance = relevance + self.spread_evenly(share * bias)
+            return relevance + self.spread_evenly(share * bias)
+        self.through_bias = share * bias
         return relevance
 
     def box_relevance(self, low: Any, high: Any, stabilizer: Any) -> jax.Array:
@@ -361,7 +376,21 @@ class ContractionLayer(LinearLayer):
         share = self.divide(self.relevance, self._linear_output - corner / 2, stabilizer)
         even, odd = self.backward(share, w, "linear"), self.backward(share, size, "absolute")
         relevance = self._u * even - ((low + high) * even + (low - high) * odd) / 2
+        self.through_weights = lambda: (
+            self._through(self._u - (low + high) / 2, w, share, "linear")
+            - self._through((low - high) / 2, size, share, "absolute")
+        )
         return self._through_before(relevance, "structural")
+
+    def _through(self, u: jax.Array, w: jax.Array, share: jax.Array, mode: str) -> jax.Array:
+        """What passes through each weight of `forward(u, w, mode)`."""
+        z, back = jax.vjp(lambda v: self.forward(u, v, mode), w)
+        return w * back(share.astype(z.dtype))[0]
+
+    def own_multipliers(self) -> tuple[jax.Array, jax.Array]:
+        """c of every weight and of every output's bias, of rules that make relevance themselves."""
+        weights = divide(self.through_weights(), self._weight, 0.0)
+        return weights, divide(self.through_bias, self.bias, 0.0)
 
     def weight_multiplier(self, terms: Sequence[Term]) -> jax.Array:
         """c of every weight, with R_ij = w_ij c_ij the contributions sent through it."""

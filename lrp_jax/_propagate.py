@@ -157,6 +157,10 @@ def linear_layer(
         found = None
         if hasattr(rule, "input_relevance"):
             result = rule.input_relevance(view)
+            if isinstance(view, ContractionLayer):
+                by_bias = by_bias + jnp.sum(view.through_bias)
+                if parameters:
+                    found = _parameter_multipliers(view, *view.own_multipliers(), step, constants)
         else:
             terms = rule.terms(view)
             result = view.multiplier(terms)
@@ -169,7 +173,8 @@ def linear_layer(
             elif has_bias and probe:
                 by_bias = jnp.sum(view.bias_share(terms))
             if parameters and isinstance(view, ContractionLayer):
-                found = _parameter_multipliers(view, terms, step, constants)
+                pair = view.weight_multiplier(terms), view.bias_multiplier(terms)
+                found = _parameter_multipliers(view, *pair, step, constants)
         results = result if isinstance(result, tuple) else (result,)
         results = tuple(r.astype(x.dtype) for r, x in zip(results, xs, strict=True))
         report = jnp.stack([by_bias, *view.losses()]) if probe else None
@@ -180,11 +185,11 @@ def linear_layer(
 
 
 def _parameter_multipliers(
-    view: ContractionLayer, terms: Any, step: Step, constants: Sequence[Any]
+    view: ContractionLayer, weight: jax.Array, bias: Any, step: Step, constants: Sequence[Any]
 ) -> Any:
     eqn, position = view.what.eqn, view.what.position
-    found = {} if isinstance(view.bias, float) else view.bias_back(view.bias_multiplier(terms))
-    found[eqn.invars[1 - position]] = view.weight_multiplier(terms)
+    found = {} if isinstance(view.bias, float) else view.bias_back(bias)
+    found[eqn.invars[1 - position]] = weight
     return tuple(
         found[v].astype(c.dtype) if v in found else _no_cotangent(c)
         for v, c in zip(step.constants, constants, strict=True)

@@ -13,8 +13,7 @@ from ._interpreter import Taps, key
 from ._propagate import relevance_of
 from .composites import Composite
 from .queries import Site, pull_taps, sites, zeros_like
-from .rules import WSquare
-from .transform import ArgNums, Call, Explained, Start
+from .transform import ArgNums, Explained, Start
 
 COLUMNS = ("in", "out", "bias", "stabiliser", "dropped", "rule")
 
@@ -182,7 +181,7 @@ def conservation(
             seed = begin.seed(output, target)
             explained_relevance, found = pullback(seed, zeros_like(values))
             started = jax.tree.map(lambda s, y: relevance_of(s, y, begin.form).sum(), seed, output)
-            rows = [_row(site, found, values, _rest_is_bias(call, site)) for site in found_sites]
+            rows = [_row(site, found, values) for site in found_sites]
             table = jnp.stack(rows) if rows else jnp.zeros((0, 6))
             received = sum(jnp.sum(r.astype(table.dtype)) for r in explained_relevance)
             overflow = jnp.array([_overflows(site, values) for site in found_sites], bool)
@@ -217,15 +216,7 @@ def _overflows(site: Site, values: Taps) -> jax.Array:
     return ~finite("out", 0) & jnp.all(jnp.stack(inputs))
 
 
-def _rest_is_bias(call: Call, site: Site) -> bool:
-    """Whether what a layer does not hand on can only be the part of its bias."""
-    if site.step.kind is not None and site.step.kind.label in ("Bias", "BatchNorm"):
-        return True
-    entry = call.resolved.entries.get(site.step)
-    return entry is not None and isinstance(call.composite.rules[entry], WSquare)
-
-
-def _row(site: Site, found: Taps, values: Taps, rest_is_bias: bool) -> jax.Array:
+def _row(site: Site, found: Taps, values: Taps) -> jax.Array:
     name = key("out", site.index)
     arrived = relevance_of(found[name], values[name], site.output_form).sum()
     sent = sum(
@@ -237,6 +228,6 @@ def _row(site: Site, found: Taps, values: Taps, rest_is_bias: bool) -> jax.Array
     report = found[key("bias", site.index)]
     bias, stabiliser, dropped = report.reshape(-1, 3).sum(0)
     rest = arrived - sent - bias - stabiliser - dropped
-    if rest_is_bias:
-        bias, rest = bias + rest, jnp.zeros_like(rest)
+    if site.step.kind is not None and site.step.kind.label in ("Bias", "BatchNorm"):
+        bias, rest = rest, jnp.zeros_like(rest)
     return jnp.stack([arrived, sent, bias, stabiliser, dropped, rest])

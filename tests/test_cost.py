@@ -64,8 +64,8 @@ def contractions(text: str) -> tuple[int, int]:
 
 
 SMALL = (2, 8, 8, 3)
-# Forward, denominators, back. The inputs of the first layer have both signs, and a neuron has so few
-# there that each sign is summed by itself; all other inputs are >= 0.
+# Forward, denominators, back. The inputs of the first layer have both signs, and a neuron so few
+# of them that each sign is summed by itself; all other inputs are >= 0.
 # The last layer's own output is not needed where nothing divides by it.
 PRICES: dict[str, tuple[Callable[[], Any], tuple[int, int]]] = {
     "LRP-0": (lrp.Zero, (3 + 0 + 3, 1 + 0 + 2)),

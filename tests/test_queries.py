@@ -220,6 +220,15 @@ def contributions(rule: lrp.Rule, x: Any, w: Any, b: Any) -> tuple[np.ndarray, n
             heavy, b_heavy = k + gamma * favoured, b + gamma * b_favoured
             share = r / stabilised(heavy.sum(1) + b_heavy)
             return heavy * share[:, None], b_heavy * share
+        case lrp.WSquare():
+            share = r / stabilised((w * w).sum(0) + b * b)
+            return w * w * share[:, None], b * b * share
+        case lrp.Flat():
+            share = np.broadcast_to((r / stabilised(np.full(z.shape, len(w))))[:, None], k.shape)
+            return share, 0 * z
+        case lrp.ZBox(low=low, high=high):
+            boxed = k - low * up(w, 0) - high * down(w, 0)
+            return boxed * (r / stabilised(boxed.sum(1)))[:, None], 0 * z
         case _:
             raise AssertionError(rule)
 
@@ -235,6 +244,9 @@ def contributions(rule: lrp.Rule, x: Any, w: Any, b: Any) -> tuple[np.ndarray, n
         lrp.AlphaBeta(2.0, 1.0),
         lrp.AlphaBeta(1.0, 0.0),
         lrp.Gamma(0.5),
+        lrp.WSquare(),
+        lrp.Flat(),
+        lrp.ZBox(-4.0, 4.0),
     ],
     ids=repr,
 )
