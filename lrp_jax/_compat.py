@@ -58,7 +58,8 @@ def shard_map_arguments(eqn: Equation) -> dict[str, Any]:
 
 def closed(jaxpr: Any) -> Any:
     """`jaxpr` with its constants: bodies of `remat` were open before JAX 0.11."""
-    return jaxpr if hasattr(jaxpr, "consts") else _core.ClosedJaxpr(jaxpr, ())
+    closed_jaxpr: Any = getattr(_core, "ClosedJaxpr", None)  # typed in some releases only
+    return jaxpr if hasattr(jaxpr, "consts") else closed_jaxpr(jaxpr, ())
 
 
 def plain_call(eqn: Equation) -> Any | None:

@@ -234,4 +234,4 @@ def turns_of(restriction: Any, site: Site) -> int:
     inside = tuple(range(1 + len(site.loops), restriction.ndim))
     named = np.any(restriction != 0, axis=inside)
     named = np.broadcast_to(named, (len(named), *site.loops)).reshape(len(named), -1)
-    return max(1, int(named.sum(1).max()))
+    return max(1, int(np.max(named.sum(1))))

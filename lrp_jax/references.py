@@ -323,7 +323,7 @@ def receptive_window(relevance: Any, fraction: float = 0.9) -> tuple[slice, slic
         middle = (low + high) // 2
         low, high = (low, middle) if _masses(integral, middle).max() >= wanted else (middle, high)
     masses = _masses(integral, high)
-    top, left = np.unravel_index(masses.argmax(), masses.shape)
+    top, left = np.unravel_index(int(np.argmax(masses)), masses.shape)
     return (
         slice(int(top), min(int(top) + high, size.shape[0])),
         slice(int(left), min(int(left) + high, size.shape[1])),
