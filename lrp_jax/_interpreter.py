@@ -1,5 +1,6 @@
 """The only loop over steps: the user's computation, every layer with its rule's backward pass."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -225,6 +226,8 @@ class _Evaluation:
         if isinstance(rule, Pass):
             return pass_layer(out, run_one)(inputs[0], constants)
         parameters = self.program.parameters
+        if index in self.program.exposed:  # what starts here may speak of outputs <= 0 too
+            step = dataclasses.replace(step, before_relu=False)
         layer = linear_layer(self.frame.jaxpr, step, out, run_one, probe is not None, parameters)
         return layer(tuple(inputs), tuple(constants), rule, probe)
 
