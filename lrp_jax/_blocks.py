@@ -11,6 +11,14 @@ from typing import Any
 
 from . import _compat, kinds
 from . import _primitives as prim
+from ._affine import (
+    SCALING,
+    feature_axes,
+    is_literal_link,
+    is_mean_factor,
+    pads_with_zeros,
+    scales_along,
+)  # fmt: skip
 from ._compat import Equation, Var, is_literal
 from ._graph import Graph
 from ._layers import (
@@ -29,13 +37,9 @@ from ._layers import (
 )  # fmt: skip
 from ._patterns import find_normalizations, find_softmaxes
 from ._primitives import Family, family
-from ._signs import is_nonnegative, is_relu, literal_value, makes_nonnegative, zero_at_zero
+from ._signs import is_nonnegative, is_relu, makes_nonnegative, zero_at_zero
 from ._trace import inline, layer_name
 from .kinds import Kind
-
-_BROADCAST = _compat.primitive("broadcast_in_dim")
-_PAD = _compat.primitive("pad")
-_SCALING = (prim.MUL, prim.DIV, prim.NEG, prim.SUB)
 
 
 def analyse(
@@ -242,7 +246,7 @@ class _Analysis:
         current = var
         while True:
             eqn = self.graph.maker.get(current)
-            if eqn is None or not (self._is_link(eqn) or (padded and _pads_with_zeros(eqn))):
+            if eqn is None or not (self._is_link(eqn) or (padded and pads_with_zeros(eqn))):
                 return chain, current
             operand = eqn.invars[self.graph.explained_operands(eqn)[0]]
             chain.insert(0, eqn)
@@ -265,7 +269,7 @@ class _Analysis:
         )
 
     def _chain(self, eqns: list[Equation], start: Var, end: Var) -> Chain:
-        return Chain(tuple(eqns), start, end, any(e.primitive in _SCALING for e in eqns))
+        return Chain(tuple(eqns), start, end, any(e.primitive in SCALING for e in eqns))
 
     def _affine(self, var: Var) -> Step | None:
         """A contraction, sum or normalisation with the affine equations after it, or such alone."""
@@ -284,7 +288,7 @@ class _Analysis:
             return self._held(var, chain, start)
         if family(core.primitive) is Family.CONTRACTION:
             return self._contraction(var, core, chain, start)
-        if chain and not all(_is_mean_factor(e) for e in chain):
+        if chain and not all(is_mean_factor(e) for e in chain):
             return self._standalone(var, chain, start)
         return self._sum(var, core, chain)
 
@@ -314,46 +318,20 @@ class _Analysis:
         if self.graph.read_once(operand):
             before, top = self._chain_up(operand, padded=True)
             before, top = self._trim_before(before, top)
-        features = _feature_axes(core, position)
+        features = feature_axes(core, position)
         what = Contraction(
             before=self._chain(before, top, operand),
             eqn=core,
             position=position,
             after=self._chain(chain, start, var),
             features=features,
-            feature_scales=features is not None and self._scales_along(chain, start, features[0]),
+            feature_scales=features is not None
+            and scales_along(self.graph, chain, start, features[0]),
         )
         kind = kinds.Conv if core.primitive is prim.CONV else kinds.Dense
         if kind is kinds.Conv and any(d != 1 for d in core.params["lhs_dilation"]):
             kind = kinds.ConvTranspose
         return self._step(what, (top,), (var,), [*before, core, *chain], kind)
-
-    def _scales_along(self, chain: list[Equation], start: Var, axis: int) -> bool:
-        """Whether what multiplies in a chain varies along one axis of its start alone."""
-        shape = start.aval.shape
-        for eqn in chain:
-            if eqn.primitive in prim.SHAPE_ONLY:
-                # Past a change of shape the axis is lost; only shifts may follow.
-                rest = chain[chain.index(eqn) :]
-                return not any(e.primitive in _SCALING for e in rest)
-            if eqn.primitive not in (prim.MUL, prim.DIV):
-                continue
-            operand = eqn.invars[1 - self.graph.explained_operands(eqn)[0]]
-            if not self._varies_along(operand, axis, shape):
-                return False
-        return True
-
-    def _varies_along(self, atom: Any, axis: int, shape: tuple[int, ...]) -> bool:
-        if is_literal(atom) or atom.aval.shape == ():
-            return True
-        wide = {i for i, n in enumerate(atom.aval.shape) if n > 1}
-        if len(atom.aval.shape) == len(shape) and wide <= {axis}:
-            return True
-        eqn = self.graph.maker.get(atom)
-        if eqn is None or eqn.primitive is not _BROADCAST:
-            return False
-        source, dims = eqn.invars[0], eqn.params["broadcast_dimensions"]
-        return all(n == 1 or d == axis for n, d in zip(source.aval.shape, dims, strict=True))
 
     def _trim_before(self, chain: list[Equation], top: Var) -> tuple[list[Equation], Var]:
         """Keep what belongs to the contraction after it: input scaling, batch norm, padding."""
@@ -369,10 +347,10 @@ class _Analysis:
         after_sum = made_by is not None and _compat.is_equation(self._layer_eqn(top))
         while chain:
             eqn = chain[0]
-            others = (after_activation and _literal_link(eqn)) or (
-                after_sum and _is_mean_factor(eqn)
+            others = (after_activation and is_literal_link(eqn)) or (
+                after_sum and is_mean_factor(eqn)
             )
-            if (family(eqn.primitive) is Family.AFFINE and not others) or _pads_with_zeros(eqn):
+            if (family(eqn.primitive) is Family.AFFINE and not others) or pads_with_zeros(eqn):
                 break
             top = eqn.outvars[0]
             chain = chain[1:]
@@ -391,7 +369,7 @@ class _Analysis:
         """Affine equations with no contraction beside them."""
         maker = self.graph.maker.get(start)
         nonlinear = maker is not None and start in self.dominator and not self._is_link(maker)
-        if nonlinear and self.graph.read_once(start) and all(_literal_link(e) for e in chain):
+        if nonlinear and self.graph.read_once(start) and all(is_literal_link(e) for e in chain):
             return None  # the end of a hand-written activation
         affine = [e for e in chain if family(e.primitive) is Family.AFFINE]
         # A chain of shape changes at the top is somebody else's.
@@ -403,7 +381,7 @@ class _Analysis:
         what = Shift(self._chain(chain, start, var))
         if not shifts:
             return self._step(what, (start,), (var,), chain)
-        if all(_literal_link(e) for e in affine):  # 1 - z: a function of z, computed by hand
+        if all(is_literal_link(e) for e in affine):  # 1 - z: a function of z, computed by hand
             function = Pointwise(tuple(chain), False, False)
             moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
             if not moved and start.aval.shape == var.aval.shape:
@@ -447,7 +425,7 @@ class _Analysis:
                 break
             link = self.graph.maker[current]
             is_affine = self._is_link(link)
-            if is_affine and not _literal_link(link):
+            if is_affine and not is_literal_link(link):
                 break
             nonlinear = nonlinear or not is_affine
             current = above
@@ -489,7 +467,7 @@ class _Analysis:
         if what is Family.AFFINE and len(operands) == 1:
             shift = Shift(self._chain([eqn], inputs[0], var))
             return self._step(
-                shift, inputs, eqn.outvars, [eqn], None if eqn.primitive in _SCALING else kinds.Bias
+                shift, inputs, eqn.outvars, [eqn], None if eqn.primitive in SCALING else kinds.Bias
             )
         raise UnsupportedOperation(self._refusal(eqn))
 
@@ -559,24 +537,6 @@ def _meet(a: Var | None, b: Var, dominator: dict[Var, Var], depth: dict[Var, int
     return a
 
 
-def _literal_link(eqn: Equation) -> bool:
-    """Whether an affine equation's constants are numbers written in the code."""
-    others = [a for a in eqn.invars if literal_value(a) is not None]
-    return len(others) >= len(eqn.invars) - 1
-
-
-def _pads_with_zeros(eqn: Equation) -> bool:
-    """Whether an equation surrounds a value with zeros, which are no inputs of a layer after it."""
-    return eqn.primitive is _PAD and literal_value(eqn.invars[1]) == 0.0
-
-
-def _is_mean_factor(eqn: Equation) -> bool:
-    """Whether an equation can be the division that makes a sum a mean."""
-    if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
-        return True
-    return eqn.primitive is prim.DIV or (eqn.primitive is prim.MUL and _literal_link(eqn))
-
-
 def _readers_of_relu(steps: list[Step], graph: Graph) -> list[Step]:
     """Mark layers whose output only relus read: there, negative outputs carry no relevance."""
     readers: dict[Var, list[Step]] = {}
@@ -599,18 +559,3 @@ def _readers_of_relu(steps: list[Step], graph: Graph) -> list[Step]:
         else step
         for step in steps
     ]
-
-
-def _feature_axes(eqn: Equation, position: int) -> tuple[int, int] | None:
-    """An axis of a contraction's output that is made by one axis of its weights alone."""
-    numbers = eqn.params["dimension_numbers"]
-    if eqn.primitive is prim.CONV:
-        return (numbers.out_spec[1], numbers.rhs_spec[0]) if position == 0 else None
-    contracting, batch = numbers
-    weight = eqn.invars[1 - position]
-    bound = (*contracting[1 - position], *batch[1 - position])
-    free = [i for i in range(len(weight.aval.shape)) if i not in bound]
-    if len(free) != 1:
-        return None
-    rank = len(eqn.outvars[0].aval.shape)
-    return (rank - 1 if position == 0 else len(batch[0])), free[0]
