@@ -70,7 +70,7 @@ REFUSED = {
         "`jnp.sum`, `jnp.max`, `jax.lax.scan`",
     ),
     "Inside of `shard_map`": (
-        "pmax pmin ragged_all_to_all",
+        "pmax pmin ragged_all_to_all xla_pmap",
         "`psum`, `all_gather`, or `shard_map` around the explanation",
     ),
     "Complex numbers": ("conj", "real and imaginary parts as two arrays"),
