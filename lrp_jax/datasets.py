@@ -66,10 +66,10 @@ def explain_dataset(
         total = len(batches)
     if path is None:
         bar = progress_bar(batches, total, progress)
-        results = [result for _, result in _results(fn, bar, skip=lambda index, batch: False)]
-        if not results:
+        parts = [result for _, result in results(fn, bar, skip=lambda index, batch: False)]
+        if not parts:
             raise ValueError("explain_dataset got no batches")
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     path = Path(path)
     if path.suffix not in (".h5", ".hdf5"):
         raise ValueError(
@@ -78,11 +78,11 @@ def explain_dataset(
     h5py = require("h5py", "writing HDF5 files")
     if path.exists():
         return path
-    parts = _Parts(path)
+    stored = _Parts(path)
     bar = progress_bar(batches, total, progress)
-    for index, result in _results(fn, bar, skip=parts.done):
-        parts.write(index, _named(result, channels_first))
-    parts.join(h5py)
+    for index, result in results(fn, bar, skip=stored.done):
+        stored.write(index, _named(result, channels_first))
+    stored.join(h5py)
     return path
 
 
@@ -104,7 +104,7 @@ def require(module: str, purpose: str) -> Any:
         raise ImportError(f"{module} is needed for {purpose}: pip install {module}") from error
 
 
-def _results(
+def results(
     fn: Callable[..., Tree], batches: Iterable[Any], skip: Callable[[int, Any], bool]
 ) -> Iterator[tuple[int, Tree]]:
     """Results of all batches but those skipped, in order, one batch ahead of the device."""
@@ -219,9 +219,7 @@ class _Parts:
         return self.folder / f"{index:08d}.npz"
 
     def done(self, index: int, batch: Any) -> bool:
-        checksum = 0
-        for leaf in jax.tree.leaves(batch):
-            checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+        checksum = checksum_of(jax.tree.leaves(batch))
         self.checksums.append(checksum)
         if not self.part(index).exists():
             return False
@@ -273,3 +271,15 @@ def _append(file: Any, name: str, value: np.ndarray) -> None:
     data = file[name]
     data.resize(data.shape[0] + len(value), axis=0)
     data[-len(value) :] = value
+
+
+def checksum_of(arrays: Iterable[Any]) -> int:
+    """A checksum of the bytes of some arrays, by which an interrupted run knows its data again.
+
+    Args:
+        arrays: the arrays, in order.
+    """
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+    return checksum

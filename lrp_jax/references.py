@@ -7,7 +7,6 @@ Concept Relevance Propagation".
 """
 
 import os
-import zlib
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,7 @@ import numpy as np
 
 from ._flow import Flow, key_of, pooled
 from .composites import Composite
-from .datasets import _results as results
-from .datasets import progress_bar
+from .datasets import checksum_of, progress_bar, results
 from .queries import one
 from .transform import ArgNums, Explained, Start
 
@@ -278,11 +276,7 @@ class _Best:
 
 
 def _checksum(tree: Any) -> int:
-    checksum = 0
-    for leaf in jax.tree.leaves(tree):
-        if hasattr(leaf, "dtype"):
-            checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
-    return checksum
+    return checksum_of(leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype"))
 
 
 def receptive_window(relevance: Any, fraction: float = 0.9) -> tuple[slice, slice]:
