@@ -73,17 +73,21 @@ def pruned(parameters: Any, worth: Any, sparsity: float) -> Any:
 
 
 def measure(
-    classifier: Classifier, parameters: Any, criterion: Criterion, digits: Digits, name: str
-) -> list[float]:
-    """Return the accuracy at every sparsity."""
+    classifier: Classifier, parameters: Any, criteria: dict[str, Criterion], digits: Digits
+) -> dict[str, list[float]]:
+    """Return the accuracy at every sparsity for every criterion."""
 
     @jax.jit
-    def accuracy(parameters: Any) -> jax.Array:
-        return (classifier.apply(parameters, digits.images).argmax(-1) == digits.labels).mean()
+    def accuracy(worth: Any, sparsity: float) -> jax.Array:
+        left = pruned(parameters, worth, sparsity)
+        return (classifier.apply(left, digits.images).argmax(-1) == digits.labels).mean()
 
-    worth = criterion(parameters)
-    steps = tqdm(SPARSITIES, desc=f"removing {name}")
-    return [float(accuracy(pruned(parameters, worth, sparsity))) for sparsity in steps]
+    curves = {}
+    for name, criterion in criteria.items():
+        worth = criterion(parameters)
+        steps = tqdm(SPARSITIES, desc=f"removing {name}")
+        curves[name] = [float(accuracy(worth, sparsity)) for sparsity in steps]
+    return curves
 
 
 def few_of_each(digits: Digits, count: int) -> Digits:
@@ -138,10 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "the smallest": by_magnitude,
         "any": at_random,
     }
-    curves = {
-        name: measure(classifier, parameters, criterion, held_out, name)
-        for name, criterion in criteria.items()
-    }
+    curves = measure(classifier, parameters, criteria, held_out)
     print(f"\n{'removed':>8}" + "".join(f"{name:>20}" for name in curves))
     for i, sparsity in enumerate(SPARSITIES):
         print(f"{sparsity:>8.0%}" + "".join(f"{curve[i]:>20.1%}" for curve in curves.values()))

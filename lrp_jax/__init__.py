@@ -41,6 +41,7 @@ from .ledger import Ledger as Ledger
 from .ledger import conservation as conservation
 from .plan import Layer as Layer
 from .plan import Plan as Plan
+from .prepared import prepare as prepare
 from .queries import bilrp as bilrp
 from .queries import layer_relevances as layer_relevances
 from .queries import parameter_relevance as parameter_relevance

@@ -22,7 +22,7 @@ class Graph:
     def __init__(self, closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Any) -> None:
         self.closed = closed_jaxpr
         self.jaxpr = _compat.open_jaxpr(closed_jaxpr)
-        self.eqns = _without_dead(self.jaxpr)
+        self.eqns = without_dead(self.jaxpr)
         self.maker: dict[Var, Equation] = {}
         self.position: dict[Var, int] = dict.fromkeys(
             [*self.jaxpr.constvars, *self.jaxpr.invars], -1
@@ -105,7 +105,7 @@ class Graph:
         return [found[i] for i in sorted(found)], outside
 
 
-def _without_dead(jaxpr: Any) -> list[Equation]:
+def without_dead(jaxpr: Any) -> list[Equation]:
     """The equations that an output depends on, or that have an effect."""
     wanted = {a for a in jaxpr.outvars if not is_literal(a)}
     kept = []

@@ -29,7 +29,7 @@ from ._propagate import (
 )  # fmt: skip
 from .rules import Epsilon, Gate, Identity, Norm, Pass, Relative, Rule, Uniform, Zero
 
-_PLAIN = (Epsilon, Zero, Norm, Relative)
+_PLAIN = {rule.terms for rule in (Epsilon, Zero, Norm, Relative)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +41,17 @@ class Program:
         gradient: whether the explanation is a modified gradient.
         indices: for each layer, its number in the plan.
         exposed: numbers of the layers whose outputs are results too.
-        parameters: whether the cotangents of constants are the multipliers of the parameters.
+        parameters: whether the cotangents of constants are the "multipliers" of the parameters, or
+            the relevance that goes through "zeros" among them.
+        stopped: numbers of the layers that hand no relevance on.
     """
 
     entries: Mapping[Step, int]
     gradient: bool
     indices: Mapping[Step, int] = field(default_factory=dict)
     exposed: frozenset[int] = frozenset()
-    parameters: bool = False
+    parameters: str = ""
+    stopped: frozenset[int] = frozenset()
 
 
 Taps = dict[str, Any]
@@ -152,8 +155,14 @@ class _Evaluation:
         if index is not None:
             inputs = [self._tap(key("in", index, i), value, made) for i, value in enumerate(inputs)]
         constants = [self.env[v] for v in step.constants]
+        zeros = self.program.parameters == "zeros" and step.inputs
+        if zeros and not hasattr(rule, "input_relevance"):
+            # These layers send nothing through a weight that is zero.
+            constants = [hold(c) if jnp.issubdtype(c.dtype, jnp.inexact) else c for c in constants]
         outputs = self._outputs(step, rule, out, inputs, constants, index)
         if index is not None:
+            if index in self.program.stopped:
+                outputs = [hold(y) for y in outputs]
             outputs = [self._tap(key("out", index, i), y, out) for i, y in enumerate(outputs)]
             if index in self.program.exposed:
                 self.exposed[key("out", index)] = outputs[0]
@@ -221,7 +230,9 @@ class _Evaluation:
         absorbs = getattr(rule, "bias", "absorb") == "absorb"
         # Where the layer's own gradient serves, nothing is better; a parameter too gets its
         # multiplier from it.
-        if isinstance(rule, _PLAIN) and absorbs and probe is None:
+        # (A subclass that shares differently is another rule.)
+        plain = type(rule).terms in _PLAIN and not hasattr(rule, "input_relevance")
+        if plain and absorbs and probe is None:
             return share_out(run_one(inputs, constants), rule, out)
         if isinstance(rule, Pass):
             return pass_layer(out, run_one)(inputs[0], constants)
@@ -285,8 +296,11 @@ class _Evaluation:
         values = [self._read(a, f) for a, f in zip(operands, leaving, strict=True)]
         if eqn.primitive is prim.COND:
             branches = [self._inside(f, g) for f, g in zip(what.frames, forms, strict=True)]
+            taps = self._taps_of(what)
+            if self.program.exposed:
+                branches = _alike(branches, values[1:], taps)
             index = values[0].astype(jnp.int32)
-            outs, exposed = jax.lax.switch(index, branches, values[1:], self._taps_of(what))
+            outs, exposed = jax.lax.switch(index, branches, values[1:], taps)
         elif eqn.primitive is prim.REMAT:
             body = self._inside(what.frames[0], forms[0])
             body = jax.checkpoint(
@@ -358,6 +372,23 @@ def layers_of(frame: Frame) -> list[Step]:
             for inner in step.what.frames:
                 found.extend(layers_of(inner))
     return found
+
+
+def _alike(branches: Sequence[Callable[..., Any]], values: Any, taps: Taps) -> list[Any]:
+    """Branches that expose the same names: the layers of another branch are zeros."""
+    shapes: dict[str, Any] = {}
+    for branch in branches:
+        shapes.update(jax.eval_shape(branch, values, taps)[1])
+
+    def completed(branch: Callable[..., Any]) -> Callable[..., Any]:
+        def body(values: Any, taps: Taps) -> tuple[list[Any], Taps]:
+            outs, exposed = branch(values, taps)
+            zeros = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items() if n not in exposed}
+            return outs, exposed | zeros
+
+        return body
+
+    return [completed(branch) for branch in branches]
 
 
 def _known(rule: Rule | None) -> Rule:

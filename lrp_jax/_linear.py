@@ -118,7 +118,8 @@ class LinearLayer:
     def divide(self, relevance: Any, value: Any, epsilon: Any) -> jax.Array:
         """R / S(z), keeping account of what the stabiliser and zero denominators take."""
         share = divide(relevance, value, epsilon)
-        self.absorbed.append((relevance, relevance - value * share))
+        passed = jnp.where(share == 0, 0, value * share)  # a masked logit is -inf
+        self.absorbed.append((relevance, relevance - passed))
         return share
 
     def losses(self) -> tuple[jax.Array, jax.Array]:
@@ -378,7 +379,9 @@ class ContractionLayer(LinearLayer):
         relevance = self._u * even - ((low + high) * even + (low - high) * odd) / 2
         self.through_weights = lambda: (
             self._through(self._u - (low + high) / 2, w, share, "linear")
-            - self._through((low - high) / 2, size, share, "absolute")
+            - self._through(
+                jnp.broadcast_to((low - high) / 2, self._u.shape), size, share, "absolute"
+            )
         )
         return self._through_before(relevance, "structural")
 
@@ -391,6 +394,11 @@ class ContractionLayer(LinearLayer):
         """c of every weight and of every output's bias, of rules that make relevance themselves."""
         weights = divide(self.through_weights(), self._weight, 0.0)
         return weights, divide(self.through_bias, self.bias, 0.0)
+
+    def through_zeros(self) -> tuple[jax.Array, jax.Array]:
+        """Relevance through weights that are zero, of rules that do not look at weights."""
+        through = self.through_weights()
+        return jnp.where(self._weight == 0, through, 0), jnp.zeros_like(self.through_bias)
 
     def weight_multiplier(self, terms: Sequence[Term]) -> jax.Array:
         """c of every weight, with R_ij = w_ij c_ij the contributions sent through it."""
@@ -507,6 +515,15 @@ def _fan_in(eqn: Any, position: int) -> int:
     return contracted
 
 
+def _example_axes(eqn: Any, position: int, rank: int) -> list[int]:
+    """Axes of a contraction's input along which it does the same again and again."""
+    numbers = eqn.params["dimension_numbers"]
+    if eqn.primitive is prim.CONV:
+        return [numbers.lhs_spec[0]]
+    contracted, batch = numbers
+    return [i for i in range(rank) if i not in (*contracted[position], *batch[position])]
+
+
 def _filled_like(value: jax.Array, number: float) -> jax.Array:
     """An array of one number that lies on the devices that `value` lies on."""
     filled = jnp.full_like(value, number)
@@ -535,10 +552,17 @@ def _total(parts: Sequence[Any]) -> Any:
 
 
 def _broadcast_bound(bound: Any, x: jax.Array, what: Contraction) -> jax.Array:
+    """A bound as an input of the contraction, once for all examples where it is the same."""
     bound = jnp.asarray(bound, x.dtype)
+    shape = list(x.shape)
+    if not what.before.eqns and all(family(e.primitive) is Family.AFFINE for e in what.after.eqns):
+        own = (1,) * (x.ndim - bound.ndim) + bound.shape
+        for axis in _example_axes(what.eqn, what.position, x.ndim):
+            shape[axis] = own[axis]
     try:
-        return jnp.broadcast_to(bound, x.shape)
-    except ValueError:
+        jnp.broadcast_to(bound, x.shape)
+        return jnp.broadcast_to(bound, shape)
+    except (ValueError, IndexError):
         raise ValueError(
             f"ZBox bounds of shape {bound.shape} do not broadcast against the layer's input of "
             f"shape {x.shape}: give scalars, or arrays that broadcast from the right (for channels "

@@ -84,6 +84,7 @@ def _stabilized(form: str) -> Callable[..., jax.Array]:
         z, cotangent = at_least_float32(z), at_least_float32(cotangent)
         if form == "R":
             return divide(cotangent, z, epsilon)
+        z = jnp.where(jnp.isneginf(z), 0, z)  # a logit masked by adding -inf has no relevance
         return cotangent * divide(z, z, epsilon)
 
     return _on_the_way_back(change)
@@ -116,7 +117,7 @@ def relevance_of(cotangent: jax.Array, value: jax.Array, form: str) -> jax.Array
 
 
 def linear_layer(
-    jaxpr: Any, step: Step, form: str, run: Callable[..., Any], probe: bool, parameters: bool
+    jaxpr: Any, step: Step, form: str, run: Callable[..., Any], probe: bool, parameters: str
 ) -> Callable[..., jax.Array]:
     """A linear layer under a rule that has its own backward pass.
 
@@ -127,7 +128,8 @@ def linear_layer(
         run: the step's own computation, from values of its inputs and constants.
         probe: whether the cotangent of the last argument reports what was absorbed: by the bias, by
             stabilisers, by zero denominators.
-        parameters: whether the constants' cotangents are the multipliers of the parameters.
+        parameters: what the constants' cotangents are: the "multipliers" of the parameters, or the
+            relevance that goes through "zeros" among them; nothing where it is empty.
 
     Returns:
         A function of (inputs, constants, rule, probe).
@@ -160,9 +162,10 @@ def linear_layer(
             if isinstance(view, ContractionLayer):
                 by_bias = by_bias + jnp.sum(view.through_bias)
                 if parameters:
-                    found = _parameter_multipliers(view, *view.own_multipliers(), step, constants)
+                    pair = view.own_multipliers() if parameters != "zeros" else view.through_zeros()
+                    found = _parameter_multipliers(view, *pair, step, constants)
         else:
-            terms = rule.terms(view)
+            terms = rule.checked_terms(view)
             result = view.multiplier(terms)
             if rule.makes_relevance:
                 results = result if isinstance(result, tuple) else (result,)
@@ -172,7 +175,7 @@ def linear_layer(
                 result = (result[0] + view.spread_evenly(view.bias_share(terms)),)
             elif has_bias and probe:
                 by_bias = jnp.sum(view.bias_share(terms))
-            if parameters and isinstance(view, ContractionLayer):
+            if parameters == "multipliers" and isinstance(view, ContractionLayer):
                 pair = view.weight_multiplier(terms), view.bias_multiplier(terms)
                 found = _parameter_multipliers(view, *pair, step, constants)
         results = result if isinstance(result, tuple) else (result,)

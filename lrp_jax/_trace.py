@@ -35,6 +35,25 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
+class Static:
+    """A leaf that is no array, compared by value where it can be and by identity elsewhere."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        try:
+            self._hash = hash(value)
+        except TypeError:
+            self._hash = id(value)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, Static) or type(self.value) is not type(other.value):
+            return False
+        return self.value is other.value or bool(self.value == other.value)
+
+
 def path_name(path: Sequence[Any]) -> str:
     """The tree path of an argument's leaf as `a/b/c`, without the wrappers of Linen and NNX."""
     name = jax.tree_util.keystr(tuple(path), simple=True, separator="/")

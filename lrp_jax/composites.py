@@ -5,6 +5,7 @@ speaks of follow `BASE`, so activations, merges and norms need no entries of the
 are compositions of public pieces, with the names and maps of the literature.
 """
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ from .rules import (
     ZBox,
     Zero,
     ZPlus,
+    check,
 )  # fmt: skip
 
 
@@ -119,6 +121,7 @@ def _entry(entry: Any) -> tuple[Match, Rule]:
         raise TypeError(f"{rule.__name__} is a rule's class: write {rule.__name__}(...).")
     if not isinstance(rule, Rule):
         raise TypeError(f"{rule!r} is not a rule (entry {entry!r}).")
+    check(rule)
     return match(spec), rule
 
 
@@ -134,6 +137,7 @@ def as_composite(spec: Any) -> Composite:
     if isinstance(spec, Composite):
         return spec
     if isinstance(spec, Rule):
+        check(spec)
         if spec.gradient:
             return Composite([(kinds.ReLU, spec)])
         if not kinds.Linear <= spec.serves:
@@ -142,8 +146,10 @@ def as_composite(spec: Any) -> Composite:
                 f"write Composite([({spec.serves!r}, {spec!r}), ...])."
             )
         return Composite([(kinds.Linear, spec)])
-    name = getattr(spec, "__name__", repr(spec))
+    name = getattr(spec, "__name__", reprlib.repr(spec))
     hint = f" Call it: {name}(...)." if callable(spec) else ""
+    if isinstance(spec, list | tuple | dict):
+        hint = " Write lrp.Composite([(match, rule), ...])."
     raise TypeError(f"expected a Composite or a rule, got {name}.{hint}")
 
 

@@ -6,6 +6,7 @@ Each query is a function of the same arguments as `relevance`, pure, and works u
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -103,13 +104,15 @@ def path_of(call: Call, site: Site) -> str:
 
 def pull_taps(
     call: Call, form: str, composite: Composite, leaves: Sequence[Any], taps: Taps,
-    exposed: frozenset[int],
+    exposed: frozenset[int], stopped: frozenset[int] = frozenset(),
 ) -> tuple[Any, Taps, Callable[[Any, Taps], tuple[list[Any], Taps]]]:  # fmt: skip
     """Output, exposed values, and the pullback to the explained leaves and the taps."""
 
     def explain(explained: list[Any], taps: Taps) -> tuple[Any, Taps]:
         merged = call.with_explained(leaves, explained)
-        output, _, exposures = call.evaluate(form, composite, merged, taps, exposed)
+        output, _, exposures = call.evaluate(
+            form, composite, merged, taps, exposed, stopped=stopped
+        )
         return output, exposures
 
     explained = [leaves[i] for i in call.explained]
@@ -122,20 +125,30 @@ def zeros_like(tree: Any) -> Any:
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def _reducer(reduce: Any) -> Callable[[jax.Array], Any]:
-    named: dict[Any, Callable[[jax.Array], Any]] = {
-        None: lambda r: r,
-        "channels": lambda r: r.sum(-1),
-        "space": lambda r: r.sum(tuple(range(1, r.ndim - 1))),
+def _reducer(reduce: Any) -> Callable[[jax.Array, int], Any]:
+    """A function of a relevance array and of the number of loops that lead in it."""
+    named: dict[Any, Callable[[jax.Array, int], Any]] = {
+        None: lambda r, loops: r,
+        "channels": lambda r, loops: r.sum(-1),
+        "space": lambda r, loops: r.sum(tuple(range(loops + 1, r.ndim - 1))),
     }
     if callable(reduce):
-        return reduce
+        return lambda r, loops: reduce(r)
+    if isinstance(reduce, int) and not isinstance(reduce, bool) and reduce > 0:
+        return lambda r, loops: _largest(r.reshape(*r.shape[: loops + 1], -1), reduce)
     if reduce not in named:
         raise ValueError(
             f"reduce={reduce!r}: it is None, 'channels' (sum over the last axis), 'space' (sum "
-            "over all axes but the first and the last) or a function of one relevance array."
+            "over all axes but the first and the last), a number of values to keep of each "
+            "example, or a function of one relevance array."
         )
     return named[reduce]
+
+
+def _largest(relevance: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The `k` values of the largest size along the last axis, and their positions."""
+    _, positions = jax.lax.top_k(jnp.abs(relevance), min(k, relevance.shape[-1]))
+    return jnp.take_along_axis(relevance, positions, -1), positions
 
 
 def layer_relevances(
@@ -146,6 +159,7 @@ def layer_relevances(
     *,
     reduce: Any = None,
     start: tuple[Any, Any] | None = None,
+    stop: Any = None,
     has_aux: bool = False,
 ) -> Callable[..., dict[str, Any]]:
     """A function from a call of `apply_fn` to the relevance at the output of hidden layers.
@@ -157,9 +171,14 @@ def layer_relevances(
         composite: a composite, or one rule for every layer with weights.
         layers: which layers: a path glob, a kind, or another match.
         argnums: the explained positional arguments.
-        reduce: None, "channels", "space", or a function of one relevance array: what to keep.
+        reduce: what to keep, to bound memory: None (all), "channels" (the sum over the last axis),
+            "space" (the sum over all axes between the examples and the last one), an int k (of each
+            example the k values of the largest size and their positions in its flat array, as a
+            pair), or a function of one relevance array.
         start: `(path, relevance)`: begin at this hidden layer with this relevance, a function of
             the layer's output or an array of its shape, and not at the output.
+        stop: end at these layers, any match: they hand no relevance on, and below them is what
+            flows around them. What nobody asks for is not computed, with or without a stop.
         has_aux: whether `apply_fn` returns `(output, aux)`.
 
     Returns:
@@ -177,6 +196,8 @@ def layer_relevances(
     """
     explained = Explained(apply_fn, composite, argnums, has_aux)
     reducer = _reducer(reduce)
+    if start is not None and (isinstance(start, str) or len(start) != 2):
+        raise ValueError(f"start={start!r}: it is a pair of a layer and its relevance.")
 
     def relevances(*args: Any, target: Any = None, **kwargs: Any) -> dict[str, Any]:
         call, leaves = explained.prepare(args, kwargs)
@@ -185,8 +206,12 @@ def layer_relevances(
             chosen = select(call, layers, begin.form)
             first = [one(call, start[0], begin.form)] if start is not None else []
             taps = {key("out", s.index): s.probe(s.step.outputs[0]) for s in chosen}
+            last = select(call, stop, begin.form) if stop is not None else []
             exposed = frozenset(s.index for s in [*chosen, *first])
-            output, values, pullback = pull_taps(call, begin.form, composite, leaves, taps, exposed)
+            stopped = frozenset(s.index for s in last)
+            output, values, pullback = pull_taps(
+                call, begin.form, composite, leaves, taps, exposed, stopped
+            )
             if start is None:
                 seed, inner = begin.seed(output, target), zeros_like(values)
             else:
@@ -198,7 +223,10 @@ def layer_relevances(
                 )
                 inner[name] = _seed(jnp.broadcast_to(given, value.shape), value, first[0])
             _, found = pullback(seed, inner)
-            return {path_of(call, s): reducer(_at_output(call, s, found, values)) for s in chosen}
+            return {
+                path_of(call, s): reducer(_at_output(call, s, found, values), len(s.loops))
+                for s in chosen
+            }
 
         return explained.run(call, ("layers", start is None), evaluate, leaves, target)
 
@@ -229,7 +257,8 @@ def parameter_relevance(
 
     R_ij = sum over positions and examples of the contribution x_i w_ij that the rules of the
     input's explanation send through the weight w_ij; a bias has what it absorbed. The
-    explanation itself is not changed by asking.
+    explanation itself is not changed by asking. The weights of a layer together have what the
+    layer sends to its inputs; under Flat, which does not look at weights, zero weights have a part.
 
     Args:
         apply_fn: the function to explain.
@@ -262,16 +291,24 @@ def parameter_relevance(
         floats = [i for i in positions if jnp.issubdtype(leaves[i].dtype, jnp.floating)]
 
         def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
-            def explain(parameters: list[Any]) -> Any:
+            def explain(what: str, parameters: list[Any]) -> Any:
                 merged = list(leaves)
                 for position, value in zip(floats, parameters, strict=True):
                     merged[position] = value
-                return call.evaluate(begin.form, composite, merged, parameters=True)[0]
+                return call.evaluate(begin.form, composite, merged, parameters=what)[0]
+
+            def pulled(what: str) -> list[Any]:
+                output, pullback = jax.vjp(partial(explain, what), parameters)
+                found: list[Any] = pullback(begin.seed(output, target))[0]
+                return found
 
             parameters = [leaves[i] for i in floats]
-            output, pullback = jax.vjp(explain, parameters)
-            (found,) = pullback(begin.seed(output, target))
-            return [times_value(c, p) for c, p in zip(found, parameters, strict=True)]
+            multipliers = pulled("multipliers")
+            found = [times_value(c, p) for c, p in zip(multipliers, parameters, strict=True)]
+            chosen = [composite.rules[entry] for entry in call.resolved.entries.values()]
+            if any(hasattr(rule, "input_relevance") for rule in chosen):
+                found = [r + zeros for r, zeros in zip(found, pulled("zeros"), strict=True)]
+            return found
 
         found = dict(
             zip(floats, explained.run(call, "parameters", evaluate, leaves, target), strict=True)
@@ -378,7 +415,7 @@ def bilrp(
     def pairs(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         def features(value: jax.Array) -> jax.Array:
             found = matrix(params, value)
-            return jax.vmap(keep)(found.reshape(-1, *value.shape))
+            return jax.vmap(lambda r: keep(r, 0))(found.reshape(-1, *value.shape))
 
         return jnp.tensordot(features(x), features(y), axes=(0, 0))
 

@@ -10,6 +10,7 @@ A rule is a frozen dataclass and a pytree: its numbers may be traced, so a grid 
 """
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -26,7 +27,13 @@ Number = Any  # a float or an array that broadcasts against the layer's output
 
 
 class Term(NamedTuple):
-    """`R_i += sum_j (positive * k+_ij + negative * k-_ij) * share_j`."""
+    """`R_i += sum_j (positive * k+_ij + negative * k-_ij) * share_j`.
+
+    Attributes:
+        share: of the output's shape.
+        positive: weight of the positive contributions.
+        negative: weight of the negative contributions.
+    """
 
     share: jax.Array
     positive: Number
@@ -47,6 +54,9 @@ class Rule:
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_pytree_with_keys(cls, _flatten, lambda m, c: _unflatten(cls, m, c))
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        _check_class(type(self))  # dataclasses have an `__init__` of their own
+
     def terms(self, layer: Any) -> Sequence[Term]:
         """How a layer's relevance is shared among its contributions.
 
@@ -60,6 +70,29 @@ class Rule:
             The terms whose sum is the relevance of the inputs.
         """
         raise NotImplementedError(f"{type(self).__name__} does not share contributions")
+
+    def checked_terms(self, layer: Any) -> Sequence[Term]:
+        """The terms, or an error that says what is wrong with them.
+
+        Args:
+            layer: as for `terms`.
+
+        Raises:
+            TypeError: for anything but a list of terms.
+            ValueError: for a share that has not the shape of the layer's output.
+        """
+        found = self.terms(layer)
+        name, shape = type(self).__name__, np.shape(layer.relevance)
+        if isinstance(found, Term) or not isinstance(found, list | tuple):
+            raise TypeError(f"{name}.terms returns a list of lrp.Term, not {type(found).__name__}.")
+        for term in found:
+            if not isinstance(term, Term):
+                raise TypeError(f"{name}.terms returns a {type(term).__name__} where an lrp.Term "
+                                "is due: lrp.Term(share, positive=1, negative=1).")  # fmt: skip
+            if np.shape(term.share) != shape:
+                raise ValueError(f"{name}.terms returns a share of shape {np.shape(term.share)} "
+                                 f"for an output of shape {shape}.")  # fmt: skip
+        return found
 
     @property
     def makes_relevance(self) -> bool:
@@ -120,6 +153,44 @@ def _show(value: Any) -> str:
     if isinstance(value, jax.Array | np.ndarray) and np.ndim(value):
         return "np.array(" + np.array2string(np.asarray(value), separator=", ", threshold=64) + ")"
     return repr(_leaf_key(value))
+
+
+def _check_class(cls: type) -> None:
+    own = "__dataclass_fields__" in vars(cls)
+    fields: dict[str, Any] = getattr(cls, "__dataclass_fields__", {})
+    forgotten = not fields and not own
+    if not own:
+        notes = {n: a for n, a in inspect.get_annotations(cls).items() if "ClassVar" not in str(a)}
+        forgotten = forgotten or not notes.keys() <= fields.keys()
+    if forgotten or not getattr(cls, "__dataclass_params__").frozen:  # noqa: B009
+        raise TypeError(
+            f"write @dataclass(frozen=True, eq=False, repr=False) above class {cls.__name__}: the "
+            "numbers of a rule are the fields of a frozen dataclass."
+        )
+
+
+def check(rule: Rule) -> None:
+    """What a rule that somebody wrote may lack, said before anything is traced.
+
+    Args:
+        rule: any rule.
+
+    Raises:
+        TypeError: where the rule cannot serve what it says it serves.
+        ValueError: for an unknown bias policy.
+    """
+    _check_class(type(rule))
+    name, shares = type(rule).__name__, type(rule).terms is not Rule.terms
+    if hasattr(rule, "bias"):
+        _check_bias(rule)
+    if shares and not rule.serves <= _AFFINE:
+        raise TypeError(
+            f"{name}.serves is {rule.serves.label}, but `terms` shares the contributions of sums: "
+            f"it can serve {_AFFINE.label}."
+        )
+    weights = bool(rule.serves.basic & kinds.Linear.basic)
+    if weights and not (shares or hasattr(rule, "input_relevance") or isinstance(rule, Pass)):
+        raise TypeError(f"{name} serves layers with weights but defines no `terms(self, layer)`.")
 
 
 def _is_known(value: Any) -> bool:

@@ -17,7 +17,7 @@ from ._compat import open_jaxpr
 from ._forms import Forms, assign
 from ._interpreter import Program, Taps, run
 from ._layers import Frame
-from ._trace import Traced, is_array, path_name, trace
+from ._trace import Static, Traced, is_array, path_name, trace
 from .composites import Composite, as_composite
 from .plan import SOFTMAX, Plan, Resolved, resolve
 
@@ -59,7 +59,8 @@ class Call:
         leaves: Sequence[Any],
         taps: Taps | None = None,
         exposed: frozenset[int] = frozenset(),
-        parameters: bool = False,
+        parameters: str = "",
+        stopped: frozenset[int] = frozenset(),
     ) -> tuple[Any, Any, Taps]:
         """The output, the auxiliary output and the exposed layers; the vjp is the explanation."""
         program = Program(
@@ -68,6 +69,7 @@ class Call:
             self.resolved.indices,
             exposed,
             parameters,
+            stopped,
         )
         outs, exposures = run(
             self.frame, self.forms(form), program, composite.rules, leaves, taps or {}
@@ -154,7 +156,7 @@ class Explained:
         paths, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
         explained_leaf = [_is_explained(path, numbers) for path, _ in paths]
         leaves = [value for _, value in paths if is_array(value)]
-        static = tuple(None if is_array(value) else _Static(value) for _, value in paths)
+        static = tuple(None if is_array(value) else Static(value) for _, value in paths)
         mask = tuple(is_array(value) for _, value in paths)
         key = (tree, static, tuple(_aval_key(v) for v in leaves))
         with self._lock:
@@ -171,7 +173,8 @@ class Explained:
                 raise ValueError(
                     f"argnums={number} is out of range: the call has {len(args)} positional "
                     "arguments (argnums counts them from 0, as in jax.grad; the default is 1, "
-                    "for apply_fn(params, x))."
+                    "for apply_fn(params, x)). Pass the parameters, or the model, as an argument: "
+                    "relevance(lambda model, x: model(x), composite)(model, x)."
                 )
         numbers = tuple(n % len(args) for n in self.argnums)
         converted = list(args)
@@ -200,12 +203,28 @@ class Explained:
             for (path, _), e, dynamic in zip(paths, explained, mask, strict=True)
             if dynamic
         ]
-        traced = trace(self.apply_fn, leaves, rebuild, flags, names, self.has_aux)
+        try:
+            traced = trace(self.apply_fn, leaves, rebuild, flags, names, self.has_aux)
+        except Exception as error:
+            self._add_hints(error, paths, explained)
+            raise
         outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
         frame = analyse(traced.jaxpr, flags, names, outputs=outputs)
         resolved = resolve(frame, self.composite, traced.anonymous)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
         return Call(traced, frame, resolved, self.composite, positions)
+
+    def _add_hints(self, error: Exception, paths: Any, explained: list[bool]) -> None:
+        """What is probably wrong with a call that the user's function has refused."""
+        if hasattr(self.apply_fn, "init") and hasattr(self.apply_fn, "apply"):
+            error.add_note("lrp_jax: explain the function model.apply, not the module itself.")
+        held = [len(path) > 2 for (path, _), flag in zip(paths, explained, strict=True) if flag]
+        rest = [len(path) > 2 for (path, _), flag in zip(paths, explained, strict=True) if not flag]
+        if all(held) and rest and not any(rest):
+            error.add_note(
+                "lrp_jax: the explained argument is a structure and the other one an array. Are "
+                f"they swapped? argnums={self.argnums[0]} counts from 0: explain(params, x)."
+            )
 
     def compiled(
         self, call: Call, purpose: Any, function: Callable[..., Any]
@@ -240,7 +259,7 @@ class Explained:
         def with_target(composite: Composite, leaves: Any, *more: Any) -> Any:
             return function(start, composite, leaves, target, *more)
 
-        compiled = self.compiled(call, (purpose, _Static(target)), with_target)
+        compiled = self.compiled(call, (purpose, Static(target)), with_target)
         return compiled(self.composite, leaves, *more)
 
     def leaves_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> list[int]:
@@ -267,25 +286,6 @@ class Explained:
         return found[0] if self.single else tuple(found)
 
 
-class _Static:
-    """A leaf that is no array, compared by value where it can be and by identity elsewhere."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-        try:
-            self._hash = hash(value)
-        except TypeError:
-            self._hash = id(value)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: Any) -> bool:
-        if not isinstance(other, _Static) or type(self.value) is not type(other.value):
-            return False
-        return self.value is other.value or bool(self.value == other.value)
-
-
 def _argnums(argnums: ArgNums) -> tuple[int, ...]:
     numbers = tuple(argnums) if isinstance(argnums, tuple | list) else (argnums,)
     if not numbers or not all(isinstance(n, int | np.integer) for n in numbers):
@@ -303,7 +303,8 @@ def _explained_leaf(number: int, leaf: Any) -> Any:
     value = leaf if is_array(leaf) else np.asarray(leaf) if np.isscalar(leaf) else leaf
     dtype = getattr(value, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        shown = f"dtype {dtype}" if dtype is not None else type(leaf).__name__
+        written = isinstance(leaf, bool | int)  # an int written in Python, perhaps in a list
+        shown = f"dtype {dtype}" if dtype is not None and not written else type(leaf).__name__
         raise TypeError(
             f"argument {number} is explained and must hold floating-point arrays, got {shown}. "
             "Cast images with x.astype(jnp.float32); for token ids explain the embeddings: split "

@@ -118,3 +118,30 @@ def test_temporary_memory_is_at_most_the_gradients(name: str) -> None:
         for composite in (PRICES[name][0](), None)
     )
     assert ours <= gradient
+
+
+@pytest.mark.parametrize("form", ["scan", "checkpoint"])
+def test_loops_and_checkpoints_need_no_more_memory_than_in_the_gradient(form: str) -> None:
+    depth, width = 12, 64
+
+    def block(x: jax.Array, w: jax.Array) -> jax.Array:
+        return x + jax.nn.gelu(x @ w) @ w.T
+
+    def apply(ws: jax.Array, x: jax.Array) -> jax.Array:
+        if form == "scan":
+            return jax.lax.scan(lambda x, w: (jax.checkpoint(block)(x, w), None), x, ws)[0]
+        for w in ws:
+            x = jax.checkpoint(block)(x, w)
+        return x
+
+    def temporary(function: Any) -> int:
+        ws = jax.ShapeDtypeStruct((depth, width, width), jnp.float32)
+        x = jax.ShapeDtypeStruct((512, width), jnp.float32)
+        analysis = jax.jit(function).lower(ws, x).compile().memory_analysis()
+        return int(analysis.temp_size_in_bytes)
+
+    with jax.enable_x64(False):
+        explain = lrp.relevance(apply, lrp.AttnLRP())
+        ours = temporary(lambda ws, x: explain(ws, x, target=0))
+        gradient = temporary(jax.grad(lambda ws, x: apply(ws, x)[:, 0].sum(), argnums=1))
+        assert ours <= gradient

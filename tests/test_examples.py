@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import pickle
+import re
 import struct
 import sys
 from collections import OrderedDict
@@ -382,3 +383,112 @@ def test_verdict_on_the_known_answer_can_fail() -> None:
     spread = explain_rnn.judge(sequences, sums, sums + 1, sequences[..., 0])
     assert len(spread.problems()) == 2
     assert len(explain_rnn.judge(sequences, sums, sums, -right).problems()) == 1
+
+
+def table(printed: str) -> list[list[float]]:
+    """The rows of per cents that an example prints."""
+    rows = [re.findall(r"([\d.]+)%", line) for line in printed.splitlines()]
+    return [[float(cell) / 100 for cell in row] for row in rows if len(row) >= 4]
+
+
+def test_weights_are_pruned_by_relevance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prune = pytest.importorskip("prune_by_relevance")
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    write_idx_folder(data)
+    prune.main(["--quick", "--data-dir", str(data), "--out", str(out)])
+    rows = table(capsys.readouterr().out)
+    assert [row[0] for row in rows] == list(prune.SPARSITIES)
+    assert len(set(rows[0][1:])) == 1  # nothing is removed
+    assert (out / "pruning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_least_relevant_weights_go_and_biases_stay() -> None:
+    prune = pytest.importorskip("prune_by_relevance")
+    weights = {"w": np.ones((10, 10)), "b": np.ones(10)}
+    worth = {"w": np.arange(100.0).reshape(10, 10), "b": np.zeros(10)}
+    left = prune.pruned(weights, worth, 0.3)
+    np.testing.assert_array_equal(left["w"], np.arange(10)[:, None] >= 3 * np.ones(10))
+    np.testing.assert_array_equal(left["b"], 1)
+
+
+def test_a_penalty_takes_relevance_from_the_mark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = pytest.importorskip("train_with_relevance")
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    write_idx_folder(data)
+    training.main(["--epochs", "4", "--data-dir", str(data), "--out", str(out)])
+    usual, penalised = table(capsys.readouterr().out)
+    assert penalised[0] < 0.5 * usual[0]  # the share of relevance in the mark
+    assert (out / "watermark.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_marks_are_cleared_before_new_ones_are_drawn() -> None:
+    training = pytest.importorskip("train_with_relevance")
+    images, labels = some_digits(20)
+    digits = mnist_data.Digits(images[..., None] / np.float32(255), labels)
+    marked = training.marked(digits, labels)
+    again = training.marked(marked, (labels + 1) % 10)
+    for found, classes in ((marked, labels), (again, (labels + 1) % 10)):
+        rows = found.images[:, : training.MARKED_ROWS, :, 0]
+        assert (rows.sum((1, 2)) == training.MARK**2).all()
+        places = rows.sum(1).argmax(1)
+        assert len({(int(c), int(p)) for c, p in zip(classes, places, strict=True)}) == 10
+    np.testing.assert_array_equal(
+        training.unmarked(marked).images, training.unmarked(digits).images
+    )
+
+
+def test_the_choice_of_a_composite_ends_in_words_and_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = pytest.importorskip("choose_composite")
+    rng = np.random.default_rng(0)
+    kernel, head = rng.normal(size=(3, 3, 1, 2)), rng.normal(size=(72, 3))
+
+    def apply(parameters: Any, x: Any) -> Any:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        y = study.jax.lax.conv_general_dilated(
+            x, parameters[0], (1, 1), "SAME", dimension_numbers=numbers
+        )
+        return study.jax.nn.relu(y).reshape(len(x), -1) @ parameters[1]
+
+    images = rng.random((14, 6, 6, 1))
+    small = study.Network(
+        apply, (kernel, head), 0.0, 1.0, images[:7], images[7:], 2, 3, study.fills.constant(), 4
+    )
+    monkeypatch.setattr(study, "NETWORKS", {"digits": lambda quick, data: small})
+    monkeypatch.setattr(study, "GAMMAS", (0.0, 0.5))
+    monkeypatch.setattr(study, "EPSILONS", (0.0, 1.0))
+    study.main(["--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "best of all, on the 7 examples" in printed
+    for name in ("EpsilonPlus", "integrated gradients", "gradient", "random"):
+        assert f" {name}: its area is less by " in printed
+    assert "Intervals of so few examples are too narrow" in printed
+    assert (tmp_path / "composites.png").read_bytes().startswith(b"\x89PNG")
+    kept = (tmp_path / "digits.jsonl").read_bytes()
+    assert kept.count(b"\n") == 1 + 2 * (4 + 4)
+    study.main(["--out", str(tmp_path)])  # nothing is left to do, and the same is said
+    assert capsys.readouterr().out == printed
+    assert (tmp_path / "digits.jsonl").read_bytes() == kept
+
+
+def test_photos_to_choose_by_are_read_from_a_folder(tmp_path: Path) -> None:
+    study = pytest.importorskip("choose_composite")
+    image = pytest.importorskip("PIL.Image")
+    for number, name in enumerate(("b.png", "a.PNG", "c.jpg", "d.jpeg", "notes.txt")):
+        if name == "notes.txt":
+            (tmp_path / name).write_text("no photo")
+        else:
+            image.new("L", (4, 3), 60 * number).save(tmp_path / name)
+    photos = study.read_photos(tmp_path)
+    assert [p.shape for p in photos] == [(3, 4, 3)] * 4
+    assert [round(float(p.mean()) / 60) for p in photos] == [1, 0, 2, 3]
+    (tmp_path / "c.jpg").unlink()
+    with pytest.raises(ValueError, match="at least four"):
+        study.read_photos(tmp_path)

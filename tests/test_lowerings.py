@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +123,14 @@ CONVOLUTIONS = {
         (3, 1, 3, 3),
         conv((1, 1), "SAME", 3, ("NCHW", "OIHW", "NCHW")),
     ),
+    "overlapping": ((2, 7, 8, 3), (3, 3, 3, 4), conv((1, 1), "SAME")),
+    "overlapping / 2": ((2, 8, 9, 3), (3, 2, 3, 4), conv((2, 1), "SAME")),
+    "1x1 / 2": ((1, 8, 8, 2), (1, 1, 2, 4), conv((2, 2), "VALID")),
+    "overlapping, channels first": (
+        (2, 3, 6, 7),
+        (4, 3, 3, 3),
+        conv((1, 2), "SAME", 1, ("NCHW", "OIHW", "NCHW")),
+    ),
 }
 
 
@@ -137,6 +146,20 @@ def test_convolutions_are_exact_in_both_operands(name: str) -> None:
         pull(ours, x, w)(cotangent), pull(native, x, w)(cotangent), strict=True
     ):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+
+def test_the_way_back_in_a_loop_needs_no_other_kernel() -> None:
+    """In a loop's body XLA's CPU backend is fast with kernels (space, input, output) alone."""
+    x, w = numbers(0, 1, 6, 6, 3), numbers(1, 3, 3, 3, 4)
+    ours = lowered(conv((1, 1), "SAME"), x, w)
+
+    def each(cotangents: jax.Array) -> jax.Array:
+        return lax.map(lambda ct: pull(ours, x, w)(ct)[0], cotangents)
+
+    text = jax.jit(each).lower(numbers(2, 5, 1, 6, 6, 4)).compile().as_text()
+    kernels = re.findall(r"dim_labels=b01f_(\w+)->b01f", text)
+    assert kernels
+    assert set(kernels) == {"01io"}
 
 
 def test_patches_leave_the_forward_pass_alone() -> None:
@@ -175,11 +198,6 @@ LEFT_ALONE = {
     "dilated window": ((1, 8, 8, 2), lambda x: _dilated_pool(x)),
     "one element": ((1, 4, 4, 2), max_pool((1, 1, 1, 1), (1, 2, 2, 1), "VALID")),
     "large window": ((1, 32, 32, 1), max_pool((1, 32, 32, 1), (1, 1, 1, 1), "VALID")),
-    "overlapping convolution": (
-        (1, 8, 8, 2),
-        lambda x: conv((2, 2), "SAME")(x, jnp.ones((3, 3, 2, 4))),
-    ),
-    "1x1": ((1, 8, 8, 2), lambda x: conv((2, 2), "VALID")(x, jnp.ones((1, 1, 2, 4)))),
     "grouped": ((1, 8, 8, 4), lambda x: conv((1, 1), "SAME", 2)(x, jnp.ones((3, 3, 2, 4)))),
     "transposed": (
         (1, 4, 4, 2),
@@ -227,4 +245,19 @@ def test_explanations_are_those_of_the_native_operations() -> None:
     x = numbers(2, 1, 8, 8, 3)
     found = lrp.relevance(f, lrp.Zero())(w, x, target=3)
     expected = x * jax.grad(lambda x: f(w, x)[0, 3])(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("composite", [lrp.Zero(), lrp.EpsilonPlus()])
+def test_a_lowered_convolution_may_be_scaled_by_a_written_number(composite: Any) -> None:
+    """The number is an operand that has no name."""
+
+    def scaled(w: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(conv((1, 1), "SAME", 3)(x, w) * 2.0).mean((1, 2))
+
+    def plain(w: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(conv((1, 1), "SAME", 3)(x, 2.0 * w)).mean((1, 2))
+
+    x, w = numbers(0, 2, 7, 8, 3), numbers(1, 3, 3, 1, 3)
+    found, expected = (lrp.relevance(f, composite)(w, x, target=1) for f in (scaled, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)

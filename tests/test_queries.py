@@ -46,17 +46,22 @@ PARTS = {
 
 
 def queries(apply: Any, composite: Any, layer: str) -> Any:
+    few = lambda r: r.reshape(-1)[:5]  # noqa: E731
+
     def ask(params: Any, x: Any) -> Any:
         start = (layer, jnp.ones_like)
         return {
             "relevance": lrp.relevance(apply, composite)(params, x),
             "layers": lrp.layer_relevances(apply, composite)(params, x),
             "from": lrp.layer_relevances(apply, composite, layer, start=start)(params, x),
+            "stopped": lrp.layer_relevances(apply, composite, stop=layer)(params, x),
             "ledger": lrp.conservation(apply, composite)(params, x),
             "parameters": lrp.parameter_relevance(apply, composite)(params, x),
             "concepts": lrp.concept_relevance(apply, composite, layer, [0, [1, 2]])(params, x),
             "scores": lrp.concept_scores(apply, composite, layer)(params, x),
             "matrix": lrp.relevance_matrix(apply, composite)(params, x[:1]),
+            "forward": lrp.relevance_matrix(apply, composite, mode="forward")(params, x[:1]),
+            "pairs": lrp.bilrp(apply, composite, reduce=few)(params, x[:1], x[1:2]),
         }
 
     return ask
@@ -81,6 +86,17 @@ def check_sums(name: str, found: Any) -> None:
     assert_allclose(found["relevance"].sum(), ledger.received, **CLOSE)
     for path, relevance in found["layers"].items():
         assert_allclose(relevance.sum(), ledger.rows[path]["in"], err_msg=path, **CLOSE)
+    # In a loop the earlier turns have what the later ones send on beside their own start.
+    assert_allclose(found["from"][NETWORKS[name][1]][-1], 1, **CLOSE)
+    last = list(ledger.layers)[-1]
+    assert_allclose(found["stopped"][last], found["layers"][last], **CLOSE)
+    # All units; and the start of the first example, one class, in either mode.
+    assert_allclose(found["forward"], found["matrix"], **CLOSE)
+    rows = found["matrix"].reshape(-1, found["relevance"][0].size)
+    explained = rows - found["relevance"][:1].reshape(1, -1)
+    assert np.abs(explained).max(1).min() < 1e-9
+    scores = np.abs(found["scores"])
+    assert_allclose(scores.sum(-1)[scores.sum(-1) > 0], 1, **CLOSE)
     sums = {
         "/".join(k.key for k in path if k.key != "params"): float(leaf.sum())
         for path, leaf in jax.tree_util.tree_leaves_with_path(found["parameters"])
@@ -149,8 +165,30 @@ def test_reduce_bounds_what_is_kept() -> None:
     assert_allclose(hidden("space")["Conv_0"], full.sum((1, 2)), **CLOSE)
     values, _ = hidden(lambda r: jax.lax.top_k(r.reshape(len(r), -1), 5))["Conv_0"]
     assert_allclose(values, np.sort(full.reshape(3, -1))[:, :-6:-1], **CLOSE)
-    with pytest.raises(ValueError, match="reduce='rows'"):
-        lrp.layer_relevances(apply, lrp.Epsilon(), reduce="rows")
+    sizes = np.abs(full.reshape(3, -1))
+    largest, places = hidden(7)["Conv_0"]
+    assert_allclose(np.abs(largest), np.sort(sizes)[:, :-8:-1], **CLOSE)
+    assert_allclose(np.take_along_axis(full.reshape(3, -1), places, 1), largest, **CLOSE)
+    assert hidden(10**6)["Conv_0"][0].shape == sizes.shape
+    for wrong in ("rows", 0, True):
+        with pytest.raises(ValueError, match=f"reduce={wrong!r}"):
+            lrp.layer_relevances(apply, lrp.Epsilon(), reduce=wrong)
+
+
+def test_reduce_leaves_the_turns_of_a_loop_apart() -> None:
+    def loop(w: Any, x: Any) -> Any:
+        return jax.lax.scan(lambda h, _: (h @ w, None), x, length=3)[0][..., :1].sum(1)
+
+    x, w = RNG.normal(size=(2, 6, 4)), RNG.normal(size=(4, 4))
+
+    def hidden(reduce: Any) -> Any:
+        (found,) = lrp.layer_relevances(loop, lrp.Zero(), lrp.Dense, reduce=reduce)(w, x).values()
+        return found
+
+    full = hidden(None)
+    assert full.shape == (3, 2, 6, 4)
+    assert_allclose(hidden("space"), full.sum(2), **CLOSE)
+    assert_allclose(hidden(1)[0][..., 0], np.abs(full).max((2, 3)) * np.sign(hidden(1)[0][..., 0]))
 
 
 def test_a_start_at_a_hidden_layer() -> None:
@@ -167,7 +205,32 @@ def test_a_start_at_a_hidden_layer() -> None:
     close(again, {path: whole[path] for path in ("Conv_0", "Conv_1")})
 
 
+def test_a_stop_leaves_what_flows_around() -> None:
+    def branches(w: Any, x: Any) -> Any:
+        return (x @ w["a"] @ w["b"] + x @ w["c"]) @ w["d"]
+
+    shapes = {"a": (4, 5), "b": (5, 3), "c": (4, 3), "d": (3, 2)}
+    w = {name: RNG.normal(size=shape) for name, shape in shapes.items()}
+    rules = lrp.AttnLRP()  # LRP-0 everywhere
+    whole = lrp.layer_relevances(branches, rules)(w, X, target=0)
+    for layer, below in (("b", {"a"}), ("d", {"a", "b", "c", "Merge"})):
+        stopped = lrp.layer_relevances(branches, rules, stop=layer)(w, X, target=0)
+        for path, relevance in stopped.items():
+            expected = 0 * whole[path] if path in below else whole[path]
+            assert_allclose(relevance, expected, err_msg=path, **CLOSE)
+    # The input's first layer in one branch alone.
+    through_c = lambda w, x: lrp.layer_relevances(  # noqa: E731
+        lambda w, x: branches(w, x @ w["first"]), rules, "first", stop="b"
+    )(w, x, target=0)["first"]
+    found = jax.jit(through_c)(w | {"first": np.eye(4)}, X)
+    assert_allclose(found, X * (w["c"] @ w["d"][:, 0]), **CLOSE)
+    with pytest.raises(ValueError, match="no layer matches 'e'"):
+        lrp.layer_relevances(branches, rules, stop="e")(w, X)
+
+
 def test_a_start_names_one_layer() -> None:
+    with pytest.raises(ValueError, match="it is a pair"):
+        lrp.layer_relevances(chain, lrp.Zero(), start="a")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'\*' matches 3 layers"):
         lrp.layer_relevances(chain, lrp.Zero(), start=("*", 1.0))(W, X)
     with pytest.raises((ValueError, TypeError), match="broadcast"):
@@ -287,6 +350,27 @@ def test_a_weight_used_twice_carries_both() -> None:
     second = np.zeros((4, 4))
     second[:, 0] = (hidden * w[:, 0]).sum(0)
     assert_allclose(found, first + second, **CLOSE)
+
+
+@pytest.mark.parametrize("below", [lrp.Zero(), lrp.Flat()])
+def test_flat_counts_weights_of_zero(below: lrp.Rule) -> None:
+    """Each connection has the same part, so that the sum is still what the layer sends."""
+    rng = np.random.default_rng(3)
+    w = {"a": rng.normal(size=(5, 4)), "b": rng.normal(size=(3, 4)), "unused": np.zeros(2)}
+    w["a"][1], w["b"][:, 2], w["b"][0] = 0, 0, 0
+    apply = lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"].T  # noqa: E731
+    rules = lrp.Composite([("a", below), ("b", lrp.Flat())])
+    x = rng.normal(size=(6, 5))
+    found = lrp.parameter_relevance(apply, rules)(w, x, target=1)
+    logits = apply(w, x)[:, 1]
+    part = logits.sum() / stabilised(np.array(4.0))
+    assert_allclose(found["b"], np.outer([0, 1, 0], np.full(4, part)), **CLOSE)
+    ledger = lrp.conservation(apply, rules)(w, x, target=1)
+    for name in "ab":
+        assert_allclose(found[name].sum(), ledger.rows[name]["out"], **CLOSE)
+    assert not np.asarray(found["unused"]).any()
+    if isinstance(below, lrp.Zero):
+        assert not np.asarray(found["a"][1]).any()
 
 
 def test_what_is_no_weight_carries_nothing() -> None:
