@@ -26,12 +26,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="processor cores; 0: all")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     options = parser.parse_args()
-    threads = _use_cores(options.threads)  # before a framework counts them
+    threads = use_cores(options.threads)  # before a framework counts them
 
     import jax
 
-    from . import contestants, report, torch_systems
-    from .measure import check_same, race
+    from . import contestants, report, torch_systems, torch_transformers
+    from .measure import check_same, peak_memory, race
     from .networks import NETWORKS
 
     cases = dict.fromkeys(NETWORKS, (1, 8, 32))
@@ -49,6 +49,7 @@ def main() -> None:
         for size in sizes:
             builds = contestants.systems(name, network, size, params)
             builds |= torch_systems.systems(network, size, params, threads)
+            builds |= torch_transformers.systems(name, network, size, params, threads)
             racing = [
                 build()
                 for system, build in builds.items()
@@ -56,6 +57,8 @@ def main() -> None:
             ]
             check_same(racing)
             race(racing, seconds, fewest=3, most=200)
+            for contestant in racing:
+                contestant.facts["process_bytes"] = peak_memory(contestant)
             rows += report.records(name, size, racing)
             report.write(options.out, described, rows)
             print(report.markdown(described, rows[-len(racing) :]).split("\n\n", 2)[2], flush=True)
@@ -70,7 +73,7 @@ def _case(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(size) for size in sizes.split(",")) if sizes else (1, 8, 32)
 
 
-def _use_cores(count: int) -> int:
+def use_cores(count: int) -> int:
     """Keep this process to some cores; every framework then starts that many threads."""
     if not hasattr(os, "sched_setaffinity"):  # only Linux can
         return os.cpu_count() or 1

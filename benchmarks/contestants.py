@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ COMPOSITES: dict[str, dict[str, Any]] = {
     },
     "attention": {"AttnLRP": lrp.AttnLRP(), "CPLRP": lrp.CPLRP()},
 }
+PREPARED = ("Epsilon", "EpsilonPlus", "EpsilonGammaBox", "EpsilonAlpha2Beta1")
 SEVERAL_TARGETS = {"MNIST CNN": 10, "VGG16": 4}
 
 
@@ -66,15 +68,36 @@ def systems(name: str, network: Network, size: int, params: Any) -> dict[str, Bu
     # Other frameworks rebuild the networks of rectifiers alone.
     explains = {label: label for label in COMPOSITES[network.family]} if rectified else {}
     explains[GRADIENT_X_INPUT] = "LRP-0"
-    return {
+    builds: dict[str, Build] = {
         label: functools.partial(of_jax, label, function, params, batches, explains.get(label, ""))
         for label, function in found.items()
     }
+    if network.family == "conv":
+        for label in PREPARED:
+            name = f"{label}, prepared"
+            explain = found[label]
+            builds[name] = functools.partial(_prepared, name, explain, params, batches, label)
+    return builds
 
 
 def _explanation(network: Network, composite: Any) -> Callable[..., jax.Array]:
     explain = lrp.relevance(network.apply, composite)
     return lambda params, x, labels: explain(params, x, target=labels)
+
+
+def _prepared(
+    name: str, explain: Callable[..., jax.Array], params: Any, batches: Any, explains: str
+) -> Contestant:
+    """What depends on the weights alone is computed before the first round."""
+    prepared = lrp.prepare(explain, params)
+    start = time.perf_counter()
+    jax.block_until_ready(prepared(*batches[0]))
+    facts = {"compile_seconds": time.perf_counter() - start}
+
+    def call(number: int) -> Any:
+        return jax.block_until_ready(prepared(*batches[number % len(batches)]))
+
+    return Contestant(name, call, explains, facts)
 
 
 def _several_targets(network: Network, count: int) -> Callable[..., jax.Array]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -91,6 +94,27 @@ def race(contestants: Sequence[Contestant], seconds: float, fewest: int, most: i
             contestant.seconds.append(time.perf_counter() - wall)
             contestant.cpu_seconds.append(time.process_time() - cpu)
         number += 1
+
+
+def peak_memory(contestant: Contestant) -> float:
+    """How far one warm call raises the memory of this process, in bytes (Linux; else not a number).
+
+    What was freed before is given back first, and the kernel's high-water mark is reset.
+    """
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if sys.platform != "linux" or not reset.exists():
+        return float("nan")
+
+    def read(field: str) -> float:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+        return 1024.0 * float(line.split()[1])
+
+    contestant.call(0)
+    ctypes.CDLL(None).malloc_trim(0)
+    reset.write_text("5")
+    before = read("VmRSS:")
+    contestant.call(1)
+    return read("VmHWM:") - before
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

@@ -47,7 +47,7 @@ def _stages(*widths: Any) -> list[tuple[Any, ...]]:
     return layers
 
 
-def _head(*widths: int) -> list[tuple[Any, ...]]:
+def head(*widths: int) -> list[tuple[Any, ...]]:
     hidden = [layer for width in widths[:-1] for layer in (("dense", width), ("relu",))]
     return [("flatten",), *hidden, ("dense", widths[-1])]
 
@@ -88,7 +88,7 @@ def _init_chain(layers: Spec, shape: tuple[int, ...], key: jax.Array) -> list[An
     return params
 
 
-def _chain(shape: tuple[int, ...], layers: Spec, family: str) -> Network:
+def chain(shape: tuple[int, ...], layers: Spec, family: str) -> Network:
     return Network(
         functools.partial(_apply_chain, layers),
         functools.partial(_init_chain, layers, shape),
@@ -247,9 +247,9 @@ def _linen(model: nn.Module, shape: tuple[int, ...], family: str) -> Network:
 _IMAGE = (224, 224, 3)
 
 NETWORKS: dict[str, Network] = {
-    "MLP": _chain((784,), _head(512, 512, 512, 10)[1:], "plain"),
-    "MNIST CNN": _chain((28, 28, 1), [*_stages(*_DIGITS), *_head(128, 10)], "conv"),
-    "VGG16": _chain(_IMAGE, [*_stages(*_VGG16), *_head(4096, 4096, 1000)], "conv"),
+    "MLP": chain((784,), head(512, 512, 512, 10)[1:], "plain"),
+    "MNIST CNN": chain((28, 28, 1), [*_stages(*_DIGITS), *head(128, 10)], "conv"),
+    "VGG16": chain(_IMAGE, [*_stages(*_VGG16), *head(4096, 4096, 1000)], "conv"),
     "ResNet-18": _linen(ResNet((2, 2, 2, 2), False), _IMAGE, "conv"),
     "ResNet-50": _linen(ResNet((3, 4, 6, 3), True), _IMAGE, "conv"),
     "EfficientNet-Lite0": _linen(EfficientNetLite0(), _IMAGE, "conv"),

@@ -66,6 +66,7 @@ def records(network: str, batch: int, contestants: Sequence[Contestant]) -> list
                 "cpu_ratio": spread(cpu)[0],
                 "cpu_ratio_spread": spread(cpu)[1],
                 "memory_ratio": _quotient(temporary, floor.facts["temporary_bytes"]),
+                "process_ratio": _quotient(c.facts["process_bytes"], floor.facts["process_bytes"]),
                 **c.facts,
             }
         )
@@ -85,15 +86,16 @@ def markdown(described: Record, rows: Sequence[Record]) -> str:
         "",
         "`x grad` is the median over rounds of the ratio to `jax.grad` in the same round, ± half "
         "of the interquartile range; `cpu` the same for processor time; `temp` is XLA's own "
-        "analysis of temporary memory, and the ratio of it.",
+        "analysis of temporary memory, and the ratio of it; `process` how far one call raises the "
+        "memory of the process.",
     ]
     for network, batch in dict.fromkeys((r["network"], r["batch"]) for r in rows):
         lines += [
             "",
             f"### {network}, batch {batch}",
             "",
-            "| | ms | x grad | cpu | temp MiB | x grad | trace s | compile s |",
-            "|---|---|---|---|---|---|---|---|",
+            "| | ms | x grad | cpu | temp MiB | x grad | process MiB | trace s | compile s |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for r in rows:
             if (r["network"], r["batch"]) == (network, batch):
@@ -110,6 +112,7 @@ def _line(r: Record) -> str:
         f"{r['cpu_ratio']:.2f} ± {r['cpu_ratio_spread']:.2f}",
         _number(None if mebibytes is None else mebibytes / 2**20, ".1f"),
         _number(r["memory_ratio"], ".2f"),
+        _number(r["process_bytes"] / 2**20, ".1f"),
         _number(r.get("trace_seconds"), ".2f"),
         _number(r.get("compile_seconds"), ".1f"),
     ]
