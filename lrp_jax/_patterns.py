@@ -42,20 +42,29 @@ def find_normalizations(graph: "Graph", known: Set[Var]) -> dict[Var, Normalizat
         if graph.explained_operands(eqn) != [0, 1] or not graph.is_live(eqn):
             continue
         for position in (1, 0) if eqn.primitive is prim.MUL else (1,):
-            root = _statistic_root(graph, eqn, position)
+            root = _statistic_root(graph, eqn, position) or _statistic_root(
+                graph, eqn, position, of_mean=True
+            )
             if root is not None:
                 found[out] = Normalization(eqn, position, *root)
                 break
     return found
 
 
-def _statistic_root(graph: "Graph", eqn: Equation, position: int) -> tuple[Var, bool] | None:
+def _statistic_root(
+    graph: "Graph", eqn: Equation, position: int, of_mean: bool = False
+) -> tuple[Var, bool] | None:
+    """The tensor whose statistic an operand is, or None.
+
+    With `of_mean` the value itself may be a sum of that tensor: a layer norm that is written as
+    x / s - mean(x) / s. Only a root makes a statistic then: other quotients of two sums are shares.
+    """
     value, statistic = eqn.invars[1 - position], eqn.invars[position]
-    family_tree = _made_elementwise_of(graph, value)
+    family_tree = _made_elementwise_of(graph, value, of_mean)
     seen: set[tuple[Var, bool]] = set()
     hits: dict[Var, None] = {}
     todo = [(statistic, False)]
-    rooted = eqn.primitive is prim.DIV
+    rooted = eqn.primitive is prim.DIV and not of_mean
     batch_axis = False
     while todo:
         var, reduced = todo.pop()
@@ -76,8 +85,8 @@ def _statistic_root(graph: "Graph", eqn: Equation, position: int) -> tuple[Var, 
             return None
         rooted = (
             rooted
-            or maker.primitive in prim.ROOTS
-            or (maker.primitive is prim.DIV and operands == [1])
+            or (maker.primitive in prim.ROOTS and not (of_mean and maker.params.get("y", -1) > 0))
+            or (maker.primitive is prim.DIV and operands == [1] and not of_mean)
         )
         if reduces and "axes" in maker.params:
             batch_axis = batch_axis or _over_batch(maker)
@@ -91,8 +100,8 @@ def _statistic_root(graph: "Graph", eqn: Equation, position: int) -> tuple[Var, 
     return None if outside else (root, batch_axis)
 
 
-def _made_elementwise_of(graph: "Graph", value: Var) -> set[Var]:
-    """`value` and what it is made of by centring, scaling and reshaping."""
+def _made_elementwise_of(graph: "Graph", value: Var, sums: bool = False) -> set[Var]:
+    """`value` and what it is made of by centring, scaling and reshaping (and summing)."""
     found, todo = set(), [value]
     while todo:
         var = todo.pop()
@@ -103,7 +112,8 @@ def _made_elementwise_of(graph: "Graph", value: Var) -> set[Var]:
         if maker is None:
             continue
         kind = family(maker.primitive)
-        if kind is Family.AFFINE or kind is Family.NEUTRAL or maker.primitive in prim.SHAPE_ONLY:
+        passes = kind in (Family.AFFINE, Family.NEUTRAL) or maker.primitive in prim.SHAPE_ONLY
+        if passes or (sums and kind is Family.SUM):
             operands = graph.explained_operands(maker)
             if maker.primitive is prim.SUB or len(operands) == 1:
                 todo.append(maker.invars[operands[0]])

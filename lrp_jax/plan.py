@@ -5,10 +5,12 @@ A plan is made from shapes alone. It prints as a table, compares, and goes to JS
 
 import dataclasses
 import difflib
+import functools
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _compat
 from . import _primitives as prim
@@ -36,6 +38,7 @@ class Layer:
         depth: 0 for the first layer with weights on its way, 1 for the last.
         above: indices of the layers between it and the explained input.
         below: indices of the layers between it and the output.
+        parents: indices of the layers it reads from directly, -1 for the explained input.
         source: the line that wrote it.
     """
 
@@ -51,6 +54,7 @@ class Layer:
     depth: float
     above: frozenset[int]
     below: frozenset[int]
+    parents: tuple[int, ...]
     source: str = dataclasses.field(compare=False)
 
 
@@ -143,6 +147,7 @@ def _layer_from(fields: dict[str, Any]) -> Layer:
     fields["inputs"] = tuple(tuple(s) for s in fields["inputs"])
     fields["output"], fields["weights"] = tuple(fields["output"]), tuple(fields["weights"])
     fields["above"], fields["below"] = frozenset(fields["above"]), frozenset(fields["below"])
+    fields["parents"] = tuple(fields.get("parents", ()))  # plans of older releases have none
     return Layer(**fields)
 
 
@@ -179,8 +184,8 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
     indices = {step: i for i, step in enumerate(steps)}
     for step in steps:
         _refuse_training_mode(step, frame)
-    above = _flow(frame, indices)
-    layers = _layers(steps, above)
+    flows = _flow(frame, indices)
+    layers = _layers(steps, [flow.met for flow in flows], [flow.last for flow in flows])
     entries, warnings, unmatched = _choose(layers, composite)
     pairs = (*composite.entries, *BASE)
     shown = []
@@ -252,7 +257,9 @@ def _refuse_training_mode(step: Step, frame: Frame) -> None:
         )
 
 
-def _layers(steps: Sequence[Step], above: Sequence[set[int]]) -> list[Layer]:
+def _layers(
+    steps: Sequence[Step], above: Sequence[frozenset[int]], parents: Sequence[frozenset[int]]
+) -> list[Layer]:
     below: list[set[int]] = [set() for _ in steps]
     for index, ancestors in enumerate(above):
         for ancestor in ancestors:
@@ -275,8 +282,9 @@ def _layers(steps: Sequence[Step], above: Sequence[set[int]]) -> list[Layer]:
             rule="",
             chosen_by="",
             depth=(max(heights[index], 1) - 1) / (top - 1) if top > 1 else 0.0,
-            above=frozenset(above[index]),
+            above=above[index],
             below=frozenset(below[index]),
+            parents=tuple(sorted(parents[index])),
             source=step.source,
         )
         for index, step in enumerate(steps)
@@ -360,48 +368,60 @@ def _nearest(spec: Any, layers: Sequence[Layer]) -> str:
 # -- which layers lie between a layer and the input ---------------------------------------------
 
 
-def _flow(frame: Frame, indices: Mapping[Step, int]) -> list[set[int]]:
-    above: list[set[int]] = [set() for _ in indices]
-    _flow_frame(frame, [set() for _ in frame.invars], indices, above)
-    return above
+class _Flow(NamedTuple):
+    """The layers between a variable and the explained input, and the last of them (-1: none)."""
+
+    met: frozenset[int] = frozenset()
+    last: frozenset[int] = frozenset()
+
+    def __or__(self, other: "_Flow") -> "_Flow":
+        return _Flow(self.met | other.met, self.last | other.last)
+
+
+def _flow(frame: Frame, indices: Mapping[Step, int]) -> list[_Flow]:
+    """What reaches each layer."""
+    reached = [_Flow()] * len(indices)
+    _flow_frame(frame, [_Flow(last=frozenset({-1}))] * len(frame.invars), indices, reached)
+    return reached
 
 
 def _flow_frame(
-    frame: Frame, inputs: Sequence[set[int]], indices: Mapping[Step, int], above: list[set[int]]
-) -> list[set[int]]:
-    passed: dict[Var, set[int]] = dict(zip(frame.invars, inputs, strict=True))
+    frame: Frame, inputs: Sequence[_Flow], indices: Mapping[Step, int], reached: list[_Flow]
+) -> list[_Flow]:
+    passed: dict[Var, _Flow] = dict(zip(frame.invars, inputs, strict=True))
 
-    def read(atom: Any) -> set[int]:
-        return set() if is_literal(atom) or atom not in frame.live else passed.get(atom, set())
+    def read(atom: Any) -> _Flow:
+        return _Flow() if is_literal(atom) or atom not in frame.live else passed.get(atom, _Flow())
 
     for step in frame.steps:
         if isinstance(step.what, Body):
-            outs = _flow_body(step.what, read, indices, above)
+            outs = _flow_body(step.what, read, indices, reached)
             passed.update(zip(step.what.eqn.outvars, outs, strict=True))
             continue
-        met = set().union(*(read(v) for v in step.inputs)) if step.inputs else set()
+        flow = functools.reduce(operator.or_, map(read, step.inputs), _Flow())
         index = indices.get(step)
         if index is not None:
-            above[index] |= met - {index}
-            met = met | {index}
+            own = frozenset({index})
+            reached[index] |= _Flow(flow.met - own, flow.last)
+            flow = _Flow(flow.met | own, own)
         for var in step.outputs:
-            passed[var] = met
+            passed[var] = flow
     return [read(atom) for atom in frame.outvars]
 
 
 def _flow_body(
-    body: Body, read: Any, indices: Mapping[Step, int], above: list[set[int]]
-) -> list[set[int]]:
+    body: Body, read: Any, indices: Mapping[Step, int], reached: list[_Flow]
+) -> list[_Flow]:
     eqn = body.eqn
     inputs = [read(a) for a in eqn.invars]
     if eqn.primitive is prim.COND:
-        branches = [_flow_frame(f, inputs[1:], indices, above) for f in body.frames]
-        return [set().union(*column) for column in zip(*branches, strict=True)]
+        branches = [_flow_frame(f, inputs[1:], indices, reached) for f in body.frames]
+        return [functools.reduce(operator.or_, column) for column in zip(*branches, strict=True)]
     (frame,) = body.frames
     if eqn.primitive is not prim.SCAN:
-        return _flow_frame(frame, inputs, indices, above)
+        return _flow_frame(frame, inputs, indices, reached)
     constants, carries = _compat.scan_arity(eqn)
-    outs = _flow_frame(frame, inputs, indices, above)
+    outs = _flow_frame(frame, inputs, indices, reached)
     for i in range(carries):  # what one step met, the next step's carry has met
         inputs[constants + i] = inputs[constants + i] | outs[i]
-    return _flow_frame(frame, inputs, indices, above)
+    return _flow_frame(frame, inputs, indices, reached)

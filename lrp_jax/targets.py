@@ -148,6 +148,9 @@ def is_weighting(target: Target) -> bool:
     Args:
       target: see the module's text.
 
+    Returns:
+      Whether it does.
+
     >>> is_weighting(contrast(0, 1)), is_weighting(abs)
     (True, False)
     """
@@ -188,6 +191,9 @@ def start(output: Any, target: Target) -> Any:
 def top_k(k: int) -> "_Start":
     """The `k` largest outputs together: `R_j = output_j` where it is among them, else 0.
 
+    Args:
+      k: how many.
+
     >>> start(jnp.array([[1.0, 3.0, 2.0]]), top_k(2))
     Array([[0., 3., 2.]], dtype=float32)
     """
@@ -224,6 +230,9 @@ def clrp(class_: Classes = None) -> "_Start":
         R_c = output_c,   R_o = -output_c / (C - 1)
 
     The published map is the positive part of the result: `jnp.maximum(relevance, 0)`.
+
+    Args:
+      class_: `None`, an int, or an int array as in `target=`.
 
     Source: Gu, Yang, Tresp, "Understanding Individual Decisions of CNNs via Contrastive
     Backpropagation", ACCV 2018 (CLRP1).
@@ -396,10 +405,10 @@ def _token(output: Array, position: Any, token: Classes, contrast: Classes) -> A
 
 def _softmax(output: Array, class_: Classes, temperature: Any) -> Array:
     _require_axes(output, 1, "softmax")
-    wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
+    wide = output.astype(jnp.float32) if jnp.finfo(output.dtype).bits < 32 else output
     heat = jnp.asarray(temperature, wide.dtype)
     probability = jnp.asarray(jax.nn.softmax(wide / heat))
-    chosen = _weights(output, class_)
+    chosen = _weights(wide, class_)
     of_class = (chosen * probability).sum(-1, keepdims=True)
     return (of_class * (chosen - probability) / heat).astype(output.dtype)
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import lrp_jax as lrp
+import lrp_jax.evaluation
 
 WEIGHTS = {"lower": jnp.ones((4, 3)), "upper": jnp.ones((3, 5))}
 X = jnp.arange(8.0).reshape(2, 4)
@@ -127,7 +129,135 @@ def test_wrong_numbers_in_rules(make: Callable[[], lrp.Rule]) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    "composite", [[(lrp.Dense, lrp.Epsilon())], (lrp.Dense, lrp.Epsilon()), {"a": lrp.Epsilon()}]
+)
+def test_a_plain_collection_is_told_to_be_a_composite(composite: Any) -> None:
+    with pytest.raises(TypeError, match=r"Composite\(\[\(match, rule\)"):
+        lrp.relevance(mlp, composite)
+
+
+def test_what_is_no_composite_is_shown_in_short() -> None:
+    with pytest.raises(TypeError) as error:
+        lrp.plan(mlp, {str(i): np.ones((50, 50)) for i in range(50)})
+    assert len(str(error.value)) < 400
+
+
+# Rules of one's own
+
+
+def shared(layer: Any) -> jax.Array:
+    return layer.divide(layer.relevance, layer.output, 1e-6)
+
+
+def test_a_rule_without_its_decorator() -> None:
+    class Bare(lrp.Rule):
+        gamma: float = 0.5
+
+        def terms(self, layer: Any) -> list[lrp.Term]:
+            return [lrp.Term(shared(layer), 1, 1)]
+
+    class More(lrp.Epsilon):
+        gamma: float = 0.5
+
+    @dataclass(eq=False, repr=False)
+    class Thawed(lrp.Rule):
+        gamma: float = 0.5
+
+    makes: list[Callable[[], Any]] = [Bare, lambda: Bare(gamma=1.0), More, Thawed]
+    for make in makes:
+        with pytest.raises(TypeError, match=r"@dataclass\(frozen=True, eq=False, repr=False\)"):
+            lrp.Composite([(lrp.Dense, make())])
+
+
+def test_a_rule_that_changes_a_method_alone_needs_no_decorator() -> None:
+    class Half(lrp.Epsilon):
+        def terms(self, layer: Any) -> list[lrp.Term]:
+            return [lrp.Term(shared(layer) / 2, 1, 1)]
+
+    one = lrp.relevance(lambda w, x: x @ w["lower"], lrp.Epsilon())(WEIGHTS, X, target=0)
+    half = lrp.relevance(lambda w, x: x @ w["lower"], Half())(WEIGHTS, X, target=0)
+    np.testing.assert_allclose(half, one / 2)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        (lambda layer: lrp.Term(shared(layer), 1, 1), r"Own.terms returns a list"),
+        (lambda layer: shared(layer), r"Own.terms returns a list"),
+        (lambda layer: None, r"Own.terms returns a list of lrp.Term, not NoneType"),
+        (lambda layer: [shared(layer)], r"Own.terms.*lrp.Term\(share, positive=1, negative=1\)"),
+        (lambda layer: [lrp.Term(shared(layer).sum(), 1, 1)], r"Own.terms.*shape \(\) .*\(2, 5\)"),
+        (lambda layer: [lrp.Term(shared(layer)[0], 1, 1)], r"Own.terms.*shape \(5,\) .*\(2, 5\)"),
+    ],
+    ids=["one term", "array", "nothing", "list of arrays", "scalar", "row"],
+)
+def test_terms_that_are_none(terms: Any, message: str) -> None:
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Own(lrp.Rule):
+        def terms(self, layer: Any) -> Any:
+            return terms(layer)
+
+    with pytest.raises((TypeError, ValueError), match=message):
+        lrp.relevance(mlp, Own())(WEIGHTS, X)
+
+
+def test_a_rule_that_says_nothing_or_too_much() -> None:
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Mute(lrp.Rule):
+        gamma: float = 0.5
+
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Greedy(lrp.Epsilon):
+        serves = lrp.Linear | lrp.Softmax
+
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Misspelt(lrp.Epsilon):
+        bias: Any = "asborb"
+
+        def __post_init__(self) -> None:
+            """Checks nothing."""
+
+    with pytest.raises(TypeError, match=r"Mute .* no `terms\(self, layer\)`"):
+        lrp.plan(mlp, Mute())
+    with pytest.raises(TypeError, match=r"Greedy.serves is Linear \| Softmax"):
+        lrp.Composite([(lrp.Dense, Greedy())])
+    with pytest.raises(ValueError, match=r"Misspelt\(bias='asborb'\)"):
+        lrp.Composite([(lrp.Dense, Misspelt())])
+
+
 # Arguments
+
+
+def test_swapped_arguments_are_noticed_where_the_model_fails() -> None:
+    with pytest.raises(TypeError) as error:
+        lrp.relevance(mlp, lrp.Epsilon())(X, WEIGHTS)
+    assert "swapped? argnums=1" in "".join(error.value.__notes__)
+    with pytest.raises(KeyError) as error_of_model:
+        lrp.relevance(lambda w, x: x @ w["absent"], lrp.Epsilon())(WEIGHTS, X)
+    assert "swapped" not in "".join(getattr(error_of_model.value, "__notes__", []))
+
+
+def test_a_module_in_the_place_of_its_function() -> None:
+    net = nn.Dense(2)
+    with pytest.raises(Exception, match=r"unbound") as error:
+        lrp.relevance(net, lrp.Epsilon())(net.init(jax.random.key(0), X), X)
+    assert "explain the function model.apply" in "".join(error.value.__notes__)
+
+
+def test_an_argument_forgotten() -> None:
+    with pytest.raises(ValueError, match=r"lambda model, x: model\(x\)"):
+        lrp.relevance(mlp, lrp.Epsilon())(X)
+
+
+def test_lists_of_python_ints_are_named() -> None:
+    with pytest.raises(TypeError, match=r"floating-point arrays, got int\."):
+        lrp.relevance(mlp, lrp.Epsilon())(WEIGHTS, [[1, 2, 3, 4]])
+
+
+def test_a_fill_that_is_a_number() -> None:
+    with pytest.raises(TypeError, match=r"fills.constant\(0.5\), not 0.0"):
+        lrp_jax.evaluation.pixel_flipping(mlp, fill=0.0)  # type: ignore[arg-type]
 
 
 def test_integer_inputs() -> None:

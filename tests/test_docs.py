@@ -6,10 +6,15 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import io
 import math
+import os
 import re
+import subprocess
+import sys
 import textwrap
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -121,6 +126,49 @@ def test_names_in_the_text_exist(page: Path) -> None:
             value = getattr(value, part)
 
 
+EXTERNAL = re.compile(r"https?://[^\s)`\"'<>]+")
+
+
+def test_addresses_of_other_sites_are_well_formed() -> None:
+    """Whether they answer is not asked: tests run without a network."""
+    places = [*PAGES, *(ROOT / "docs").glob("*.py"), *(ROOT / "lrp_jax").glob("*.py")]
+    for place in places:
+        for address in EXTERNAL.findall(place.read_text()):
+            parts = urllib.parse.urlsplit(address)
+            assert parts.scheme == "https", f"{place}: {address}"
+            assert re.fullmatch(r"([\w-]+\.)+[a-z]{2,}", parts.netloc), f"{place}: {address}"
+
+
+def test_the_page_on_many_devices_holds_on_eight(tmp_path: Path) -> None:
+    code = "\n".join(block.code for block in blocks(DOCS / "how-to" / "devices.md"))
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nassert devices == 8"],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed = "".join(b.printed or "" for b in blocks(DOCS / "how-to" / "devices.md"))
+    assert done.stdout.split() == printed.split()
+
+
+PICTURE = re.compile(r"!\[[^\]]+\]\((pictures/[\w-]+)-(light|dark)\.png#only-\2\)")
+
+
+def test_the_gallery_shows_every_picture_on_both_grounds() -> None:
+    shown = PICTURE.findall((DOCS / "gallery.md").read_text())
+    names = {name for name, _ in shown}
+    assert sorted(shown) == sorted((n, ground) for n in names for ground in ("light", "dark"))
+    files = list((DOCS / "pictures").iterdir())
+    assert {f"pictures/{f.stem}" for f in files} == {f"{n}-{ground}" for n, ground in shown}
+    assert sum(f.stat().st_size for f in files) < 600_000
+    made = re.findall(r'^    "(\w+)": \(', (DOCS / "make_gallery.py").read_text(), re.MULTILINE)
+    assert {f"pictures/{n}" for n in made} == names
+
+
 def test_every_page_is_in_the_table_of_contents() -> None:
     contents = (ROOT / "mkdocs.yml").read_text()
     pages = {str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")}
@@ -183,6 +231,56 @@ def test_every_public_name_is_documented_and_shown(name: str) -> None:
         if not (is_documented(public_name, value) and is_shown):
             missing.append(public_name)
     assert missing == []
+
+
+def section(text: str, name: str) -> str:
+    found = re.search(rf"^{name}:\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def untold(value: Any) -> list[str]:
+    """Parameters without a word in the docstring, and "Returns" where it is missing.
+
+    What returns an object of this package (a composite, a match, a fill) says so by its type, and
+    `Args, Returns: as ...` hands on to another docstring.
+    """
+    text = inspect.getdoc(value) or ""
+    if re.search(r"^Args, Returns: as `\w+`", text, re.MULTILINE):
+        return []
+    told, missing = section(text, "Args"), []
+    if isinstance(value, type):
+        told += section(text, "Attributes")
+    else:
+        returned = inspect.get_annotations(value).get("return")
+        own = str(getattr(returned, "__module__", returned)).startswith("lrp_jax")
+        own = own or str(returned).startswith("_Start")
+        if not own and returned not in (None, "None") and not re.search(r"^Returns:", text, re.M):
+            missing.append("Returns")
+    if not (isinstance(value, type) and issubclass(value, Exception)):
+        parameters = inspect.signature(value).parameters.values()
+        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    else:
+        names = []
+    words = " ".join(re.findall(r"^\s*([\w*, ]+)[:(]", told, re.MULTILINE))
+    return [n for n in names if n not in re.findall(r"\w+", words)] + missing
+
+
+@pytest.mark.parametrize("name", ["lrp_jax", *USED_BY_NAME])
+def test_every_parameter_and_result_is_documented(name: str) -> None:
+    found = public(importlib.import_module(name)).items()
+    assert {n: untold(value) for n, value in found if untold(value)} == {}
+
+
+def test_a_parameter_that_is_not_documented_is_found() -> None:
+    def f(x: int, y: int) -> int:
+        """A sum.
+
+        Args:
+            x: the first.
+        """
+        return x + y
+
+    assert untold(f) == ["y", "Returns"]
 
 
 def test_every_kind_of_layer_is_documented() -> None:

@@ -1,5 +1,6 @@
 """The plan: which layer gets which rule and why, as a table, as a value, as JSON."""
 
+import json
 from typing import Any
 
 import flax.linen as nn
@@ -137,3 +138,36 @@ def test_a_module_called_twice_is_two_layers() -> None:
     paths = [layer.path for layer in plan.layers if layer.name == "shared"]
     assert len(paths) == 2
     assert len(set(paths)) == 2
+
+
+def test_parents_are_the_layers_that_a_layer_reads_from() -> None:
+    def parents_of(function: Any, *args: Any) -> list[tuple[int, ...]]:
+        plan = lrp.plan(function, lrp.AttnLRP())(*args)
+        assert lrp.Plan.from_json(plan.to_json()) == plan
+        return [layer.parents for layer in plan.layers]
+
+    # conv, relu, side, merge, max pool, head: the merge reads from the relu, past the side.
+    assert parents_of(APPLY, PARAMS, X) == [(-1,), (0,), (1,), (1, 2), (3,), (4,)]
+
+    w, x = jnp.ones((3, 3)), jnp.ones((2, 3))
+
+    def steps(w: Any, x: Any) -> Any:
+        return jax.lax.scan(lambda h, _: (jnp.tanh(h @ w), None), x, None, length=3)[0]
+
+    # What one step leaves, the next one reads.
+    assert parents_of(steps, w, x) == [(-1, 1), (0,)]
+
+    def branches(w: Any, x: Any) -> Any:
+        y = jax.lax.cond(w[0, 0] > 0, lambda x: x @ w, lambda x: x, x)
+        return jnp.tanh(y) @ w
+
+    assert parents_of(branches, w, x) == [(-1,), (-1, 0), (1,)]
+
+
+def test_plans_of_older_releases_are_read() -> None:
+    content = json.loads(plan_of(lrp.EpsilonPlus()).to_json())
+    for layer in content["layers"]:
+        del layer["parents"]
+    layers = lrp.Plan.from_json(json.dumps(content)).layers
+    assert [layer.path for layer in layers] == [x["path"] for x in content["layers"]]
+    assert not any(layer.parents for layer in layers)
