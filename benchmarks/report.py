@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -124,25 +125,36 @@ def _number(value: float | None, form: str) -> str:
 
 
 def figure(rows: Sequence[Record], path: Path) -> None:
-    """Bars: the price of every explanation in gradients."""
+    """Bars: the price of every explanation in gradients, this library's in red."""
     import matplotlib.pyplot as plt
 
     cases = list(dict.fromkeys((r["network"], r["batch"]) for r in rows))
+    chosen = [[r for r in rows if (r["network"], r["batch"]) == case] for case in cases]
+    columns = min(len(cases), 3)
+    lines = -(-len(cases) // columns)
+    height = 0.6 + 0.2 * max(len(part) for part in chosen)
     figure, axes = plt.subplots(
-        1, len(cases), figsize=(2.6 * len(cases) + 1.2, 3.2), squeeze=False, layout="constrained"
+        lines, columns, figsize=(4 * columns, height * lines), squeeze=False, layout="constrained"
     )
-    for axis, case in zip(axes[0], cases, strict=True):
-        chosen = [r for r in rows if (r["network"], r["batch"]) == case]
-        names = [r["system"] for r in chosen]
-        colours = ["0.6" if name.startswith(FLOOR) else "tab:red" for name in names]
-        spreads = [r["ratio_spread"] for r in chosen]
-        axis.barh(names, [r["ratio"] for r in chosen], xerr=spreads, color=colours)
+    for axis in axes.flat[len(cases) :]:
+        axis.remove()
+    for axis, case, part in zip(axes.flat, cases, chosen, strict=False):
+        names = [r["system"] for r in part]
+        others = ("torch", "zennit", "captum", "LXT", "autolrp")
+        colours = [
+            "0.6" if n.startswith(FLOOR) else "0.8" if n.startswith(others) else "tab:red"
+            for n in names
+        ]
+        ratios, spreads = [r["cpu_ratio"] for r in part], [r["cpu_ratio_spread"] for r in part]
+        bars = axis.barh(names, ratios, xerr=spreads, color=colours, error_kw={"linewidth": 0.8})
+        axis.bar_label(bars, [f"{v:.2f}" for v in ratios], padding=4, fontsize=7)
         axis.axvline(1, color="0.3", linewidth=0.8)
+        axis.margins(x=0.15)
         axis.invert_yaxis()
         axis.set_title(f"{case[0]}, batch {case[1]}", fontsize=9)
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("time in gradients (jax.grad = 1)", fontsize=9)
+    figure.supxlabel("processor time in gradients (jax.grad = 1)", fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -154,3 +166,27 @@ def write(folder: Path, described: Record, rows: Sequence[Record]) -> None:
     (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     (folder / "results.md").write_text(markdown(described, rows))
     figure(rows, folder / "results.png")
+
+
+def main() -> None:
+    """Join the results of several runs, and draw some of them."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("results", nargs="+", type=Path, help="results.json of earlier runs")
+    parser.add_argument("--only", action="append", metavar="NETWORK:BATCH", help="to draw")
+    parser.add_argument("--without", action="append", default=[], metavar="SYSTEM")
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
+    options = parser.parse_args()
+    found = [json.loads(path.read_text()) for path in options.results]
+    rows = [row for result in found for row in result["records"]]
+    write(options.out, found[0]["machine"], rows)
+    drawn = [
+        row
+        for row in rows
+        if row["system"] not in options.without
+        and (options.only is None or f"{row['network']}:{row['batch']}" in options.only)
+    ]
+    figure(drawn, options.out / "results.png")
+
+
+if __name__ == "__main__":
+    main()

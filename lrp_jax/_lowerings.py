@@ -56,9 +56,50 @@ def lowering(eqn: Equation) -> Callable[..., jax.Array] | None:
         return None
     if eqn.primitive is prim.POOL_MAX:
         return _max_pool(eqn)
+    if eqn.primitive in _EXTREMES:
+        return _extreme(eqn)
     if eqn.primitive is prim.CONV:
         return _convolution(eqn)
     return None
+
+
+_EXTREMES = {
+    _compat.primitive("reduce_max"): jax.lax.argmax,
+    _compat.primitive("reduce_min"): jax.lax.argmin,
+}
+
+
+def _extreme(eqn: Equation) -> Callable[..., jax.Array] | None:
+    """A largest or smallest element, whose backward pass gives all to the first of them.
+
+    JAX's own compares with the result and divides by the number of equals: a compiler that
+    computes the operand twice, rounding differently, makes that 0 / 0.
+    """
+    operand, axes = eqn.invars[0].aval, eqn.params["axes"]
+    if not jnp.issubdtype(operand.dtype, jnp.floating) or not axes or operand.size == 0:
+        return None
+    native, find = _native(eqn), _EXTREMES[eqn.primitive]
+    order = [*(i for i in range(operand.ndim) if i not in axes), *axes]
+    shape = [operand.shape[i] for i in order]
+    back = [order.index(i) for i in range(operand.ndim)]
+
+    @jax.custom_vjp
+    def extreme(x: jax.Array) -> jax.Array:
+        return native(x)
+
+    def forward(x: jax.Array) -> tuple[jax.Array, Any]:
+        return native(x), x
+
+    def backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+        flat = jnp.transpose(x, order).reshape(*cotangent.shape, -1)
+        last = flat.ndim - 1
+        winner = jnp.expand_dims(find(flat, last, np.int32), last)
+        chosen = winner == jax.lax.broadcasted_iota(np.int32, flat.shape, last)
+        spread = jnp.where(chosen, jnp.expand_dims(cotangent, last), 0)
+        return (jnp.transpose(spread.reshape(shape), back),)
+
+    extreme.defvjp(forward, backward)
+    return extreme
 
 
 def _native(eqn: Equation) -> Callable[..., jax.Array]:
@@ -262,7 +303,7 @@ def _depthwise(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
         x, w = _channels_last(x, w, numbers)
         out = params["preferred_element_type"] or x.dtype
-        x, w = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (x, w))
+        x, w = (v.astype(jnp.float32) if jnp.finfo(v.dtype).bits < 32 else v for v in (x, w))
         sizes = [n + sum(p) for n, p in zip(x.shape[1:-1], params["padding"], strict=True)]
         counts = [(n - k) // s + 1 for n, k, s in zip(sizes, kernel, strides, strict=True)]
         # Each position in a stride by itself, so that no shift has gaps.

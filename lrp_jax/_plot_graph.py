@@ -16,13 +16,13 @@ _KIND_COLOURS = ("#cfe6f5", "#fde3cc", "#d0ece2", "#f3dde9", "#fbf3c4", "#e4e4e4
 def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = None) -> Any:
     """The layers of a plan as a graph, input at the top: kind, path and rule in each box.
 
-    A line joins a layer with those right above it: a skip connection past layers is not drawn.
+    A line joins a layer with each one it reads from; those that pass by others run beside them.
 
     Args:
       plan: what `lrp_jax.plan(...)(...)` returns.
       ax: matplotlib axes, new ones of the needed size if not given.
       relevance: by path the relevance at a layer's output; the lines from there are as wide as
-        its size.
+        its size. `"input"` is that of the input.
 
     Returns:
       The axes.
@@ -30,54 +30,71 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     layers = plan.layers
     if not layers:
         raise ValueError("the plan has no layers")
-    by_index = {layer.index: layer for layer in layers}
-    parents = {layer.index: _direct(layer, layers) for layer in layers}
-    row: dict[int, int] = {}
+    parents = {layer.index: layer.parents or _direct(layer, layers) for layer in layers}
+    # A scan's carry comes from a later layer, too; the picture is that of one step.
+    parents = {n: [p for p in found if p < n] or [-1] for n, found in parents.items()}
+    row = {-1: 0}
     for layer in layers:
-        row[layer.index] = 1 + max((row[p] for p in parents[layer.index]), default=-1)
+        row[layer.index] = 1 + max(row[p] for p in parents[layer.index])
     column = _columns(layers, parents, row)
-    width, height = max(column.values()) + 1, max(row.values()) + 1
-    ax = new_axes(ax, (2.9 * width, 0.72 * height))
+    edges = [(p, layer.index) for layer in layers for p in parents[layer.index]]
+    lanes = _lanes(edges, column, row)
+    width = max([*column.values(), *(lane - 0.45 for lane in lanes.values())]) + 1
+    height = max(row.values()) + 1
+    kinds = list(dict.fromkeys(layer.kind.label for layer in layers))
+    boxes = [(-1, "input", "white")]
+    for layer in layers:
+        text = f"{_short(layer.path)}\n{layer.kind.label}: {_short(layer.rule)}"
+        colour = _KIND_COLOURS[kinds.index(layer.kind.label) % len(_KIND_COLOURS)]
+        boxes.append((layer.index, text, colour))
+    longest = max(len(line) for _, text, _ in boxes for line in text.split("\n"))
+    ax = new_axes(ax, ((0.06 * longest + 0.8) * width, 0.72 * height))
+    names = {-1: "input"} | {layer.index: layer.path for layer in layers}
     size = {path: abs(float(r)) for path, r in (relevance or {}).items()}
     widest = max(size.values(), default=0) or 1.0
-    kinds = list(dict.fromkeys(layer.kind.label for layer in layers))
-    for layer in layers:
-        x, y = column[layer.index], row[layer.index]
-        for p in parents[layer.index]:
-            source = by_index[p].path
-            ax.annotate(
-                "",
-                xy=(x, y - 0.3),
-                xytext=(column[p], row[p] + 0.3),
-                arrowprops={
-                    "arrowstyle": "-",
-                    "color": "#7f7f7f" if relevance is None else "#d55e00",
-                    "linewidth": 1 if relevance is None else 0.3 + 5 * size.get(source, 0) / widest,
-                    "shrinkA": 0,
-                    "shrinkB": 0,
-                },
-            )
-        colour = _KIND_COLOURS[kinds.index(layer.kind.label) % len(_KIND_COLOURS)]
+    for p, n in edges:
+        wide = 1 if relevance is None else 0.3 + 5 * size.get(names[p], 0) / widest
+        colour = "#7f7f7f" if relevance is None else "#d55e00"
+        ends = (column[p], row[p]), (column[n], row[n])
+        ax.add_patch(_line(*ends, lanes.get((p, n)), colour, wide))
+    for index, text, colour in boxes:
         box = {
             "boxstyle": "round,pad=0.35",
             "facecolor": colour,
             "edgecolor": "#7f7f7f",
             "linewidth": 0.6,
         }
-        ax.text(
-            x,
-            y,
-            f"{_short(layer.path)}\n{layer.kind.label}: {_short(layer.rule)}",
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="black",
-            bbox=box,
-        )
+        place = {"ha": "center", "va": "center", "fontsize": 7, "color": "black", "bbox": box}
+        ax.text(column[index], row[index], text, **place)
     ax.set_xlim(-0.55, width - 0.45)
     ax.set_ylim(height - 0.5, -0.5)
     ax.axis("off")
     return ax
+
+
+def _line(
+    start: tuple[float, float],
+    end: tuple[float, float],
+    lane: float | None,
+    colour: str,
+    width: float,
+) -> Any:
+    """From the lower side of a box to the upper side of another one, along a lane if there is."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    # The ends lie behind the boxes, however high these are.
+    (x, y), (to, below) = (start[0], start[1] + 0.1), (end[0], end[1] - 0.1)
+    if lane is None:
+        middle = (y + below) / 2
+        points = [(x, y), (x, middle + 0.2), (to, middle - 0.2), (to, below)]
+        codes = [Path.MOVETO, *[Path.CURVE4] * 3]
+    else:
+        points = [(x, y), (x, y + 0.6), (lane, y + 0.3), (lane, y + 0.9), (lane, below - 0.9)]
+        points += [(lane, below - 0.3), (to, below - 0.6), (to, below)]
+        codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3]
+    path = Path(points, codes)
+    return PathPatch(path, fill=False, edgecolor=colour, linewidth=width, capstyle="round")
 
 
 def concept_graph(
@@ -193,17 +210,41 @@ def _direct(layer: Any, layers: Any) -> list[int]:
     return [n for n in above if n not in hidden]
 
 
-def _columns(layers: Any, parents: dict[int, list[int]], row: dict[int, int]) -> dict[int, int]:
+def _columns(
+    layers: Any, parents: Mapping[int, list[int]], row: Mapping[int, int]
+) -> dict[int, int]:
     """A column for each layer: that of its first parent where it is free, else the next."""
-    taken: set[tuple[int, int]] = set()
-    column: dict[int, int] = {}
+    taken = {(0, 0)}
+    column = {-1: 0}
     for layer in layers:
-        wanted = min((column[p] for p in parents[layer.index]), default=0)
+        wanted = min(column[p] for p in parents[layer.index])
         while (row[layer.index], wanted) in taken:
             wanted += 1
         taken.add((row[layer.index], wanted))
         column[layer.index] = wanted
     return column
+
+
+def _lanes(
+    edges: list[tuple[int, int]], column: Mapping[int, int], row: Mapping[int, int]
+) -> dict[tuple[int, int], float]:
+    """Where lines that pass by other rows run: to the right of both ends, each by itself."""
+    taken: dict[int, list[list[tuple[int, int]]]] = {}
+    found = {}
+    for p, n in sorted(edges, key=lambda edge: row[edge[1]] - row[edge[0]]):
+        if row[n] - row[p] < 2:
+            continue
+        beside = max(column[p], column[n])
+        lanes = taken.setdefault(beside, [])
+        free = (
+            i for i, used in enumerate(lanes) if all(b <= row[p] or row[n] <= a for a, b in used)
+        )
+        lane = next(free, len(lanes))
+        if lane == len(lanes):
+            lanes.append([])
+        lanes[lane].append((row[p], row[n]))
+        found[p, n] = beside + 0.42 + 0.05 * lane
+    return found
 
 
 def _short(name: str, length: int = 30) -> str:

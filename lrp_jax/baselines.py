@@ -273,11 +273,7 @@ def occlusion(
     return _explanation(rule, f, argnums, has_aux)
 
 
-def grad_cam(
-    features: Callable[..., Array],
-    head: Callable[..., Any],
-    argnums: int = 1,
-) -> Explanation:
+def grad_cam(f: Callable[..., Any], layer: Any, argnums: int = 1) -> Explanation:
     """Class activation map by gradients: the channels of a layer weighted by their mean gradient.
 
         a_k = mean_p dscore/dA_pk,   map_p = max(0, sum_k a_k A_pk)
@@ -285,43 +281,95 @@ def grad_cam(
     The map is resized to the input's grid (linear) and shared equally by its channels.
 
     Args:
-      features: `(*args, **kwargs) -> A`, the model up to the layer; `A` is `(batch, *positions,
-        channels)`.
-      head: `(*args, **kwargs) -> output`, the rest of the model: as `features`, but with `A` in
-        the place of the explained argument.
+      f: function `(*args, **kwargs) -> output`.
+      layer: which layer: a path glob or another match of one layer, as in a composite, or a
+        path that `lrp_jax.plan` prints (`"ReLU:2"`; for a convolution that a relu follows, name
+        the relu). Its output `A` must be `(batch, *positions, channels)`. For models that have no
+        plan it may be a function, the rest of the model, and `f` the model up to the layer:
+        `f(*args)` is then `A`, and `layer` called as `f`, but with `A` in the place of the
+        explained argument, the output.
       argnums: the explained argument, an array `(batch, *positions, channels)`.
 
     Returns:
       A function `(*args, target=None, **kwargs) -> R` of the explained argument's shape.
 
+    Raises:
+      ValueError: for a layer that there is not, or whose output has other axes than the input.
+
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017.
 
-    >>> explain = grad_cam(lambda w, x: x, lambda w, a: a.mean((1, 2)) @ w)
-    >>> explain(jnp.ones((1, 2)), jnp.ones((1, 4, 4, 1))).shape
+    >>> f = lambda w, x: jax.nn.relu(x @ w["a"]).mean((1, 2)) @ w["b"]
+    >>> w = {"a": jnp.ones((1, 3)), "b": jnp.ones((3, 2))}
+    >>> grad_cam(f, "ReLU")(w, jnp.ones((1, 4, 4, 1))).shape
     (1, 4, 4, 1)
     """
     if not isinstance(argnums, int):
         raise TypeError(f"grad_cam explains one argument, argnums must be an int, got {argnums!r}")
+    look = (_at_cut if callable(layer) else _at_layer)(f, layer, argnums)
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Array:
         x = _explained.require_array(_explained.pick(args, argnums), "grad_cam")
-        maps = features(*args, **kwargs)
-        if getattr(maps, "ndim", 0) != x.ndim or x.ndim < 3:
-            raise ValueError(
-                "grad_cam needs features and input of the form (batch, *positions, channels), got "
-                f"{np.shape(maps)} and {x.shape}"
-            )
-
-        def model(maps: Array) -> Any:
-            return head(*_explained.replace(args, argnums, maps), **kwargs)
-
-        slopes = _explained.gradient(model, maps, _explained.weights(model(maps), target))
+        maps, slopes = look(args, kwargs, target)
         positions = tuple(range(1, maps.ndim - 1))
         cam = jax.nn.relu((slopes.mean(positions, keepdims=True) * maps).sum(-1, keepdims=True))
         cam = jax.image.resize(cam, (*x.shape[:-1], 1), "linear")
         return jnp.broadcast_to(cam / x.shape[-1], x.shape).astype(x.dtype)
 
     return explain
+
+
+def _require_maps(maps: Any, x: Any) -> None:
+    if len(np.shape(maps)) != len(np.shape(x)) or len(np.shape(x)) < 3:
+        raise ValueError(
+            "grad_cam needs features and input of the form (batch, *positions, channels), got "
+            f"{np.shape(maps)} and {np.shape(x)}"
+        )
+
+
+def _at_cut(features: Callable[..., Array], head: Callable[..., Any], argnums: int) -> Any:
+    """What features a call has, and the gradient of the score there."""
+
+    def look(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any) -> tuple[Array, Array]:
+        maps = features(*args, **kwargs)
+        _require_maps(maps, _explained.pick(args, argnums))
+
+        def model(maps: Array) -> Any:
+            return head(*_explained.replace(args, argnums, maps), **kwargs)
+
+        return maps, _explained.gradient(model, maps, _explained.weights(model(maps), target))
+
+    return look
+
+
+def _at_layer(f: Callable[..., Any], layer: Any, argnums: int) -> Any:
+    """The output of a layer in a call, and the gradient of the score there."""
+    from . import composites, queries, rules, transform
+    from ._interpreter import key
+
+    # Rules of modified gradients that serve no layer: every layer has its own gradient.
+    plain = composites.Composite([(lambda layer: False, rules.GuidedBackprop())])
+    explained = transform.Explained(f, plain, argnums, has_aux=False)
+
+    def look(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any) -> tuple[Array, Array]:
+        call, leaves = explained.prepare(args, kwargs)
+
+        def evaluate(begin: Any, composite: Any, leaves: Any, target: Any) -> Any:
+            site = queries.one(call, layer, begin.form)
+            if site.loops:
+                raise ValueError(f"{queries.path_of(call, site)} lies in a loop: it has many maps")
+            _require_maps(site.step.outputs[0].aval, _explained.pick(args, argnums))
+            name = key("out", site.index)
+            taps = {name: site.probe(site.step.outputs[0])}
+            output, values, pullback = queries.pull_taps(
+                call, begin.form, composite, leaves, taps, frozenset({site.index})
+            )
+            weights = _explained.weights(output, target)
+            return values[name], pullback(weights, queries.zeros_like(values))[1][name]
+
+        result: tuple[Array, Array] = explained.run(call, "grad_cam", evaluate, leaves, target)
+        return result
+
+    return look
 
 
 def guided_backprop(
@@ -357,6 +405,12 @@ def random(
 
     The same key draws the same noise in every call of one shape.
 
+    Args:
+      f, argnums, has_aux: as `gradient`; `f` is not called.
+      key: of the noise.
+
+    Returns: as `gradient`.
+
     >>> explain = random(lambda w, x: x @ w, key=jax.random.key(0))
     >>> explain(jnp.ones((2, 1)), jnp.ones((1, 2))).shape
     (1, 2)
@@ -385,6 +439,8 @@ def sobel(f: Callable[..., Any], argnums: Any = 1, *, has_aux: bool = False) -> 
     Args:
       f, has_aux: as `gradient`.
       argnums: images `(batch, height, width, channels)`.
+
+    Returns: as `gradient`.
 
     Source of the comparison: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018.
 

@@ -38,6 +38,9 @@ class Fill:
 def constant(value: Any = 0.0) -> Fill:
     """One value (a number, a mask token, or an array that broadcasts to the input).
 
+    Args:
+      value: what every removed element becomes.
+
     >>> constant(0.5).function(jax.random.key(0), jnp.ones((1, 2)), None)
     Array([[0.5, 0.5]], dtype=float32)
     """
@@ -62,6 +65,9 @@ def mean() -> Fill:
 
 def noise(low: Any = None, high: Any = None) -> Fill:
     """Uniform noise between `low` and `high`, by default the extremes of each example.
+
+    Args:
+      low, high: the bounds, numbers or arrays that broadcast to the input.
 
     >>> noise(0.0, 1.0).function(jax.random.key(0), jnp.zeros((1, 2)), None).shape
     (1, 2)
@@ -128,10 +134,18 @@ def inpaint(method: str = "telea", radius: float = 3.0) -> Fill:
         scale = (high - low) / 255 or 1
         mask = removed.any(-1).astype(np.uint8)
         bytes_ = np.round((image - low) / scale).astype(np.uint8)
-        channels = [
-            cv2.inpaint(c, mask, radius, cv2.INPAINT_TELEA) for c in np.moveaxis(bytes_, -1, 0)
+        # It takes one channel or three, which share the search for the order of filling.
+        together = 3 if bytes_.shape[-1] % 3 == 0 else 1
+        filled = [
+            cv2.inpaint(
+                np.ascontiguousarray(bytes_[..., i : i + together]),
+                mask,
+                radius,
+                cv2.INPAINT_TELEA,
+            ).reshape(*mask.shape, together)
+            for i in range(0, bytes_.shape[-1], together)
         ]
-        result: np.ndarray = np.stack(channels, -1) * scale + low
+        result: np.ndarray = np.concatenate(filled, -1) * scale + low
         return result
 
     def biharmonic(image: np.ndarray, removed: np.ndarray) -> np.ndarray:

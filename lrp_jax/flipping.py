@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _explained, fills
+from ._forward import forward
 
 Array = jax.Array
 
@@ -81,6 +82,7 @@ def pixel_flipping(
 
     Raises:
       ValueError: a setting that does not fit, or relevance of another shape than the input's.
+      TypeError: a `fill` that is none.
 
     Sources: Bach et al., PLoS ONE 2015 (pixel flipping); Samek et al., "Evaluating the
       Visualization
@@ -94,6 +96,8 @@ def pixel_flipping(
     if order not in ("morf", "lerf", "random"):
         raise ValueError(f'order is "morf", "lerf" or "random", not {order!r}')
     replace = fills.constant() if fill is None else fill
+    if not isinstance(replace, fills.Fill):
+        raise TypeError(f"fill is made by lrp_jax.fills, such as fills.constant(0.5), not {fill!r}")
     readout = _readout(score)
     shapes = jax.jit(f)
 
@@ -102,7 +106,7 @@ def pixel_flipping(
         x = _explained.require_array(_explained.pick(args, argnums), "pixel_flipping")
 
         def model(x: Array) -> Any:
-            return f(*_explained.replace(args, argnums, x))
+            return forward(f)(*_explained.replace(args, argnums, x))
 
         moved = _explained.spatial_axes(x.shape, axes)
         labels, count = patch_labels(x.shape, moved, _explained.per_axis("patch", patch, moved))
@@ -139,6 +143,12 @@ def area(curves: Curves) -> Array:
 
     Of curves made with `score="accuracy"` it is the area under the accuracy curve (AUAC).
 
+    Args:
+      curves: what `pixel_flipping` returned.
+
+    Returns:
+      One number for each example.
+
     >>> area(Curves(jnp.array([0.0, 1.0]), jnp.array([[4.0, 0.0]])))
     Array([2.], dtype=float32)
     """
@@ -147,6 +157,12 @@ def area(curves: Curves) -> Array:
 
 def area_between(lerf: Curves, morf: Curves) -> Array:
     """The area between the least and the most relevant first curves (ABPC), higher is better.
+
+    Args:
+      lerf, morf: curves of the same examples in the two orders.
+
+    Returns:
+      One number for each example.
 
     Source: Schulz et al., "Restricting the Flow", ICLR 2020.
     """
@@ -157,6 +173,12 @@ def area_of_squares(curves: Curves) -> Array:
     """The area under the squared change of the score (AU-MSE); of LeRF curves lower is better.
 
     area((y - y_0)^2)
+
+    Args:
+      curves: what `pixel_flipping` returned.
+
+    Returns:
+      One number for each example.
     """
     return area(Curves(curves.fraction, (curves.score - curves.score[:, :1]) ** 2))
 
@@ -200,6 +222,14 @@ def interval(
 def flip_counts(schedule: str | Sequence[int], steps: int, patches: int) -> np.ndarray:
     """How many patches are removed after each step, from 0 on.
 
+    Args:
+      schedule: a name or the counts themselves, as `pixel_flipping`.
+      steps: how many steps a named schedule has.
+      patches: how many patches there are.
+
+    Returns:
+      Increasing integers.
+
     >>> flip_counts("quadratic", 4, 16), flip_counts([1, 5], 0, 16)
     (array([ 0,  1,  4,  9, 16]), array([0, 1, 5]))
     """
@@ -226,6 +256,14 @@ def patch_labels(
     shape: tuple[int, ...], axes: tuple[int, ...], sizes: tuple[int, ...]
 ) -> tuple[np.ndarray, int]:
     """The number of the patch that each position belongs to, and how many there are.
+
+    Args:
+      shape: of the input.
+      axes: its positions.
+      sizes: of a patch, along each of `axes`.
+
+    Returns:
+      The numbers, an array over `axes`, and their count.
 
     >>> patch_labels((1, 3, 2), (1, 2), (2, 2))
     (array([[0, 0],

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _explained
+from ._forward import forward
 
 Array = jax.Array
 
@@ -188,6 +189,7 @@ def sensitivity_n(
 
     Source: Ancona et al., "Towards better understanding of gradient-based attribution methods",
       ICLR 2018.
+    Quantus' metric of this name is another: it correlates over examples, along their own orders.
 
     >>> f, w, x = lambda w, x: x @ w, jnp.array([[3.0], [1.0], [2.0]]), jnp.ones((1, 3))
     >>> sensitivity_n(f, sizes=(1,))(w, x, relevance=w.T * x).round(4)
@@ -358,6 +360,12 @@ def infidelity(
 def pearson(a: Array, b: Array) -> Array:
     """The correlation of `a` and `b` along the last axis, 0 where one of them does not vary.
 
+    Args:
+      a, b: arrays of one shape.
+
+    Returns:
+      The correlations, without the last axis.
+
     >>> pearson(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 3.0])).round(4)
     Array(1., dtype=float32)
     """
@@ -369,6 +377,12 @@ def pearson(a: Array, b: Array) -> Array:
 
 def spearman(a: Array, b: Array) -> Array:
     """The correlation of ranks of `a` and `b` along the last axis, ties sharing their mean rank.
+
+    Args:
+      a, b: arrays of one shape.
+
+    Returns:
+      The correlations, without the last axis.
 
     >>> spearman(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 4.0, 5.0])).round(4)
     Array(1., dtype=float32)
@@ -421,7 +435,7 @@ def _question(
     x = _explained.require_array(_explained.pick(args, argnums), "this metric")
 
     def model(x: Array) -> Any:
-        return f(*_explained.replace(args, argnums, x))
+        return forward(f)(*_explained.replace(args, argnums, x))
 
     return x, model, _explained.weights(model(x), target)
 

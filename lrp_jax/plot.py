@@ -106,6 +106,9 @@ def overlay(
     Args:
       image: `(height, width)` or `(height, width, 1 or 3)`; its extremes become dark and light.
       relevance, scale, cmap: as `heatmap`.
+
+    Returns:
+      The colours, floats.
     """
     values = map_of(relevance)
     return _overlay(image, values, bound(values, scale), colormap(cmap))
@@ -286,19 +289,25 @@ def curves(
     Returns:
       The axes.
     """
-    ax = new_axes(ax, (4.5, 3))
+    outside = len(curves) > 3  # then there is no room for their names between them
+    ax = new_axes(ax, (6, 3) if outside else (4.5, 3))
     styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
     for i, (name, curve) in enumerate(curves.items()):
         fraction, values = np.asarray(curve.fraction), np.asarray(curve.score, float)
         low, high = interval(values, level)
         (line,) = ax.plot(
-            fraction, values.mean(0), styles[i % len(styles)], color=_colour(i), label=name
+            fraction,
+            values.mean(0),
+            linestyle=styles[i % len(styles)],
+            color=_colour(i),
+            label=name,
         )
         ax.fill_between(fraction, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     ax.set_xlabel("fraction removed")
     ax.set_ylabel(score)
     ax.set_xlim(0, 1)
-    ax.legend(frameon=False)
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if outside else {}
+    ax.legend(framealpha=0.7, edgecolor="none", **beside)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 

@@ -92,6 +92,12 @@ def explain_func(explain: Callable[..., Any]) -> Callable[..., np.ndarray]:
 def channels_last(x: np.ndarray) -> np.ndarray:
     """Images with their channels moved to the last axis.
 
+    Args:
+        x: `(batch, channels, ...)`.
+
+    Returns:
+        The same numbers as `(batch, ..., channels)`.
+
     >>> channels_last(np.zeros((2, 3, 8, 9))).shape
     (2, 8, 9, 3)
     """
@@ -100,6 +106,12 @@ def channels_last(x: np.ndarray) -> np.ndarray:
 
 def channels_first(x: np.ndarray) -> np.ndarray:
     """Images with their channels moved behind the batch.
+
+    Args:
+        x: `(batch, ..., channels)`.
+
+    Returns:
+        The same numbers as `(batch, channels, ...)`.
 
     >>> channels_first(np.zeros((2, 8, 9, 3))).shape
     (2, 3, 8, 9)

@@ -10,6 +10,7 @@ table.ranking("auc")
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -248,12 +249,9 @@ def study(
 
 
 def _measure(method: Any, metrics: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """One compiled function of a method's point, the parameters and a batch."""
-
-    @jax.jit
-    def explained(point: dict[str, Array], params: Any, x: Array, target: Array) -> Any:
-        explain = method.make(**point) if isinstance(method, Grid) else method
-        return explain(params, x, target=target)
+    """From a method's point, the parameters and a batch to its metrics."""
+    is_grid = isinstance(method, Grid)
+    explained = _compiled(_Identity(method.make if is_grid else method), is_grid)
 
     def measure(point: dict[str, float], params: Any, x: Array, target: Array) -> dict[str, Any]:
         values = {n: jnp.asarray(v, x.dtype) for n, v in point.items()}
@@ -269,6 +267,34 @@ def _measure(method: Any, metrics: Mapping[str, Callable[..., Any]]) -> Callable
         return results
 
     return measure
+
+
+class _Identity:
+    """A function as a key, equal to itself alone: not all functions can be hashed."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.function is other.function
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(method: _Identity, is_grid: bool) -> Callable[..., Any]:
+    """One compiled function of a point, the parameters and a batch.
+
+    It is remembered: a second study of the same methods, on other examples, compiles nothing.
+    """
+
+    @jax.jit
+    def explained(point: dict[str, Array], params: Any, x: Array, target: Array) -> Any:
+        explain = method.function(**point) if is_grid else method.function
+        return explain(params, x, target=target)
+
+    return explained
 
 
 class _Log:

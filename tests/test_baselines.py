@@ -1,5 +1,7 @@
 """Baselines against analytic answers and slow loops, all in the call form of `relevance`."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -224,6 +226,33 @@ def test_grad_cam_by_hand():
     np.testing.assert_allclose(r.sum(-1), expected, atol=1e-12)
 
 
+def test_grad_cam_of_a_layer_of_the_plan():
+    """By its path, the layer need not be cut out: the same map, and called as all others."""
+    x = RNG.normal(size=(2, 6, 6, 3))
+    params = {"a": RNG.normal(size=(3, 4)), "b": RNG.normal(size=(4, 2))}
+    top = lambda p, a: jnp.tanh(a.mean((1, 2))) @ p["b"]  # noqa: E731
+    model = lambda p, x: top(p, jax.nn.gelu(x[:, ::2, ::2] @ p["a"]))  # noqa: E731
+    layers = {
+        "a": lambda p, x: x[:, ::2, ::2] @ p["a"],
+        "Activation": lambda p, x: jax.nn.gelu(x[:, ::2, ::2] @ p["a"]),
+    }
+    heads = [lambda p, a: top(p, jax.nn.gelu(a)), top]
+    for (layer, features), head in zip(layers.items(), heads, strict=True):
+        explain = baselines.grad_cam(model, layer)
+        cut = baselines.grad_cam(features, head)
+        for target in (None, 1, np.array([1, 0]), lambda y: y * np.array([1.0, -1.0])):
+            expected = cut(params, x, target=target)
+            found = explain(params, x, target=target)
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+            assert float(jnp.abs(found).max()) > 0
+        compiled = jax.jit(lambda p, x, explain=explain: explain(p, x, target=1))
+        np.testing.assert_allclose(compiled(params, x), cut(params, x, target=1), atol=1e-12)
+    with pytest.raises(ValueError, match="no layer matches 'c'"):
+        baselines.grad_cam(model, "c")(params, x)
+    with pytest.raises(ValueError, match="positions"):
+        baselines.grad_cam(model, "b")(params, x)
+
+
 def test_sobel_by_hand():
     x = RNG.normal(size=(1, 5, 6, 2))
     wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
@@ -256,6 +285,111 @@ def test_the_memory_bound_holds():
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert bytes_of(4) < bytes_of(None) / 4
+
+
+# zennit (see `reference/generate_baselines.py`).
+
+with np.load(Path(__file__).parent / "reference" / "zennit_baselines.npz") as arrays:
+    ZENNIT = dict(arrays)
+IMAGES = np.moveaxis(ZENNIT["input"], 1, -1)
+NOISE = np.moveaxis(ZENNIT["noise"], 2, -1)
+START = np.moveaxis(ZENNIT["baseline"], 0, -1)
+WEIGHTS = {key: ZENNIT[f"parameters/{key}"] for key in ("0.weight", "3.weight", "6.weight")}
+WEIGHTS |= {key: ZENNIT[f"parameters/{key}"] for key in ("0.bias", "3.bias", "6.bias")}
+
+
+def zennits_network(activation):
+    """The network of the generator: channels last, the weights as PyTorch stores them."""
+
+    def f(p, x):
+        for name, pool in (("0", 2), ("3", 1)):
+            kernel = jnp.transpose(p[f"{name}.weight"], (2, 3, 1, 0))
+            numbers = ("NHWC", "HWIO", "NHWC")
+            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+            x = activation(x + p[f"{name}.bias"])
+            n, height, width, channels = x.shape
+            x = x.reshape(n, height // pool, pool, width // pool, pool, channels).mean((2, 4))
+        return jnp.moveaxis(x, -1, 1).reshape(len(x), -1) @ p["6.weight"].T + p["6.bias"]
+
+    return f
+
+
+NETWORKS = {"relu": jax.nn.relu, "softplus": jax.nn.softplus}
+OURS = {
+    "gradient": baselines.gradient,
+    "integrated_gradients": lambda f: baselines.integrated_gradients(
+        f, steps=7, quadrature="right"
+    ),
+    "integrated_gradients_from_baseline": lambda f: baselines.integrated_gradients(
+        f, steps=7, quadrature="right", baseline=START, chunk=3
+    ),
+    "occlusion": lambda f: baselines.occlusion(f, window=(2, 3), keep=True),
+    "occlusion_of_overlapping_windows": lambda f: baselines.occlusion(
+        f, window=(4, 2), stride=(2, 1), keep=True
+    ),
+}
+
+
+def explained_like_zennit(name, method, explain):
+    f = zennits_network(NETWORKS[name])
+    np.testing.assert_allclose(f(WEIGHTS, IMAGES), ZENNIT[f"{name}/output"], atol=1e-10)
+    found = explain(f)(WEIGHTS, IMAGES, target=ZENNIT["labels"])
+    return found, np.moveaxis(ZENNIT[f"{name}/{method}"], 1, -1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("method", OURS)
+def test_the_numbers_are_those_of_zennit(method, name):
+    found, expected = explained_like_zennit(name, method, OURS[method])
+    if "overlapping" in method:
+        # A window that leaves the image is cut off here and comes in again at the other side there.
+        found, expected = found[:, 2:-2, 1:-1], expected[:, 2:-2, 1:-1]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_smoothgrad_is_zennits_on_the_same_noise(name, monkeypatch):
+    """Drawn one copy after the other, the last of them without noise."""
+    draws = iter(NOISE)
+    monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype: next(draws))
+    explain = lambda f: baselines.smoothgrad(  # noqa: E731
+        f, key=KEY, noise_level=0.2, samples=len(NOISE), chunk=1
+    )
+    with jax.disable_jit():
+        found, expected = explained_like_zennit(name, "smoothgrad", explain)
+    assert next(draws, None) is None
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_input_times_zennits_gradient(name):
+    """It has no attributor of that name: one step of integrated gradients is it."""
+    found, slope = explained_like_zennit(name, "gradient", baselines.input_x_gradient)
+    np.testing.assert_allclose(found, IMAGES * slope, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_occlusion_of_the_inside_is_the_fall_of_zennits_score(name):
+    """zennit's is the score of what is left; ours is what the window took, for each element."""
+    explain = lambda f: baselines.occlusion(f, window=(2, 3), fill=0.5)  # noqa: E731
+    found, left = explained_like_zennit(name, "occlusion_of_the_inside", explain)
+    whole = ZENNIT[f"{name}/output"][np.arange(3), ZENNIT["labels"]]
+    elements = 2 * 3 * IMAGES.shape[-1]
+    expected = (whole[:, None, None, None] - left) / elements
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "deconvnet"])
+def test_modified_gradients_are_those_of_zennit(method):
+    composite = getattr(lrp.composites, method)()
+    start = targets_weights(np.eye(4)[ZENNIT["labels"]])
+    f = zennits_network(jax.nn.relu)
+    found = lrp.relevance(f, composite)(WEIGHTS, IMAGES, target=start)
+    expected = np.moveaxis(ZENNIT[f"relu/{method}"], 1, -1)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    if method == "guided_backprop":
+        again = baselines.guided_backprop(f)(WEIGHTS, IMAGES, target=start)
+        np.testing.assert_allclose(again, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lrp_jax import baselines, evaluation, fills
+import lrp_jax as lrp
+from lrp_jax import baselines, evaluation, fills, targets
+from lrp_jax._forward import forward
 from lrp_jax.flipping import flip_counts, patch_labels
 
 RNG = np.random.default_rng(1)
@@ -157,6 +159,31 @@ def test_flipping_costs_its_forward_passes_only():
     jax.effects_barrier()
     # One for each step from 0 on, and one for the class.
     assert len(calls) <= 11
+
+
+def test_the_model_runs_in_the_form_that_suits_the_platform():
+    """Depthwise convolutions, in a call of their own, are none of XLA's slow ones on CPUs."""
+    kernel = RNG.normal(size=(3, 3, 1, 8))
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    @jax.jit
+    def depthwise(x, w):
+        y = jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=8
+        )
+        return jax.nn.relu(y), y
+
+    def f(params, x):
+        return {"out": depthwise(x, params["kernel"])[0].mean((1, 2)) + jnp.asarray(kernel).sum()}
+
+    params, x = {"kernel": kernel}, RNG.normal(size=(2, 6, 6, 8))
+    fast = jax.jit(forward(f))
+    np.testing.assert_allclose(fast(params, x)["out"], f(params, x)["out"], atol=1e-12)
+    text = fast.lower(params, x).compile().as_text()
+    assert ("convolution(" in text) == (jax.default_backend() != "cpu")
+    flip = evaluation.pixel_flipping(lambda p, x: f(p, x)["out"], steps=4, chunk=2)
+    scores = flip(params, x, relevance=x, target=3).score
+    np.testing.assert_allclose(scores[:, 0], f(params, x)["out"][:, 3], atol=1e-12)
 
 
 def test_areas():
@@ -373,6 +400,42 @@ def test_sensitivity_n_of_a_linear_model_is_one():
         evaluation.sensitivity_n(f, sizes=(21,))(W, X, relevance=R)
 
 
+def test_sensitivity_n_as_a_loop():
+    sizes, runs = (2, 7), 9
+    actual = evaluation.sensitivity_n(model, sizes=sizes, runs=runs, fill=0.5, chunk=4)(
+        W, X, relevance=R, target=LABELS, key=jax.random.key(3)
+    )
+    for column, (size, size_key) in enumerate(
+        zip(sizes, jax.random.split(jax.random.key(3), len(sizes)), strict=True)
+    ):
+        sums, drops = np.zeros((runs, 3)), np.zeros((runs, 3))
+        for run, key in enumerate(jax.random.split(size_key, runs)):
+            noise = np.asarray(jax.random.uniform(key, (3, 20)))
+            for i in range(3):
+                # The places of the smallest numbers, as a permutation puts them.
+                gone = np.flatnonzero(np.argsort(noise[i]) < size)
+                x = X[i].reshape(20, 2).copy()
+                x[gone] = 0.5
+                sums[run, i] = R[i].reshape(20, 2)[gone].sum()
+                after = logits(x.reshape(1, 5, 4, 2))[0, LABELS[i]]
+                drops[run, i] = chosen(logits(X))[i] - after
+        expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(sums.T, drops.T, strict=True)]
+        np.testing.assert_allclose(actual[:, column], expected, atol=1e-9)
+
+
+def test_infidelity_of_noise_as_a_loop():
+    key = jax.random.key(4)
+    actual = evaluation.infidelity(model, noise=0.3, runs=6, chunk=4)(
+        W, X, relevance=R, target=LABELS, key=key
+    )
+    errors = []
+    for k in jax.random.split(key, 6):
+        change = 0.3 * np.asarray(jax.random.normal(k, X.shape))
+        drop = chosen(logits(X)) - chosen(logits(X - change))
+        errors.append(((R / X * change).sum((1, 2, 3)) - drop) ** 2)
+    np.testing.assert_allclose(actual, np.mean(errors, 0), rtol=1e-9)
+
+
 @pytest.mark.parametrize("multiplied", [True, False])
 def test_infidelity_of_removals(multiplied):
     masks = RNG.random((5, *X.shape)) < 0.4
@@ -558,6 +621,10 @@ def test_a_grid_is_one_compilation():
     grid = evaluation.Grid(make, gamma=np.linspace(0, 1, 7))
     evaluation.study({"g": grid}, METRICS, batches(), params=W, progress=False)
     assert len(traces) == 1
+    # Nor does the grid's best point compile, on other examples.
+    best = evaluation.Grid(make, gamma=[0.5])
+    evaluation.study({"g": best}, METRICS, [(X + 1, LABELS)], params=W, progress=False)
+    assert len(traces) == 1
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path):
@@ -645,7 +712,7 @@ def test_planted_pixels_are_found_and_noise_is_not():
     mask[:, known] = True
     flip = evaluation.pixel_flipping(f, steps=36)
     lerf = evaluation.pixel_flipping(f, steps=36, order="lerf")
-    scores = {}
+    scores, falls = {}, {}
     for name, explain in {
         "gradient": baselines.input_x_gradient(f),
         "integrated": baselines.integrated_gradients(f),
@@ -654,6 +721,7 @@ def test_planted_pixels_are_found_and_noise_is_not():
     }.items():
         r = explain(None, x, target=0)
         down, up = (run(None, x, relevance=r, target=0) for run in (flip, lerf))
+        falls[name] = np.asarray(evaluation.area(down))
         scores[name] = (
             float(evaluation.pointing_game(r, mask).mean()),
             float(evaluation.relevance_mass_accuracy(np.abs(r), mask).mean()),
@@ -669,3 +737,66 @@ def test_planted_pixels_are_found_and_noise_is_not():
         else:
             assert (hit, rank) == (1, 1), name
             assert min(mass / 0.999, between / 0.85) > 1, name
+            # More than chance: an interval of pairs of the same input.
+            assert evaluation.interval(falls["random"] - falls[name])[0] > 0, name
+
+
+def trained_on_a_watermark():
+    """A small network that learned to tell the classes by a mark in a corner, and test images."""
+    rng = np.random.default_rng(0)
+
+    def images(count):
+        x, labels = rng.normal(size=(count, 8, 8, 1)), rng.integers(0, 2, count)
+        x[labels == 1, :2, :2] += 3
+        return x, labels
+
+    def net(params, x):
+        return jax.nn.relu(x.reshape(len(x), -1) @ params["in"]) @ params["out"]
+
+    x, labels = images(400)
+    params = {"in": 0.1 * rng.normal(size=(64, 16)), "out": 0.1 * rng.normal(size=(16, 2))}
+
+    def loss(params):
+        score = jax.nn.log_softmax(net(params, x))
+        decay = sum((p**2).sum() for p in params.values())
+        return 0.01 * decay - jnp.take_along_axis(score, labels[:, None], -1).mean()
+
+    @jax.jit
+    def train(params):
+        def step(_, params):
+            return jax.tree.map(lambda p, g: p - 0.5 * g, params, jax.grad(loss)(params))
+
+        return jax.lax.fori_loop(0, 300, step, params)
+
+    params = train(params)
+    x, labels = images(200)
+    assert (np.asarray(net(params, x)).argmax(-1) == labels).mean() > 0.9
+    return net, params, x[labels == 1]
+
+
+def test_a_watermark_is_found_and_by_more_than_chance():
+    net, params, x = trained_on_a_watermark()
+    mask = np.zeros(x.shape[:3], bool)
+    mask[:, :2, :2] = True
+    share = 4 / 64  # what an explanation that knows nothing puts there
+    contrast = targets.contrast(1)
+    methods = {
+        "LRP": lrp.relevance(net, lrp.Epsilon(0.1)),
+        "z+": lrp.relevance(net, lrp.EpsilonPlus()),
+        "gradient": baselines.input_x_gradient(net),
+        "integrated": baselines.integrated_gradients(net),
+        "random": baselines.random(net, key=jax.random.key(0)),
+    }
+    flip = evaluation.pixel_flipping(net, patch=2, steps=8)
+    mass, area = {}, {}
+    for name, explain in methods.items():
+        r = explain(params, x, target=contrast)
+        positive = jnp.maximum(r, 0)
+        mass[name] = np.asarray(evaluation.relevance_mass_accuracy(positive, mask))
+        area[name] = np.asarray(evaluation.area(flip(params, x, relevance=r, target=1)))
+    low, high = evaluation.interval(mass["random"])
+    assert low < share < high
+    for name in set(methods) - {"random"}:
+        assert evaluation.interval(mass[name])[0] > 5 * share, name
+        # Pairs of the same image: the lower end of what is gained against chance.
+        assert evaluation.interval(area["random"] - area[name])[0] > 0.5, name

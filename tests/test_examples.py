@@ -303,6 +303,20 @@ def test_objects_with_reduce_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("size", [2**40, 2**62])
+def test_a_torch_file_that_promises_more_than_it_has_takes_no_memory(
+    tmp_path: Path, size: int
+) -> None:
+    content = torch_bytes({"a": tensor("FloatStorage", "7", size, 0, (12,), (1,))}, {})
+    keys = io.BytesIO()
+    Pickler(keys, protocol=2).dump(["7"])
+    empty = io.BytesIO()
+    Pickler(empty, protocol=2).dump([])
+    promised = content.removesuffix(empty.getvalue()) + keys.getvalue() + struct.pack("<q", size)
+    with pytest.raises(ValueError, match="storage 7 should hold"):
+        read(tmp_path, promised)
+
+
 def test_torch_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     tensors = {"a": tensor("FloatStorage", "7", 12, 0, (12,), (1,))}
     one = {"7": NUMBERS["7"]}

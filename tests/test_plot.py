@@ -187,6 +187,17 @@ def test_curves_show_means_in_their_bands():
     np.testing.assert_allclose([band.min(), band.max()], [low.min(), high.max()])
 
 
+def test_many_curves_are_told_apart_without_colours(tmp_path):
+    curve = evaluation.Curves(np.linspace(0, 1, 5), RNG.normal(size=(4, 5)))
+    ax = plot.curves({f"method {i}": curve for i in range(7)})
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == [f"method {i}" for i in range(7)]
+    looks = {(str(line._dash_pattern), line.get_color()) for line in ax.lines}
+    assert len(looks) == 7
+    assert len({str(line._dash_pattern) for line in ax.lines}) == 5
+    drawn(ax, tmp_path)
+
+
 def table():
     def make(gamma, epsilon):
         return lambda p, x, target=None: x + (gamma - 0.1) ** 2 + (epsilon - 1) ** 2
@@ -232,8 +243,26 @@ def test_the_plan_is_a_graph(tmp_path):
     shown = "\n".join(text.get_text() for text in ax.texts)
     for layer in made.layers:
         assert layer.path in shown
-    arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None) is not None]
-    assert len(arrows) == len(made.layers) - 1
+    assert len(ax.patches) == len(made.layers)  # one line each: a chain from the input on
+    widths = [line.get_linewidth() for line in ax.patches]
+    assert widths[0] < 1 < min(widths[1:])  # nothing was said of the input
+    drawn(ax, tmp_path)
+
+
+def test_lines_of_skip_connections_run_beside_the_layers(tmp_path):
+    params = {"a": np.ones((3, 3)), "b": np.ones((3, 3)), "c": np.ones((3, 2))}
+
+    def net(p, x):
+        h = jax.nn.relu(x @ p["a"])
+        return (x + h @ p["b"]) @ p["c"]
+
+    made = lrp.plan(net, lrp.EpsilonPlus())(params, np.ones((1, 3)))
+    assert [layer.parents for layer in made.layers] == [(-1,), (0,), (1,), (-1, 2), (3,)]
+    ax = plot.plan(made)
+    assert len(ax.patches) == 6
+    right = [line.get_path().vertices[:, 0].max() for line in ax.patches]
+    assert sum(x > 0.4 for x in right) == 1
+    assert ax.get_xlim()[1] > max(right)
     drawn(ax, tmp_path)
 
 

@@ -69,6 +69,21 @@ def test_the_numbers_are_those_of_quantus(name):
     np.testing.assert_allclose(OURS[name](), STORED[name], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("order", ["top_down", "independent"])
+def test_randomisation_is_that_of_quantus(order):
+    """On the same shuffled parameters."""
+
+    def shuffled(key, parameter):
+        return STORED["mprt_w1" if parameter.shape == PARAMS["w1"].shape else "mprt_w2"]
+
+    test = evaluation.parameter_randomisation(
+        EXPLAIN, randomise=shuffled, similarity=evaluation.pearson, cascading=order == "top_down"
+    )
+    result = test(PARAMS, X, target=LABELS)
+    assert result.layers == ("w2", "w1")
+    np.testing.assert_allclose(result.similarity, STORED[f"mprt_{order}"], rtol=1e-9, atol=1e-9)
+
+
 def test_random_logit_is_one_of_the_possible_ones():
     """Quantus draws the other class itself: its number must be that of one of them."""
     first, *others = (

@@ -46,21 +46,23 @@ R = np.asarray(EXPLAIN(PARAMS, X, target=LABELS))
 PLAIN = {"abs": False, "normalise": False, "disable_warnings": True, "display_progressbar": False}
 
 
-def evaluate(metric, relevance=R, params=PARAMS, **more):
+def evaluate(metric, relevance=R, **more):
     """One Quantus metric, on our model through the adapter."""
-    return np.array(
-        metric(
-            model=adapter.as_torch(apply, params),
-            x_batch=adapter.channels_first(X).copy(),
-            y_batch=LABELS,
-            a_batch=adapter.channels_first(relevance).copy(),
-            explain_func=adapter.explain_func(EXPLAIN),
-            softmax=False,
-            channel_first=True,
-            device="cpu",
-            **more,
-        ),
-        float,
+    return np.array(evaluate_layers(metric, relevance, **more), float)
+
+
+def evaluate_layers(metric, relevance=R, **more):
+    """The same as Quantus returns it: metrics of randomisation have a list for each layer."""
+    return metric(
+        model=adapter.as_torch(apply, PARAMS),
+        x_batch=adapter.channels_first(X).copy(),
+        y_batch=LABELS,
+        a_batch=adapter.channels_first(relevance).copy(),
+        explain_func=adapter.explain_func(EXPLAIN),
+        softmax=False,
+        channel_first=True,
+        device="cpu",
+        **more,
     )
 
 
@@ -124,6 +126,20 @@ def main():
             num_classes=3, similarity_func=quantus.similarity_func.correlation_pearson, **PLAIN
         )
     )
+    for order in ("top_down", "independent"):
+        found = quantus.MPRT(
+            layer_order=order,
+            similarity_func=quantus.similarity_func.correlation_pearson,
+            **PLAIN,
+        )
+        scores = evaluate_layers(found)
+        result[f"mprt_{order}"] = np.stack([scores[f"leaves.{i}"] for i in (1, 0)])
+    # What it puts in the place of each array: it sets the same seed before each.
+    module = adapter.as_torch(apply, PARAMS)
+    for leaf in module.leaves:
+        torch.manual_seed(43)
+        leaf.reset_parameters()
+    result |= {f"mprt_{name}": np.asarray(value) for name, value in module.params().items()}
     inputs = {"x": X, "labels": LABELS, "mask": MASK, "relevance": R, **PARAMS}
     np.savez_compressed(Path(__file__).with_name("quantus.npz"), **inputs, **result)
     for name, value in result.items():
