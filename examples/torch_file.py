@@ -8,6 +8,7 @@ names that a dictionary of tensors needs and refuses every other.
 from __future__ import annotations
 
 import collections
+import os
 import pickle
 import struct
 from collections.abc import Callable, Mapping
@@ -79,10 +80,13 @@ def _storage_keys(stream: BinaryIO, known: dict[str, _Storage]) -> list[str]:
 
 def _numbers(stream: BinaryIO, storage: _Storage) -> np.ndarray:
     (size,) = struct.unpack("<q", stream.read(8))
-    content = stream.read(storage.size * storage.dtype.itemsize)
-    if size != storage.size or len(content) != storage.size * storage.dtype.itemsize:
+    here = stream.tell()
+    there = stream.seek(0, os.SEEK_END) - here
+    stream.seek(here)
+    # Before anything is read: memory is taken for as much as is asked for.
+    if size != storage.size or there < storage.size * storage.dtype.itemsize:
         raise ValueError(f"storage {storage.key} should hold {storage.size} numbers")
-    return np.frombuffer(content, storage.dtype)
+    return np.frombuffer(stream.read(storage.size * storage.dtype.itemsize), storage.dtype)
 
 
 def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:

@@ -99,7 +99,9 @@ class _Analysis:
             return False
         if len(eqn.outvars) != 1:
             return False
-        if eqn.primitive is prim.SELECT and eqn.invars[0] not in self.graph.touched:
+        condition = eqn.invars[0]
+        constant = is_literal(condition) or condition not in self.graph.touched
+        if eqn.primitive is prim.SELECT and constant:
             return False  # a constant mask moves numbers, it does not compute with them
         shape = eqn.outvars[0].aval.shape
         return all(eqn.invars[i].aval.shape == shape for i in self.graph.explained_operands(eqn))

@@ -270,6 +270,9 @@ def tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         arrays: `{"a/b": array}`, or with dots where no name has a slash.
 
+    Returns:
+        The same arrays as a tree.
+
     Raises:
         InputError: where one name is the beginning of another.
 
@@ -297,6 +300,9 @@ def composite_from(text: str) -> Any:
 
     Args:
         text: such as `EpsilonPlus` or `AttnLRP(linear=Gamma(0.05))`.
+
+    Returns:
+        What the text makes.
 
     Raises:
         InputError: for a name that is no composite or rule, and for anything but numbers in it.

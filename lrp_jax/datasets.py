@@ -38,13 +38,15 @@ def explain_dataset(
         dict as keyword arguments, anything else as the one argument.
       batches: an iterable of batches of arrays with the batch axis in front. Later batches may
         be smaller than the first (they are padded by repeating their last example and the result
-        is cut), not larger.
+        is cut), not larger. With several processes each is given its own, such as
+        `batches[jax.process_index() :: jax.process_count()]`.
       path: where results go. `None` returns arrays. A path ending in `.h5` or `.hdf5` makes an
         HDF5 file (needs `h5py`) with one data set for each name: for a dict its keys, for one
         array `attribution`. With the keys `attribution`, `prediction`, `label` it is an
         attribution database of ViRelAy and CoRelAy, with `data` and `label` an input database.
         While it is made, finished batches lie in `<path>.parts`; a second call with the same
-        data continues from them, and does nothing once the file is there.
+        data continues from them, and does nothing once the file is there. With several processes
+        (`jax.distributed`) each writes a file of its own, `all-0-of-2.h5` for `all.h5`.
       channels_first: names whose last axis is moved behind the batch axis in the file; `None` means
         `attribution` and `data` where they have four axes, as ViRelAy expects.
       progress: whether to show a progress bar (needs `tqdm`).
@@ -55,7 +57,7 @@ def explain_dataset(
 
     Raises:
       ValueError: batches that grow, disagree in size or do not fit what an earlier run has left
-        at `path`.
+        at `path`; results that lie on several processes.
       ImportError: `h5py` or `tqdm` is needed and missing, by name.
 
     >>> batches = [np.ones((4, 2), np.float32), np.ones((3, 2), np.float32)]
@@ -76,6 +78,9 @@ def explain_dataset(
             f"path must end in .h5 or .hdf5, got {str(path)!r}; without a path arrays are returned"
         )
     h5py = require("h5py", "writing HDF5 files")
+    if jax.process_count() > 1:
+        number = f"{jax.process_index()}-of-{jax.process_count()}"
+        path = path.with_name(f"{path.stem}-{number}{path.suffix}")
     if path.exists():
         return path
     stored = _Parts(path)
@@ -87,7 +92,16 @@ def explain_dataset(
 
 
 def progress_bar(items: Iterable[Any], total: int | None, progress: bool) -> Iterable[Any]:
-    """The items, behind a progress bar where one is wanted."""
+    """The items, behind a progress bar where one is wanted.
+
+    Args:
+      items: any iterable.
+      total: how many there are, where it is known.
+      progress: whether a bar is wanted (needs `tqdm`).
+
+    Returns:
+      An iterable of the same items.
+    """
     if not progress:
         return items
     result: Iterable[Any] = require("tqdm", "the progress bar (progress=False does without)").tqdm(
@@ -97,7 +111,18 @@ def progress_bar(items: Iterable[Any], total: int | None, progress: bool) -> Ite
 
 
 def require(module: str, purpose: str) -> Any:
-    """Import an optional package, or say what it is needed for and how to get it."""
+    """Import an optional package, or say what it is needed for and how to get it.
+
+    Args:
+      module: what is imported.
+      purpose: what it is needed for, as the message says it.
+
+    Returns:
+      The module.
+
+    Raises:
+      ImportError: where it is missing.
+    """
     try:
         return __import__(module)
     except ImportError as error:
@@ -107,7 +132,15 @@ def require(module: str, purpose: str) -> Any:
 def results(
     fn: Callable[..., Tree], batches: Iterable[Any], skip: Callable[[int, Any], bool]
 ) -> Iterator[tuple[int, Tree]]:
-    """Results of all batches but those skipped, in order, one batch ahead of the device."""
+    """Results of all batches but those skipped, in order, one batch ahead of the device.
+
+    Args:
+      fn, batches: as `explain_dataset`.
+      skip: from the index of a batch and the batch to whether it is left out.
+
+    Returns:
+      Pairs of the index of a batch and its result, without the padding.
+    """
     size = None
     waiting: collections.deque[tuple[int, int, Tree]] = collections.deque()
     for index, batch in enumerate(batches):
@@ -142,6 +175,11 @@ def _take(entry: tuple[int, int, Tree], size: int) -> tuple[int, Tree]:
     index, count, result = entry
 
     def cut(a: Any) -> np.ndarray:
+        if isinstance(a, jax.Array) and not a.is_fully_addressable:
+            raise ValueError(
+                "the function returned an array that lies on several processes; let it compute "
+                "on the devices of its own process (jax.local_devices())"
+            )
         a = np.asarray(a)
         if a.ndim == 0 or a.shape[0] != size:
             raise ValueError(
@@ -278,6 +316,9 @@ def checksum_of(arrays: Iterable[Any]) -> int:
 
     Args:
         arrays: the arrays, in order.
+
+    Returns:
+        A CRC-32.
     """
     checksum = 0
     for array in arrays:

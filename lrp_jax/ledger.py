@@ -204,7 +204,7 @@ def conservation(
 
 def _accumulator(site: Site) -> Any:
     dtype = site.step.outputs[0].aval.dtype
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def _overflows(site: Site, values: Taps) -> jax.Array:

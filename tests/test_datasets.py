@@ -213,3 +213,17 @@ def test_a_killed_run_ends_with_the_same_file(tmp_path):
         subprocess.run([sys.executable, str(script), str(path), "0"], env=env, check=True)
     assert killed.read_bytes() == clean.read_bytes()
     assert not parts.exists()
+
+
+def test_every_process_writes_a_file_of_its_own(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        path = explain_dataset(
+            lambda x: 2 * x, [DATA[process::2]], path=tmp_path / "all.h5", progress=False
+        )
+        assert path == tmp_path / f"all-{process}-of-2.h5"
+        with h5py.File(path) as file:
+            found = np.moveaxis(file["attribution"][:], 1, -1)
+        np.testing.assert_allclose(found, 2 * DATA[process::2])

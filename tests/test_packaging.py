@@ -109,6 +109,21 @@ print(*{*sys.modules} - before)
     assert packages <= {"lrp_jax", "jax", "jaxlib", "numpy"}
 
 
+def test_import_is_quick_beside_that_of_jax() -> None:
+    """Measured as processor time in one process, so that a busy machine does not matter."""
+    code = """
+import time
+begin = time.process_time()
+import jax, jax.numpy, numpy
+between = time.process_time()
+import lrp_jax
+print((time.process_time() - between) / (between - begin))
+"""
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
+    assert min(float(done.stdout) for done in runs) < 0.6
+
+
 def test_lower_bounds_are_the_tested_ones() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

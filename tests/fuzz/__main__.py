@@ -1,0 +1,75 @@
+"""`python -m tests.fuzz --seed S --count N`: random networks, from seeds S to S + N - 1."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from importlib.metadata import version
+
+# Compiling is nearly all of the time.
+QUICKLY = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+if version("jaxlib").startswith(("0.9.", "0.10.")):  # later ones know the first flag no more
+    QUICKLY += ["--xla_cpu_use_fusion_emitters=false", "--xla_llvm_disable_expensive_passes=true"]
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = " ".join([*QUICKLY, os.environ.get("XLA_FLAGS", "")])
+
+import jax  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+
+from .checks import NAMES, TARGETS, check  # noqa: E402
+from .networks import Program, draw  # noqa: E402
+from .shrink import shrink  # noqa: E402
+
+FORGET = 100
+"""Compiled programs are dropped after so many networks: no two are alike."""
+
+
+def failure(program: Program) -> Exception | None:
+    """What is wrong with a program, if anything."""
+    try:
+        check(program)
+    except Exception as error:
+        return error
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--count", type=int, default=1000, help="how many networks")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at a finding")
+    parser.add_argument("--no-shrink", action="store_true", help="show findings as they were drawn")
+    options = parser.parse_args()
+    begin, findings = time.perf_counter(), 0
+    for number in range(options.count):
+        seed = options.seed + number
+        program = draw(seed, len(NAMES), len(TARGETS))
+        error = failure(program)
+        if error is not None:
+            findings += 1
+            smaller, error = (
+                (program, error) if options.no_shrink else shrink(program, error, failure)
+            )
+            print(f"\nseed {seed}: {type(error).__name__}: {error}")
+            print(f"    {smaller!r}")
+            print(f"    composite {NAMES[smaller.composite % len(NAMES)]!r}", flush=True)
+            traceback.print_tb(error.__traceback__, -3, sys.stdout)
+            if not options.keep_going:
+                return 1
+        if number % FORGET == FORGET - 1:
+            jax.clear_caches()
+            spent = time.perf_counter() - begin
+            print(
+                f"{number + 1} networks, {findings} findings, {spent / (number + 1):.2f} s each",
+                flush=True,
+            )
+    print(f"{options.count} networks from seed {options.seed}: {findings} findings")
+    return int(findings > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
