@@ -41,11 +41,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=1000, help="how many networks")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a finding")
     parser.add_argument("--no-shrink", action="store_true", help="show findings as they were drawn")
     options = parser.parse_args()
-    begin, findings = time.perf_counter(), 0
+    begin, findings, done = time.perf_counter(), 0, 0
     for number in range(options.count):
+        if time.perf_counter() - begin > 60 * options.minutes:
+            break
+        done += 1
         seed = options.seed + number
         program = draw(seed, len(NAMES), len(TARGETS))
         error = failure(program)
@@ -67,7 +71,7 @@ def main() -> int:
                 f"{number + 1} networks, {findings} findings, {spent / (number + 1):.2f} s each",
                 flush=True,
             )
-    print(f"{options.count} networks from seed {options.seed}: {findings} findings")
+    print(f"{done} networks from seed {options.seed}: {findings} findings")
     return int(findings > 0)
 
 
