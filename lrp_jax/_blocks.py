@@ -374,6 +374,7 @@ class _Analysis:
         if nonlinear and self.graph.read_once(start) and all(is_literal_link(e) for e in chain):
             return None  # the end of a hand-written activation
         affine = [e for e in chain if family(e.primitive) is Family.AFFINE]
+        after_sum = _compat.is_equation(self._layer_eqn(start))
         # A chain of shape changes at the top is somebody else's.
         while chain and family(chain[0].primitive) is not Family.AFFINE:
             start = chain[0].outvars[0]
@@ -383,7 +384,8 @@ class _Analysis:
         what = Shift(self._chain(chain, start, var))
         if not shifts:
             return self._step(what, (start,), (var,), chain)
-        if all(is_literal_link(e) for e in affine):  # 1 - z: a function of z, computed by hand
+        # 1 - z is a function of z, computed by hand; a number added to a sum is its bias.
+        if all(is_literal_link(e) for e in affine) and not after_sum:
             function = Pointwise(tuple(chain), False, False)
             moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
             if not moved and start.aval.shape == var.aval.shape:

@@ -40,6 +40,8 @@ def kept(composite: str, *ops: Op, seed: int = 0, kind: str = "vector", dtype: s
 
 
 FOUND = {
+    # The bias of a dense layer written as products and a sum was taken for an activation.
+    "a number subtracted from a sum": kept("AttnLRP", Op("dense", 0, 12, 17), seed=10136, target=0),
     # `switch` got branches with different results where layers inside of them were observed.
     "the ledger of a branch": kept("AlphaBeta", Op("branch", 0, 0, 0, 0, (Op("dense"),))),
     # 0 * -inf in the accounts of masked logits.
