@@ -150,10 +150,10 @@ def linear_layer(
 
     def forward(xs: Any, constants: Any, rule: Any, absorbed: Any) -> tuple[jax.Array, Any]:
         y = run(xs, constants)
-        return y, (xs, constants, rule, y)
+        return y, (xs, constants, rule, y, absorbed)
 
     def backward(saved: Any, cotangent: jax.Array) -> tuple[Any, ...]:
-        xs, constants, rule, y = saved
+        xs, constants, rule, y, absorbed = saved
         view = view_of(xs, constants, rule, y, cotangent)
         by_bias: Any = jnp.zeros((), view.relevance.dtype)
         found = None
@@ -180,7 +180,7 @@ def linear_layer(
                 found = _parameter_multipliers(view, *pair, step, constants)
         results = result if isinstance(result, tuple) else (result,)
         results = tuple(r.astype(x.dtype) for r, x in zip(results, xs, strict=True))
-        report = jnp.stack([by_bias, *view.losses()]) if probe else None
+        report = jnp.stack([by_bias, *view.losses()]).astype(absorbed.dtype) if probe else None
         return results, found, None, report
 
     layer.defvjp(forward, backward)

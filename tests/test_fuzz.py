@@ -40,6 +40,16 @@ def kept(composite: str, *ops: Op, seed: int = 0, kind: str = "vector", dtype: s
 
 
 FOUND = {
+    # What was absorbed was reported as float64 by one branch only.
+    "the ledger of branches in two precisions": kept(
+        "Flat",
+        Op("branch", 16, 8, 18, 0, (Op("softmax", 1, 16, 13), Op("dense", 21, 21, 10, 4))),
+        Op("conv", 9, 8, 17),
+        seed=100480,
+        kind="image",
+        dtype="float32",
+        target=3,
+    ),
     # The bias of a dense layer written as products and a sum was taken for an activation.
     "a number subtracted from a sum": kept("AttnLRP", Op("dense", 0, 12, 17), seed=10136, target=0),
     # `switch` got branches with different results where layers inside of them were observed.
