@@ -132,12 +132,18 @@ def _evaluated(jaxpr: Any, eqn: Equation, env: dict[Var, Any]) -> list[Any]:
 
 
 def _branch_here(eqn: Equation, operands: list[Any]) -> tuple[Any | None, list[Any]]:
-    """What `jax.lax.platform_dependent` chooses on a CPU; elsewhere it is left to the compiler."""
+    """What `jax.lax.platform_dependent` chooses on a CPU where that is a convolution.
+
+    All else is left to the compiler: the slices of a depthwise kernel are no faster apart.
+    """
     platforms = eqn.params.get("branches_platforms") if eqn.primitive is prim.COND else None
     if platforms is None or jax.default_backend() != "cpu":
         return None, operands
     chosen = next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
-    return _compat.closed(eqn.params["branches"][chosen]), operands[1:]
+    body = _compat.closed(eqn.params["branches"][chosen])
+    if not any(e.primitive is prim.CONV for e in _compat.open_jaxpr(body).eqns):
+        return None, operands
+    return body, operands[1:]
 
 
 def _kernel_in_order(eqn: Equation, x: Any, w: Any) -> Any:
