@@ -28,7 +28,7 @@ def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
 
     Meant for explanations of one trained model: `prepare(explain, params)(x)` has the numbers of
     `explain(params, x)`. It is compiled inside. The prepared arrays are kept for each shape of the
-    remaining arguments, beside the weights: two to four times their memory.
+    remaining arguments, beside the weights: once to four times their memory.
 
     Args:
         function: what `relevance`, `value_and_relevance` or a query returned, or any other JAX
