@@ -2,19 +2,15 @@
 
 import os
 from collections.abc import Iterator
-from importlib.metadata import version
 
 import hypothesis
 import jax
 import pytest
 
 os.environ["MPLBACKEND"] = "Agg"
-# Compiling is most of the time of the tests. This takes a third of it and leaves the program as it
-# is: only the machine code of each operation is optimised less.
-_QUICKLY = ["--xla_backend_optimization_level=0"]
-if version("jaxlib").startswith(("0.9.", "0.10.")):  # later ones do not know the first of these
-    _QUICKLY += ["--xla_cpu_use_fusion_emitters=false", "--xla_llvm_disable_expensive_passes=true"]
-os.environ["XLA_FLAGS"] = " ".join([*_QUICKLY, os.environ.get("XLA_FLAGS", "")])
+# Compiling is most of the time of the tests. This halves it and leaves the program as it is: only
+# the machine code of each operation is optimised less.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_enable_x64", True)
 
 # Compiling makes the first example of a property slow, and a run must not depend on earlier ones.

@@ -7,12 +7,9 @@ import os
 import sys
 import time
 import traceback
-from importlib.metadata import version
 
 # Compiling is nearly all of the time.
 QUICKLY = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
-if version("jaxlib").startswith(("0.9.", "0.10.")):  # later ones know the first flag no more
-    QUICKLY += ["--xla_cpu_use_fusion_emitters=false", "--xla_llvm_disable_expensive_passes=true"]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join([*QUICKLY, os.environ.get("XLA_FLAGS", "")])
 
