@@ -6,7 +6,7 @@ becomes a function again. Primitives are compared as objects, never by name: nam
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -95,6 +95,12 @@ def as_function(
         constvars=[], invars=list(invars), outvars=list(outvars), eqns=list(eqns)
     )
     return lambda *values: jax.core.eval_jaxpr(part, (), *values)
+
+
+def evaluate(jaxpr: Any, eqn: Equation, env: Mapping[Any, Any]) -> list[Any]:
+    """The results of one equation of a jaxpr, its operands' values in `env`."""
+    names = list(dict.fromkeys(a for a in eqn.invars if not is_literal(a)))
+    return as_function(jaxpr, [eqn], names, eqn.outvars)(*(env[a] for a in names))
 
 
 def is_literal(atom: Atom) -> bool:

@@ -38,12 +38,10 @@ def as_function(
     def function(*values: Any) -> list[Any]:
         env = dict(zip(invars, values, strict=True))
         for eqn in eqns:
-            operands = list(dict.fromkeys(a for a in eqn.invars if not is_literal(a)))
             if id(eqn) in found:
                 results = [found[id(eqn)](*(env[a] for a in eqn.invars))]
             else:
-                run = _compat.as_function(jaxpr, [eqn], operands, eqn.outvars)
-                results = run(*(env[a] for a in operands))
+                results = _compat.evaluate(jaxpr, eqn, env)
             env.update(zip(eqn.outvars, results, strict=True))
         return [a.val if is_literal(a) else env[a] for a in outvars]
 

@@ -19,8 +19,8 @@ from . import _compat
 from ._compat import Var
 from ._primitives import SELECT, Family, family
 
-_POINTWISE = {Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER}
-_COMPARISONS = frozenset(
+POINTWISE = {Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER}
+COMPARISONS = frozenset(
     p
     for p in map(
         _compat.primitive,
@@ -85,8 +85,8 @@ def is_pointwise(closed_jaxpr: Any) -> bool:
             if not is_pointwise(body):
                 return False
         elif (
-            family(eqn.primitive) not in _POINTWISE
-            and eqn.primitive not in _COMPARISONS
+            family(eqn.primitive) not in POINTWISE
+            and eqn.primitive not in COMPARISONS
             and eqn.primitive is not SELECT
             and not (eqn.primitive is _BROADCAST and eqn.invars[0].aval.shape == ())
         ):

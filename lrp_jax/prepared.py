@@ -19,8 +19,8 @@ from . import _compat
 from . import _primitives as prim
 from ._compat import Equation, Var, is_literal
 from ._graph import without_dead
-from ._primitives import Family, family
-from ._trace import Static, is_array
+from ._primitives import family
+from ._trace import COMPARISONS, POINTWISE, Static, is_array
 
 
 def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
@@ -121,14 +121,9 @@ def _inlined(closed: Any, values: Sequence[Any]) -> list[Any]:
         elif eqn.primitive is prim.CONV:
             results = [_kernel_in_order(eqn, *operands)]
         else:
-            results = _evaluated(jaxpr, eqn, env)
+            results = _compat.evaluate(jaxpr, eqn, env)
         env.update(zip(eqn.outvars, results, strict=True))
     return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]
-
-
-def _evaluated(jaxpr: Any, eqn: Equation, env: dict[Var, Any]) -> list[Any]:
-    names = list(dict.fromkeys(a for a in eqn.invars if not is_literal(a)))
-    return _compat.as_function(jaxpr, [eqn], names, eqn.outvars)(*(env[a] for a in names))
 
 
 def _branch_here(eqn: Equation, operands: list[Any]) -> tuple[Any | None, list[Any]]:
@@ -214,10 +209,11 @@ def _split(closed: Any, known: Sequence[bool]) -> _Split:
         return list(found), made
 
     read = [a for eqn in late for a in eqn.invars] + list(jaxpr.outvars)
+    rest = {id(eqn) for eqn in late}
     handed, redone = sources(read, again.__contains__)
     _, once = sources(handed, lambda var: True)
     done_once = [e for e in jaxpr.eqns if id(e) in once]
-    done_later = [e for e in jaxpr.eqns if id(e) in redone or e in late]
+    done_later = [e for e in jaxpr.eqns if id(e) in redone | rest]
     constants = list(jaxpr.constvars)
     first = _compat.as_function(jaxpr, done_once, [*constants, *inputs], handed)
     second = _compat.as_function(jaxpr, done_later, [*constants, *handed, *others], jaxpr.outvars)
@@ -227,17 +223,9 @@ def _split(closed: Any, known: Sequence[bool]) -> _Split:
     )
 
 
-_CHEAP = {Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER}
-_CHEAP_TOO = frozenset(
-    p
-    for p in map(
-        _compat.primitive,
-        ["broadcast_in_dim", "reshape", "squeeze", "select_n", "iota", "eq", "ne", "lt", "le",
-         "gt", "ge"],
-    )
-    if p is not None
-)  # fmt: skip
+_MOVES = {*prim.SHAPE_ONLY, prim.SELECT, _compat.primitive("iota")}
 
 
 def _is_cheap(eqn: Equation) -> bool:
-    return family(eqn.primitive) in _CHEAP or eqn.primitive in _CHEAP_TOO
+    primitive = eqn.primitive
+    return family(primitive) in POINTWISE or primitive in COMPARISONS or primitive in _MOVES

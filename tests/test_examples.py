@@ -399,6 +399,15 @@ def test_verdict_on_the_known_answer_can_fail() -> None:
     assert len(explain_rnn.judge(sequences, sums, sums, -right).problems()) == 1
 
 
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A folder with a few digits in the files of MNIST."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_idx_folder(folder)
+    return folder
+
+
 def table(printed: str) -> list[list[float]]:
     """The rows of per cents that an example prints."""
     rows = [re.findall(r"([\d.]+)%", line) for line in printed.splitlines()]
@@ -406,13 +415,11 @@ def table(printed: str) -> list[list[float]]:
 
 
 def test_weights_are_pruned_by_relevance(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prune = pytest.importorskip("prune_by_relevance")
-    data, out = tmp_path / "data", tmp_path / "out"
-    data.mkdir()
-    write_idx_folder(data)
-    prune.main(["--quick", "--data-dir", str(data), "--out", str(out)])
+    out = tmp_path / "out"
+    prune.main(["--quick", "--data-dir", str(digits), "--out", str(out)])
     rows = table(capsys.readouterr().out)
     assert [row[0] for row in rows] == list(prune.SPARSITIES)
     assert len(set(rows[0][1:])) == 1  # nothing is removed
@@ -429,13 +436,11 @@ def test_the_least_relevant_weights_go_and_biases_stay() -> None:
 
 
 def test_a_penalty_takes_relevance_from_the_mark(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training = pytest.importorskip("train_with_relevance")
-    data, out = tmp_path / "data", tmp_path / "out"
-    data.mkdir()
-    write_idx_folder(data)
-    training.main(["--epochs", "4", "--data-dir", str(data), "--out", str(out)])
+    out = tmp_path / "out"
+    training.main(["--epochs", "4", "--data-dir", str(digits), "--out", str(out)])
     usual, penalised = table(capsys.readouterr().out)
     assert penalised[0] < 0.5 * usual[0]  # the share of relevance in the mark
     assert (out / "watermark.png").read_bytes().startswith(b"\x89PNG")
