@@ -212,11 +212,6 @@ def is_linear(program: Program) -> bool:
     return {o.name for o in all_ops(program.ops)} <= {*LINEAR}
 
 
-def loops(program: Program) -> bool:
-    """Whether anything is computed again and again."""
-    return any(o.name in ("recurrent", "loop") for o in all_ops(program.ops))
-
-
 def precision(program: Program) -> str:
     """The least precise dtype in a program."""
     casts = {DTYPES[1 + o.a % 2] for o in all_ops(program.ops) if o.name == "cast"}
