@@ -14,85 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _compat, _lowerings
+from . import _lowerings
 from . import _primitives as prim
+from ._chains import Read, at_least_float32, divide, run_chain
 from ._compat import is_literal
 from ._layers import Chain, Contraction, Step
 from ._primitives import Family, family
 from .rules import Term
-
-Read = Callable[[Any], Any]
-
-
-def divide(relevance: Any, value: Any, epsilon: Any) -> jax.Array:
-    """`relevance / S(value)`, S(z) = z + epsilon * sgn(z), sgn(0) = +1; 0 where S(z) = 0."""
-    stabilized = value + jnp.where(value >= 0, epsilon, -epsilon)
-    zero = stabilized == 0
-    return jnp.where(zero, 0, relevance / jnp.where(zero, 1, stabilized))
-
-
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """Half types as float32: stabilisers and shares are formed there."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
-
-
-def run_chain(chain: Chain, x: jax.Array, read: Read, mode: str) -> jax.Array:
-    """Follow `x` through a chain of affine equations.
-
-    Args:
-        chain: the equations.
-        x: value of the chain's start.
-        read: values of the chain's constants.
-        mode: "exact"; "linear", without the shifts; "absolute", with |scales|; "squared", with
-            squared scales; "structural", without scales; or "zero", exact for an `x` of zeros.
-    """
-    var = chain.start
-    for eqn in chain.eqns:
-        position = next(i for i, a in enumerate(eqn.invars) if a is var)
-        others = [read(a) for i, a in enumerate(eqn.invars) if i != position]
-        x = _link(eqn, position, x, others, mode)
-        var = eqn.outvars[0]
-    return x
-
-
-def _link(eqn: Any, position: int, x: jax.Array, others: list[Any], mode: str) -> jax.Array:
-    primitive = eqn.primitive
-    if family(primitive) is not Family.AFFINE:
-        if mode == "zero" and prim.is_psum(primitive):
-            return x
-        return _bind(eqn, x)
-    exact = mode in ("exact", "zero")
-    if primitive is prim.NEG:
-        return -x if exact or mode == "linear" else x
-    (constant,) = others
-    shape = eqn.outvars[0].aval.shape
-    if primitive in (prim.MUL, prim.DIV):
-        if mode == "structural":
-            return jnp.broadcast_to(x, shape)
-        if mode == "absolute":
-            constant = jnp.abs(constant)
-        elif mode == "squared":
-            constant = constant * constant
-        return x * constant if primitive is prim.MUL else x / constant
-    flipped = primitive is prim.SUB and position == 1
-    x = jnp.broadcast_to(x, shape)
-    if not exact:
-        return -x if flipped and mode == "linear" else x
-    if primitive is prim.SUB:
-        return constant - x if flipped else x - constant
-    return x + constant
-
-
-def _bind(eqn: Any, x: jax.Array) -> jax.Array:
-    """An equation of one operand, or a padding, at another value."""
-    if eqn.primitive is _CONVERT and x.dtype == eqn.outvars[0].aval.dtype:
-        return x
-    others = [a.val for a in eqn.invars[1:]]  # the zero that pads
-    result = eqn.primitive.bind(x, *others, **eqn.params)
-    return result[0] if eqn.primitive.multiple_results else result
-
-
-_CONVERT = _compat.primitive("convert_element_type")
 
 
 class LinearLayer:
@@ -178,12 +106,13 @@ class ContractionLayer(LinearLayer):
         self.output = z - bias if bias_policy == "ignore" and not _is_zero(bias) else z
         self._linear_output = z if _is_zero(bias) else z - bias
         before = [e for e in self.what.before.eqns if family(e.primitive) is Family.AFFINE]
-        foldable = not self.what.after.scales or self.what.feature_scales
-        self._one_sign = step.nonnegative and not before and foldable
+        self._foldable = not self.what.after.scales or self.what.feature_scales
+        self._one_sign = step.nonnegative and not before and self._foldable
         # A neuron of few inputs may have next to no contribution of one sign, and what is left of a
         # difference is then noise, which a small denominator makes large: sum each sign apart.
         self._few = _fan_in(eqn, position) <= FEW_INPUTS
-        self._apart = foldable and not self._one_sign and self._few
+        summed = any(prim.is_psum(e.primitive) for e in self.what.after.eqns)
+        self._apart = not self._one_sign and self._few and (self._foldable or not summed)
 
     # -- the pieces -----------------------------------------------------------------------------
 
@@ -229,11 +158,11 @@ class ContractionLayer(LinearLayer):
 
     @cached_property
     def _signed_weight(self) -> jax.Array:
-        """The weight times the sign of the scale after the contraction, feature by feature."""
-        if not self.what.after.scales:
+        """The weight times the sign of a scale after the contraction that has one per feature."""
+        if not (self.what.after.scales and self._foldable):
             return self._weight
         ones = [1] * len(self.what.after.start.aval.shape)
-        assert self.what.features is not None, "only feature scales are folded"
+        assert self.what.features is not None, "a scale per feature knows the features"
         feature, axis = self.what.features
         ones[feature] = self.what.after.start.aval.shape[feature]
         scale = run_chain(self.what.after, jnp.ones(ones, self._weight.dtype), self._read, "linear")
@@ -242,6 +171,14 @@ class ContractionLayer(LinearLayer):
         shape = [1] * self._weight.ndim
         shape[axis] = sign.shape[0]
         return self._weight * sign.reshape(shape)
+
+    @cached_property
+    def _turned(self) -> Any:
+        """Where a scale after the contraction is negative that the weights do not know of."""
+        if self._foldable:
+            return False
+        z = self.what.after.start.aval
+        return run_chain(self.what.after, jnp.ones(z.shape, z.dtype), self._read, "linear") < 0
 
     @cached_property
     def _absolute_sum(self) -> jax.Array:
@@ -257,12 +194,12 @@ class ContractionLayer(LinearLayer):
     def positive(self) -> jax.Array:
         if self._one_sign:
             return self.forward(self.x, self._up, "absolute")
-        return self._sum_apart(self._up, self._down) if self._apart else self._half(+1)
+        return self._sum_apart(+1) if self._apart else self._half(+1)
 
     @cached_property
     def negative(self) -> jax.Array:
         if self._apart:
-            return self._sum_apart(self._down, self._up)
+            return self._sum_apart(-1)
         if not self._one_sign:
             return -self._half(-1)
         if "positive" in self.__dict__ and not self._few:  # what is left needs no contraction
@@ -278,10 +215,17 @@ class ContractionLayer(LinearLayer):
     def _down(self) -> jax.Array:
         return jnp.minimum(self._signed_weight, 0)
 
-    def _sum_apart(self, of_positive: jax.Array, of_negative: jax.Array) -> jax.Array:
+    def _sum_apart(self, sign: int) -> jax.Array:
         """Contributions of one sign, summed without those of the other sign."""
-        above = self.forward(jnp.maximum(self._u, 0), of_positive, "absolute")
-        return above + self.forward(jnp.minimum(self._u, 0), of_negative, "absolute")
+
+        def total(of_positive: jax.Array, of_negative: jax.Array) -> jax.Array:
+            above = self.forward(jnp.maximum(self._u, 0), of_positive, "absolute")
+            return above + self.forward(jnp.minimum(self._u, 0), of_negative, "absolute")
+
+        same, other = (self._up, self._down)[::sign], (self._down, self._up)[::sign]
+        if self._turned is False:
+            return total(*same)
+        return jnp.where(self._turned, -total(*other), total(*same))
 
     # -- relevance of the input -----------------------------------------------------------------
 
@@ -292,6 +236,7 @@ class ContractionLayer(LinearLayer):
         elif self._one_sign:
             c = _total([self._one_signed(t) for t in terms])
         elif self._apart:
+            terms = self._by_turn(terms)
             above = _total([self._one_signed(t) for t in terms])
             below = _total([self._one_signed(Term(t.share, t.negative, t.positive)) for t in terms])
             c = jnp.where(self._u > 0, above, jnp.where(self._u < 0, below, 0))
@@ -302,6 +247,16 @@ class ContractionLayer(LinearLayer):
             sign = jnp.sign(self._u).astype(c.dtype)
             c = c + sign * self.backward(odd, jnp.abs(self._weight), "absolute")
         return self._through_before(c, "linear")
+
+    def _by_turn(self, terms: Sequence[Term]) -> list[Term]:
+        """The terms as contributions before the scale see them: a negative one swaps the signs."""
+        if self._turned is False:
+            return [*terms]
+        straight = [t._replace(share=jnp.where(self._turned, 0, t.share)) for t in terms]
+        swapped = [
+            Term(jnp.where(self._turned, -t.share, 0), t.negative, t.positive) for t in terms
+        ]
+        return straight + swapped
 
     def _one_signed(self, term: Term) -> jax.Array:
         w = self._signed_weight

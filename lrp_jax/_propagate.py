@@ -14,9 +14,10 @@ import numpy as np
 
 from . import _compat
 from . import _primitives as prim
+from ._chains import Read, at_least_float32, divide, run_chain
 from ._compat import is_literal
 from ._layers import Contraction, Pointwise, Step
-from ._linear import ContractionLayer, Read, SumLayer, at_least_float32, divide, run_chain
+from ._linear import ContractionLayer, SumLayer
 from ._primitives import family
 from .rules import Relative, Rule, Zero
 

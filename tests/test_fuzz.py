@@ -64,6 +64,17 @@ FOUND = {
     "the smallest number of a convolution": kept(
         "Norm", Op("conv", 0, 0, 7), Op("reduce", 9), seed=10048, target=0
     ),
+    # Contributions of each sign were a difference of sums, in neurons of few inputs too.
+    "a scale for every position in single precision": kept(
+        "ZPlus, ignore",
+        Op("conv", 15, 17, 17),
+        Op("shape", 16, 20, 13, 2),
+        Op("dense", 11, 4, 21, 1),
+        Op("recurrent", 12, 10),
+        seed=10680,
+        kind="sequence",
+        dtype="float32",
+    ),
     "the ledger of logits masked by a sum": kept("EpsilonPlus", Op("attention", 0, 4, 1), seed=2),
 }
 

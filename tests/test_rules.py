@@ -115,6 +115,20 @@ LAYERS: dict[str, Callable[[bool], Layer]] = {
     "scaled": lambda b: plain(
         with_bias(lambda w, x: (x @ w["w"]) * 0.5), (2, 4), w=(4, 3), **maybe(b, 3)
     ),
+    "scaled_by_position": lambda b: plain(
+        with_bias(lambda w, x: (x @ w["w"]) * w["scale"]),
+        (2, 3, 4),
+        w=(4, 3),
+        scale=(3, 3),
+        **maybe(b, 3),
+    ),
+    "scaled_in_two_ways": lambda b: plain(
+        with_bias(lambda w, x: (x @ w["w"])[:, None] * w["scale"]),
+        (2, 4),
+        w=(4, 3),
+        scale=(2, 3),
+        **maybe(b, 3),
+    ),
     "subtracted": lambda b: plain(
         lambda w, x: w["bias"] - x @ w["w"] if b else -(x @ w["w"]),
         (2, 4),
@@ -287,20 +301,23 @@ def test_every_rule_below_every_other(upper: lrp.Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES_FOR_NO_BIAS, ids=repr)
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "scaled"])
 @pytest.mark.parametrize("inputs", [3, 9, 100])
-def test_single_precision_is_precise(inputs: int, rule: lrp.Rule) -> None:
+def test_single_precision_is_precise(inputs: int, scaled: bool, rule: lrp.Rule) -> None:
     """Also for neurons that have no contribution of one sign, or hardly any."""
     rng = np.random.default_rng(0)
-    w, x, start = (
-        rng.normal(size=shape).astype(np.float32) for shape in ((inputs, 40), (8, inputs), (8, 40))
+    w, x, start, scale = (
+        rng.normal(size=shape).astype(np.float32)
+        for shape in ((inputs, 40), (4, 2, inputs), (4, 2, 40), (2, 40))
     )
+    scale = scale if scaled else np.ones_like(scale)
 
     def dense(w: jax.Array, x: jax.Array) -> jax.Array:
-        return x @ w
+        return (x @ w) * scale if scaled else x @ w
 
     # A neuron that nearly cancels is ill-conditioned for any algorithm: nothing starts there.
-    contributions = x[:, :, None].astype(np.float64) * w
-    start = start * (np.abs(contributions.sum(1)) > 0.05 * np.abs(contributions).sum(1))
+    contributions = x[..., None].astype(np.float64) * w * scale[:, None]
+    start = start * (np.abs(contributions.sum(-2)) > 0.05 * np.abs(contributions).sum(-2))
     expected = ExplicitLayer.of(dense, w.astype(np.float64), x).propagate(rule, x, start)
     actual = lrp.relevance(dense, rule)(w, x, target=lambda _: jnp.asarray(start, jnp.float32))
     assert actual.dtype == jnp.float32
