@@ -3,6 +3,8 @@
 from . import composites as composites
 from . import targets as targets
 from ._layers import UnsupportedOperation as UnsupportedOperation
+from ._rule import Rule as Rule
+from ._rule import Term as Term
 from .composites import CPLRP as CPLRP
 from .composites import AttnLRP as AttnLRP
 from .composites import Composite as Composite
@@ -58,9 +60,7 @@ from .rules import Identity as Identity
 from .rules import Norm as Norm
 from .rules import Pass as Pass
 from .rules import Relative as Relative
-from .rules import Rule as Rule
 from .rules import Taylor as Taylor
-from .rules import Term as Term
 from .rules import Uniform as Uniform
 from .rules import WSquare as WSquare
 from .rules import ZBox as ZBox

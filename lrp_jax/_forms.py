@@ -13,7 +13,8 @@ from . import _compat
 from . import _primitives as prim
 from ._compat import Var, is_literal
 from ._layers import Body, Contraction, Frame, Held, Pointwise, Product, Shift, Step, Sum
-from .rules import Identity, Pass, Rule, Taylor
+from ._rule import Rule
+from .rules import Identity, Pass, Taylor
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,8 @@ from ._propagate import (
     to_multiplier,
     to_relevance,
 )  # fmt: skip
-from .rules import Epsilon, Gate, Identity, Norm, Pass, Relative, Rule, Uniform, Zero
+from ._rule import Rule
+from .rules import Epsilon, Gate, Identity, Norm, Pass, Relative, Uniform, Zero
 
 _PLAIN = {rule.terms for rule in (Epsilon, Zero, Norm, Relative)}
 

@@ -20,7 +20,7 @@ from ._chains import Read, at_least_float32, divide, run_chain
 from ._compat import is_literal
 from ._layers import Chain, Contraction, Step
 from ._primitives import Family, family
-from .rules import Term
+from ._rule import Term
 
 
 class LinearLayer:

@@ -19,7 +19,8 @@ from ._compat import is_literal
 from ._layers import Contraction, Pointwise, Step
 from ._linear import ContractionLayer, SumLayer
 from ._primitives import family
-from .rules import Relative, Rule, Zero
+from ._rule import Rule
+from .rules import Relative, Zero
 
 Backward = Callable[..., Any]
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from . import kinds
+from ._rule import AFFINE, Rule, check_bias, check_class
 from .kinds import Match, first, match
 from .rules import (
     AlphaBeta,
@@ -26,14 +27,12 @@ from .rules import (
     Identity,
     Norm,
     Pass,
-    Rule,
     Taylor,
     Uniform,
     WSquare,
     ZBox,
     Zero,
     ZPlus,
-    check,
 )  # fmt: skip
 
 
@@ -113,6 +112,30 @@ def _composite_unflatten(matches: tuple[Match, ...], rules: Any) -> Composite:
 jax.tree_util.register_pytree_node(Composite, _composite_flatten, _composite_unflatten)
 
 
+def _check(rule: Rule) -> None:
+    """What a rule that somebody wrote may lack, said before anything is traced.
+
+    Args:
+        rule: any rule.
+
+    Raises:
+        TypeError: where the rule cannot serve what it says it serves.
+        ValueError: for an unknown bias policy.
+    """
+    check_class(type(rule))
+    name, shares = type(rule).__name__, type(rule).terms is not Rule.terms
+    if hasattr(rule, "bias"):
+        check_bias(rule)
+    if shares and not rule.serves <= AFFINE:
+        raise TypeError(
+            f"{name}.serves is {rule.serves.label}, but `terms` shares the contributions of sums: "
+            f"it can serve {AFFINE.label}."
+        )
+    weights = bool(rule.serves.basic & kinds.Linear.basic)
+    if weights and not (shares or hasattr(rule, "input_relevance") or isinstance(rule, Pass)):
+        raise TypeError(f"{name} serves layers with weights but defines no `terms(self, layer)`.")
+
+
 def _entry(entry: Any) -> tuple[Match, Rule]:
     if not isinstance(entry, tuple | list) or len(entry) != 2:
         raise TypeError(f"a composite's entry is a pair (match, rule), not {entry!r}.")
@@ -121,7 +144,7 @@ def _entry(entry: Any) -> tuple[Match, Rule]:
         raise TypeError(f"{rule.__name__} is a rule's class: write {rule.__name__}(...).")
     if not isinstance(rule, Rule):
         raise TypeError(f"{rule!r} is not a rule (entry {entry!r}).")
-    check(rule)
+    _check(rule)
     return match(spec), rule
 
 
@@ -137,7 +160,7 @@ def as_composite(spec: Any) -> Composite:
     if isinstance(spec, Composite):
         return spec
     if isinstance(spec, Rule):
-        check(spec)
+        _check(spec)
         if spec.gradient:
             return Composite([(kinds.ReLU, spec)])
         if not kinds.Linear <= spec.serves:

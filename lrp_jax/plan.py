@@ -16,9 +16,10 @@ from . import _compat
 from . import _primitives as prim
 from ._compat import Var, is_literal
 from ._layers import Body, Frame, Held, Step
+from ._rule import Rule
 from .composites import BASE, Composite
 from .kinds import KINDS, BatchNorm, Bias, Glob, Kind, Linear, Softmax
-from .rules import Pass, Rule
+from .rules import Pass
 
 
 @dataclass(frozen=True)

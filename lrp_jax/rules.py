@@ -9,225 +9,31 @@ A rule is a frozen dataclass and a pytree: its numbers may be traced, so a grid 
 `jax.vmap`. To write a rule, subclass `Rule` and define `terms` (see `Gamma`).
 """
 
-import dataclasses
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import kinds
-from .kinds import Kind
-
-Bias = Literal["absorb", "ignore", "distribute"]
-Number = Any  # a float or an array that broadcasts against the layer's output
-
-
-class Term(NamedTuple):
-    """`R_i += sum_j (positive * k+_ij + negative * k-_ij) * share_j`.
-
-    Attributes:
-        share: of the output's shape.
-        positive: weight of the positive contributions.
-        negative: weight of the negative contributions.
-    """
-
-    share: jax.Array
-    positive: Number
-    negative: Number
-
-
-class Rule:
-    """The base of all rules.
-
-    Attributes:
-        serves: the kinds of layers the rule can be given to.
-        gradient: whether the rule is a modified gradient (no relevance, no input factor).
-    """
-
-    serves: ClassVar[Kind] = kinds.Linear
-    gradient: ClassVar[bool] = False
-
-    def __init_subclass__(cls) -> None:
-        jax.tree_util.register_pytree_with_keys(cls, _flatten, lambda m, c: _unflatten(cls, m, c))
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _check_class(type(self))  # dataclasses have an `__init__` of their own
-
-    def terms(self, layer: Any) -> Sequence[Term]:
-        """How a layer's relevance is shared among its contributions.
-
-        Args:
-            layer: has `relevance` (R_j), `output` (z_j), `value` (z_j with its bias, whatever the
-                policy), `bias` (b_j), `positive` and `negative`
-                (the sums of k+ and k-), all of the output's shape; `divide(R, z, eps)`, which is
-                R / S(z); and `only_positive`, true where outputs <= 0 carry no relevance.
-
-        Returns:
-            The terms whose sum is the relevance of the inputs.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not share contributions")
-
-    def checked_terms(self, layer: Any) -> Sequence[Term]:
-        """The terms, or an error that says what is wrong with them.
-
-        Args:
-            layer: as for `terms`.
-
-        Raises:
-            TypeError: for anything but a list of terms.
-            ValueError: for a share that has not the shape of the layer's output.
-        """
-        found = self.terms(layer)
-        name, shape = type(self).__name__, np.shape(layer.relevance)
-        if isinstance(found, Term) or not isinstance(found, list | tuple):
-            raise TypeError(f"{name}.terms returns a list of lrp.Term, not {type(found).__name__}.")
-        for term in found:
-            if not isinstance(term, Term):
-                raise TypeError(f"{name}.terms returns a {type(term).__name__} where an lrp.Term "
-                                "is due: lrp.Term(share, positive=1, negative=1).")  # fmt: skip
-            if np.shape(term.share) != shape:
-                raise ValueError(f"{name}.terms returns a share of shape {np.shape(term.share)} "
-                                 f"for an output of shape {shape}.")  # fmt: skip
-        return found
-
-    @property
-    def makes_relevance(self) -> bool:
-        """Whether the result is not of the form x_i * c_i: relevance itself is carried on."""
-        return getattr(self, "bias", None) == "distribute"
-
-    def __eq__(self, other: Any) -> bool:
-        return type(self) is type(other) and _key(self) == _key(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), _key(self)))
-
-    def __repr__(self) -> str:
-        shown = [
-            f"{f.name}={_show(getattr(self, f.name))}"
-            for f in dataclasses.fields(self)  # type: ignore[arg-type]
-            if f.default is dataclasses.MISSING
-            or _leaf_key(getattr(self, f.name)) != _leaf_key(f.default)
-        ]
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def _flatten(rule: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """Arrays are leaves; numbers written in Python stay constants of the compiled program."""
-    fields = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
-    static = {n: v for n, v in fields.items() if isinstance(v, str | int | float)}
-    data = {n: v for n, v in fields.items() if n not in static}
-    children = [(jax.tree_util.GetAttrKey(n), v) for n, v in data.items()]
-    return children, (tuple(static.items()), tuple(data))
-
-
-def _unflatten(cls: type, meta: Any, children: Any) -> Any:
-    rule: Any = object.__new__(cls)
-    static, data = meta
-    for name, value in (*static, *zip(data, children, strict=True)):
-        object.__setattr__(rule, name, value)
-    return rule
-
-
-def _leaf_key(value: Any) -> Any:
-    if isinstance(value, jax.core.Tracer):
-        return id(value)
-    if isinstance(value, jax.Array | np.ndarray | np.generic) and np.ndim(value):
-        array = np.asarray(value)
-        return (array.shape, str(array.dtype), array.tobytes())
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return np.asarray(value).item()
-    return value
-
-
-def _key(rule: Any) -> tuple[Any, ...]:
-    return tuple(_leaf_key(getattr(rule, f.name)) for f in dataclasses.fields(rule))
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, jax.core.Tracer):
-        return f"<traced {value.aval}>"
-    if isinstance(value, jax.Array | np.ndarray) and np.ndim(value):
-        return "np.array(" + np.array2string(np.asarray(value), separator=", ", threshold=64) + ")"
-    return repr(_leaf_key(value))
-
-
-def _check_class(cls: type) -> None:
-    own = "__dataclass_fields__" in vars(cls)
-    fields: dict[str, Any] = getattr(cls, "__dataclass_fields__", {})
-    forgotten = not fields and not own
-    if not own:
-        notes = {n: a for n, a in inspect.get_annotations(cls).items() if "ClassVar" not in str(a)}
-        forgotten = forgotten or not notes.keys() <= fields.keys()
-    if forgotten or not getattr(cls, "__dataclass_params__").frozen:  # noqa: B009
-        raise TypeError(
-            f"write @dataclass(frozen=True, eq=False, repr=False) above class {cls.__name__}: the "
-            "numbers of a rule are the fields of a frozen dataclass."
-        )
-
-
-def check(rule: Rule) -> None:
-    """What a rule that somebody wrote may lack, said before anything is traced.
-
-    Args:
-        rule: any rule.
-
-    Raises:
-        TypeError: where the rule cannot serve what it says it serves.
-        ValueError: for an unknown bias policy.
-    """
-    _check_class(type(rule))
-    name, shares = type(rule).__name__, type(rule).terms is not Rule.terms
-    if hasattr(rule, "bias"):
-        _check_bias(rule)
-    if shares and not rule.serves <= _AFFINE:
-        raise TypeError(
-            f"{name}.serves is {rule.serves.label}, but `terms` shares the contributions of sums: "
-            f"it can serve {_AFFINE.label}."
-        )
-    weights = bool(rule.serves.basic & kinds.Linear.basic)
-    if weights and not (shares or hasattr(rule, "input_relevance") or isinstance(rule, Pass)):
-        raise TypeError(f"{name} serves layers with weights but defines no `terms(self, layer)`.")
-
-
-def _is_known(value: Any) -> bool:
-    return isinstance(value, int | float | np.generic)
-
-
-def _check_bias(rule: Any) -> None:
-    if rule.bias not in ("absorb", "ignore", "distribute"):
-        raise ValueError(
-            f"{type(rule).__name__}(bias={rule.bias!r}): bias is 'absorb' (its share is lost and "
-            "reported), 'ignore' (zeroed) or 'distribute' (shared among the inputs)."
-        )
-
-
-def _check_nonnegative(rule: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(rule, name)
-        if _is_known(value) and not value >= 0:
-            raise ValueError(f"{type(rule).__name__}({name}={value!r}): {name} must be >= 0.")
-
-
-class _Sharing(Rule):
-    """Rules that share contributions, with a bias policy."""
-
-    def __post_init__(self) -> None:
-        numbers = [f.name for f in dataclasses.fields(self) if f.name not in ("bias", "alpha")]  # type: ignore[arg-type]
-        _check_nonnegative(self, *numbers)
-        _check_bias(self)
-
-
-_SUMS = kinds.AvgPool | kinds.Merge
-_LINEAR_AND_SUMS = kinds.Linear | _SUMS
-_AFFINE = _LINEAR_AND_SUMS | kinds.BatchNorm | kinds.Bias
+from ._rule import (
+    AFFINE,
+    LINEAR_AND_SUMS,
+    Bias,
+    Number,
+    Rule,
+    Sharing,
+    Term,
+    check_bias,
+    check_nonnegative,
+    is_known,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Epsilon(_Sharing):
+class Epsilon(Sharing):
     """LRP-epsilon: R_i = x_i sum_j w_ij R_j / S(z_j).
 
     Args:
@@ -247,14 +53,14 @@ class Epsilon(_Sharing):
 
     epsilon: Number = 1e-6
     bias: Bias = "absorb"
-    serves = _AFFINE
+    serves = AFFINE
 
     def terms(self, layer: Any) -> Sequence[Term]:
         return [Term(layer.divide(layer.relevance, layer.output, self.epsilon), 1, 1)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Zero(_Sharing):
+class Zero(Sharing):
     """LRP-0: R_i = x_i sum_j w_ij R_j / z_j, and nothing from an output that is exactly zero.
 
     Costs one gradient: carried as a multiplier of the input it has no division at all.
@@ -266,14 +72,14 @@ class Zero(_Sharing):
     """
 
     bias: Bias = "absorb"
-    serves = _AFFINE
+    serves = AFFINE
 
     def terms(self, layer: Any) -> Sequence[Term]:
         return [Term(layer.divide(layer.relevance, layer.output, 0.0), 1, 1)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Norm(_Sharing):
+class Norm(Sharing):
     """Epsilon's formula on the layer as it stands: R_i = x_i sum_j w_ij R_j / S(z_j).
 
     The rule of sums: residual adds, average pools, means. `stabilizer=0` is a plain proportional
@@ -288,14 +94,14 @@ class Norm(_Sharing):
 
     stabilizer: Number = 1e-6
     bias: Bias = "absorb"
-    serves = _AFFINE
+    serves = AFFINE
 
     def terms(self, layer: Any) -> Sequence[Term]:
         return [Term(layer.divide(layer.relevance, layer.output, self.stabilizer), 1, 1)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Gamma(_Sharing):
+class Gamma(Sharing):
     """LRP-gamma, generalised to signed inputs: contributions of the output's sign weigh 1 + gamma.
 
     For z_j > 0, R_i = sum_j (k_ij + gamma k+_ij) R_j / S(D_j), with the denominator
@@ -319,7 +125,7 @@ class Gamma(_Sharing):
     gamma: Number = 0.25
     stabilizer: Number = 1e-6
     bias: Bias = "absorb"
-    serves = _LINEAR_AND_SUMS
+    serves = LINEAR_AND_SUMS
 
     def terms(self, layer: Any) -> Sequence[Term]:
         heavy = 1 + self.gamma
@@ -336,7 +142,7 @@ class Gamma(_Sharing):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ZPlus(_Sharing):
+class ZPlus(Sharing):
     """LRP-z+: R_i = sum_j k+_ij R_j / S(sum_i k+_ij + b+_j).
 
     Args:
@@ -348,7 +154,7 @@ class ZPlus(_Sharing):
 
     stabilizer: Number = 1e-6
     bias: Bias = "absorb"
-    serves = _LINEAR_AND_SUMS
+    serves = LINEAR_AND_SUMS
 
     def terms(self, layer: Any) -> Sequence[Term]:
         total = layer.positive + jnp.maximum(layer.bias, 0)
@@ -356,7 +162,7 @@ class ZPlus(_Sharing):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AlphaBeta(_Sharing):
+class AlphaBeta(Sharing):
     """LRP-alpha-beta: R_i = sum_j (alpha k+_ij / S(z+_j) - beta k-_ij / S(z-_j)) R_j.
 
     z+_j = sum_i k+_ij + b+_j and z-_j = sum_i k-_ij + b-_j. Where one sign is absent from a neuron,
@@ -378,11 +184,11 @@ class AlphaBeta(_Sharing):
     beta: Number = 1.0
     stabilizer: Number = 1e-6
     bias: Bias = "absorb"
-    serves = _LINEAR_AND_SUMS
+    serves = LINEAR_AND_SUMS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = _is_known(self.alpha) and _is_known(self.beta)
+        known = is_known(self.alpha) and is_known(self.beta)
         if known and (self.alpha < 0 or abs(self.alpha - self.beta - 1) > 1e-6):
             raise ValueError(
                 f"AlphaBeta(alpha={self.alpha}, beta={self.beta}): alpha - beta must be 1 "
@@ -395,7 +201,7 @@ class AlphaBeta(_Sharing):
 
         up = share(layer.positive + jnp.maximum(layer.bias, 0), self.alpha)
         down = share(layer.negative + jnp.minimum(layer.bias, 0), -self.beta)
-        if _is_known(self.beta) and self.beta == 0:
+        if is_known(self.beta) and self.beta == 0:
             return [Term(up, 1, 0)]
         return [Term(up, 1, 0), Term(down, 0, 1)]
 
@@ -409,7 +215,7 @@ class Relative(Rule):
     Source: Gu et al., Relative-LRP (forward-pass formulation of LRP).
     """
 
-    serves = _AFFINE
+    serves = AFFINE
 
     def terms(self, layer: Any) -> Sequence[Term]:
         return [Term(layer.relevance, 1, 1)]
@@ -441,8 +247,8 @@ class ZBox(Rule):
     makes_relevance = True
 
     def __post_init__(self) -> None:
-        _check_nonnegative(self, "stabilizer")
-        _check_bias(self)
+        check_nonnegative(self, "stabilizer")
+        check_bias(self)
         bounds = (self.low, self.high)
         if any(isinstance(b, jax.core.Tracer) for b in bounds) or type(self.low) is object:
             return
@@ -473,8 +279,8 @@ class WSquare(Rule):
     makes_relevance = True
 
     def __post_init__(self) -> None:
-        _check_nonnegative(self, "stabilizer")
-        _check_bias(self)
+        check_nonnegative(self, "stabilizer")
+        check_bias(self)
 
     def input_relevance(self, layer: Any) -> jax.Array:
         """Relevance of the layer's input."""
@@ -494,12 +300,12 @@ class Flat(Rule):
 
     stabilizer: Number = 1e-6
     bias: Bias = "absorb"
-    serves = _LINEAR_AND_SUMS
+    serves = LINEAR_AND_SUMS
     makes_relevance = True
 
     def __post_init__(self) -> None:
-        _check_nonnegative(self, "stabilizer")
-        _check_bias(self)
+        check_nonnegative(self, "stabilizer")
+        check_bias(self)
 
     def input_relevance(self, layer: Any) -> jax.Array:
         """Relevance of the layer's input."""
@@ -616,7 +422,7 @@ class BetaSmooth(Rule):
     gradient = True
 
     def __post_init__(self) -> None:
-        _check_nonnegative(self, "beta")
+        check_nonnegative(self, "beta")
 
     def cotangent(self, x: jax.Array, gradient: jax.Array, incoming: jax.Array) -> jax.Array:
         """The cotangent of the activation's input."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import rules
+from ._rule import Rule
 from .transform import relevance as _relevance
 
 Array = NDArray[np.float64]
@@ -69,7 +70,7 @@ def explicit_matrix(layer: Callable[[jax.Array], jax.Array], x: ArrayLike) -> tu
 
 
 def oracle(
-    rule: rules.Rule,
+    rule: Rule,
     matrix: ArrayLike,
     bias: ArrayLike,
     x: ArrayLike,
@@ -134,7 +135,7 @@ def oracle(
 
 
 def assert_matches_oracle(
-    rule: rules.Rule,
+    rule: Rule,
     apply_fn: Callable[..., Any],
     params: Any,
     x: ArrayLike,
@@ -203,7 +204,7 @@ class ExplicitLayer(NamedTuple):
         return cls(matrix, bias, connected != 0)
 
     def propagate(
-        self, rule: rules.Rule, x: ArrayLike, relevance: ArrayLike, formula: Formula | None = None
+        self, rule: Rule, x: ArrayLike, relevance: ArrayLike, formula: Formula | None = None
     ) -> Array:
         """Apply the oracle to every example of a batch ``x``; the result is shaped like it.
 

@@ -14,6 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join([*FLAGS, os.environ.get("XLA_FLAGS", "")])
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 
@@ -25,14 +26,24 @@ FORGET = 100
 """Compiled programs are dropped after so many networks: no two are alike."""
 
 
-QUICK = {"xla_cpu_use_fusion_emitters": False}
-"""XLA's older code generator takes half of the time, and is wrong now and then."""
+def compilers() -> list[dict[str, bool] | None]:
+    """Compiler options to try in turn: XLA's older code generator, where there is one, takes half
+    of the time, and is wrong now and then."""
+    older = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(jnp.sin, compiler_options=older).lower(1.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return [None]
+    return [older, None]
+
+
+COMPILERS = compilers()
 
 
 def failure(program: Program) -> Exception | None:
     """What is wrong with a program, if anything, and whatever compiles it."""
     found: Exception | None = None
-    for options in (QUICK, None):
+    for options in COMPILERS:
         try:
             check(program, options)
             return None

@@ -106,7 +106,7 @@ def check(program: Program, compiler_options: dict[str, bool] | None = None) -> 
     target = TARGETS[list(TARGETS)[program.target % len(TARGETS)]]
     explain = lrp.value_and_relevance(apply, composite)
     ledger_of: Any = None
-    if name not in GRADIENTS and program.seed % 2 == 0:
+    if name not in GRADIENTS and program.seed % 4 == 0:
         ledger_of = lrp.conservation(apply, composite)
 
     def everything(params: Any, x: Array) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def check(program: Program, compiler_options: dict[str, bool] | None = None) -> 
         found = {"plain": apply(params, x), "output": output, "relevance": relevance}
         if ledger_of is not None:
             found["ledger"] = ledger_of(params, x, target=target)
-        if program.seed % 4 == 1:
+        if program.seed % 8 == 1:
             found["one by one"] = one_by_one(params, x)
         return found
 
@@ -142,14 +142,14 @@ def check(program: Program, compiler_options: dict[str, bool] | None = None) -> 
     spread = sensitivity(lambda x: explain(params, x, target=target)[1], x, precision(program))
     if "one by one" in found:
         same("each example by itself", found["one by one"], relevance, tolerance, spread)
-    elif program.seed % 16 == 3:
+    elif program.seed % 32 == 3:
         eager = explain(params, x, target=target)[1]
         same("operation by operation", eager, relevance, tolerance, spread)
     if ledger_of is not None:
         check_ledger(found["ledger"], relevance, program, spread)
     if name == "Zero" and is_linear(program):
         check_gradient(apply, params, x, target, relevance, spread)
-    if program.seed % 3 == 0:
+    if program.seed % 4 == 2:
         check_plan(lrp.plan(apply, composite)(params, x))
 
 
