@@ -21,6 +21,7 @@ from PIL import Image
 
 import lrp_jax as lrp
 from lrp_jax import plot
+from lrp_jax.concepts import concept_graph
 
 DOCS = Path(__file__).resolve().parent
 PICTURES = DOCS / "pictures"
@@ -61,6 +62,12 @@ def channels(n: Names, cmap: str) -> Any:
     return plot.grid(n["x"], shown, cmap=cmap, size=1.4)
 
 
+def concepts(n: Names, cmap: str) -> Any:
+    follow = concept_graph(n["net"].apply, lrp.EpsilonPlus(), ["Conv_0", "Conv_1"])
+    graph = follow(n["variables"], n["x"][:1], target=n["y"][:1])
+    return plot.concept_graph(graph, k=6, cmap=cmap).figure
+
+
 def curves(n: Names, cmap: str) -> Any:
     return plot.curves(n["curves"], score="logit of the digit's class").figure
 
@@ -91,6 +98,7 @@ GALLERY: dict[str, tuple[str, Draw]] = {
     "questions": ("mnist", questions),
     "overlays": ("mnist", overlays),
     "channels": ("mnist", channels),
+    "concepts": ("mnist", concepts),
     "curves": ("mnist", curves),
     "ledger": ("mnist", ledger),
     "plan": ("transformer", plan),

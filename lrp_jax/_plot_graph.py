@@ -108,7 +108,8 @@ def concept_graph(
       example: which example.
       k: how many concepts of each layer, ordered by their relevance.
       cmap: a name of `lrp_jax.colormaps` or of matplotlib, or a matplotlib colour map. A circle has
-        the colour of its concept's relevance, a line the colour and width of what flows along it.
+        the colour of its concept's relevance, a line the sign, and the strength and width of what
+        flows along it.
 
     Returns:
       The axes.
@@ -122,11 +123,13 @@ def concept_graph(
         flow = np.asarray(edges[example])[np.ix_(chosen[row], chosen[row + 1])]
         limit = bound(flow)
         for (i, j), amount in sorted(np.ndenumerate(flow), key=lambda edge: abs(edge[1])):
+            strength = float(np.nan_to_num(np.minimum(abs(amount) / limit, 1)))
             ax.plot(
                 (places[row][i], places[row + 1][j]),
                 (row, row + 1),
-                color=colours(amount / limit / 2 + 0.5),
-                linewidth=0.3 + 4.5 * abs(amount) / limit,
+                color=colours(0.5 + 0.3 * np.sign(amount)),
+                alpha=strength,  # little is faint on any background
+                linewidth=0.3 + 4.5 * strength,
                 zorder=1,
             )
     for row, (units, values) in enumerate(zip(chosen, scores, strict=True)):
