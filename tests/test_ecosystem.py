@@ -262,6 +262,19 @@ def test_pictures_are_plain_arrays_that_loggers_take(tmp_path: Path) -> None:
 def test_tensorboard_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboardX", reason="not in the extra `test`")
     monkeypatch.chdir(tmp_path)
-    recipe("Log to TensorBoard or Weights & Biases")
+    recipe("Log to TensorBoard")
     (events,) = (tmp_path / "runs").iterdir()
     assert b"PNG" in events.read_bytes()
+
+
+def test_weights_and_biases_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="not in the extra `test`")
+    monkeypatch.chdir(tmp_path)
+    for home in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(home, str(tmp_path))
+    found = recipe("Log to Weights & Biases")
+    one, many = sorted(tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"), reverse=True)
+    image = pytest.importorskip("PIL.Image")
+    with image.open(one) as read:
+        np.testing.assert_array_equal(np.asarray(read)[..., :3], plot.rgb(found["relevance"]))
+    assert many.name.startswith("many")
