@@ -1,6 +1,7 @@
 """Settings of every test: float64 in tests, a user's defaults in the examples of docstrings."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import hypothesis
@@ -23,6 +24,34 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("reproducible")
 
+# The longest tables of tests: a quick run takes one row of so many, the others are marked slow
+# (`pytest -m slow` runs these, `pytest -m ""` all).
+LONG = {
+    "test_a_checkpointed_model_is_the_model": 3,
+    "test_every_other_composite": 4,
+    "test_every_query_under_jit_and_vmap_ties_in_with_the_ledger": 4,
+    "test_every_rule_below_every_other": 3,
+    "test_every_rule_matches_the_oracle": 2,
+    "test_gamma_in_patch_embedding_and_mlp": 3,
+    "test_gradient_of_relevance": 4,
+    "test_half_precision": 3,
+    "test_jit_of_vmap_and_second_call": 3,
+    "test_logits_masked_with_minus_infinity": 3,
+    "test_lrp_0_is_gradient_times_input_where_all_is_piecewise_linear": 3,
+    "test_network_is_the_same": 3,
+    "test_output_is_kept_and_relevance_is_finite": 2,
+    "test_queries_under_strict_promotion": 4,
+    "test_relevance_equals_zennit": 3,
+    "test_relevance_in_float32": 3,
+    "test_relevance_of_embeddings": 3,
+    "test_saturated_gates_are_finite": 4,
+    "test_settings_change_nothing": 3,
+    "test_the_ledger_ties_in_with_relevance_and_layers": 4,
+    "test_the_numbers_are_those_of_the_function": 4,
+    "test_transformations_change_nothing": 3,
+    "test_way_of_writing_makes_no_difference": 4,
+}
+
 # Scripts that need other frameworks.
 collect_ignore_glob = ["tests/reference/generate_*.py"]
 
@@ -31,3 +60,13 @@ collect_ignore_glob = ["tests/reference/generate_*.py"]
 def _precision_of_docstrings(request: pytest.FixtureRequest) -> Iterator[None]:
     with jax.enable_x64(not isinstance(request.node, pytest.DoctestItem)):
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rows: Counter[str] = Counter()
+    for item in items:
+        name = getattr(item, "originalname", "")
+        if rows[name] % LONG.get(name, 1):
+            item.add_marker(pytest.mark.slow)
+        rows[name] += 1

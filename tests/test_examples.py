@@ -414,6 +414,7 @@ def table(printed: str) -> list[list[float]]:
     return [[float(cell) / 100 for cell in row] for row in rows if len(row) >= 4]
 
 
+@pytest.mark.slow
 def test_weights_are_pruned_by_relevance(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -435,6 +436,7 @@ def test_the_least_relevant_weights_go_and_biases_stay() -> None:
     np.testing.assert_array_equal(left["b"], 1)
 
 
+@pytest.mark.slow
 def test_a_penalty_takes_relevance_from_the_mark(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

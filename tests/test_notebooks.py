@@ -58,6 +58,7 @@ def test_notebooks_are_plain_python_without_outputs(path: Path) -> None:
             ast.parse("".join(cell["source"]))  # no magic
 
 
+@pytest.mark.slow
 def test_digits() -> None:
     found = run(FOLDER / "mnist.ipynb")
     assert found["accuracy"] > 0.85
@@ -67,6 +68,7 @@ def test_digits() -> None:
     assert len(plt.get_fignums()) == 4
 
 
+@pytest.mark.slow
 def test_words() -> None:
     found = run(FOLDER / "transformer.ipynb")
     assert found["accuracy"] > 0.75
