@@ -164,7 +164,7 @@ def killed(mutant: Mutant | None) -> bool:
             applied(mutant, package)
         tests = ORACLE if mutant is None else mutant.tests
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", *tests],
+            [sys.executable, "-m", "pytest", "-qx", "-m", "", "-p", "no:cacheprovider", *tests],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": folder, "JAX_PLATFORMS": "cpu"},
             capture_output=True,

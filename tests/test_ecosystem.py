@@ -273,8 +273,10 @@ def test_weights_and_biases_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for home in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(home, str(tmp_path))
     found = recipe("Log to Weights & Biases")
-    one, many = sorted(tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"), reverse=True)
+    one, figure = sorted(
+        tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"), reverse=True
+    )
     image = pytest.importorskip("PIL.Image")
     with image.open(one) as read:
         np.testing.assert_array_equal(np.asarray(read)[..., :3], plot.rgb(found["relevance"]))
-    assert many.name.startswith("many")
+    assert figure.name.startswith("figure")
