@@ -216,6 +216,7 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
     return Resolved(plan, by_step, indices, steps)
 
 
+NO_LAYER = "matches no layer."
 SOFTMAX = (
     "the function ends in a softmax: its outputs compete, so each one's relevance speaks of all "
     "classes. Explain the logits: return what enters the softmax (for a class against the others, "
@@ -341,7 +342,7 @@ def _choose(
         if not hits and not isinstance(spec, Glob):
             unmatched.append(f"({spec!r}, {rule!r})")
         elif not hits:
-            warnings.append(f"({spec!r}, {rule!r}) matches no layer.{_nearest(spec, layers)}")
+            warnings.append(f"({spec!r}, {rule!r}) {NO_LAYER}{_nearest(spec, layers)}")
         elif entry not in chosen:
             warnings.append(f"({spec!r}, {rule!r}) is shadowed by earlier entries.")
     return chosen, warnings, unmatched

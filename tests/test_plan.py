@@ -69,6 +69,8 @@ def test_an_unmatched_glob_is_reported_with_the_nearest_names() -> None:
     text = str(plan_of(composite))
     assert "haed" in text
     assert "head" in text.split("haed", 1)[1]
+    with pytest.warns(UserWarning, match=r"'haed'.* matches no layer.*nearest names are head"):
+        lrp.relevance(APPLY, composite)(PARAMS, X)
 
 
 def test_an_unmatched_kind_is_reported() -> None:
