@@ -249,7 +249,7 @@ class ContractionLayer(LinearLayer):
         return self._through_before(c, "linear")
 
     def _by_turn(self, terms: Sequence[Term]) -> list[Term]:
-        """The terms as contributions before the scale see them: a negative one swaps the signs."""
+        """The terms as they are before the scale, which swaps the signs where it is negative."""
         if self._turned is False:
             return [*terms]
         straight = [t._replace(share=jnp.where(self._turned, 0, t.share)) for t in terms]
