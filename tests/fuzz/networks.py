@@ -155,15 +155,15 @@ def function_of(program: Program, made: Weights | None = None) -> Callable[[Any,
 
 def build(
     program: Program,
-) -> tuple[Callable[[Any, Array], Array], dict[str, np.ndarray], np.ndarray]:
+) -> tuple[Callable[[Any, Array], Array], dict[str, Array], np.ndarray]:
     """The function of a program, its parameters and a batch of inputs."""
     dtype = jnp.dtype(program.dtype)
     rng = np.random.default_rng((program.seed, 10**6))
     x = rng.standard_normal((BATCH, *INPUTS[program.kind])).astype(dtype)
     weights = Weights(None, program.seed, dtype)
     jax.eval_shape(function_of(program, weights), {}, x)
-    params = {name: np.asarray(value).astype(dtype) for name, value in weights.made.items()}
-    return function_of(program), params, x
+    params = {name: jnp.asarray(value, dtype) for name, value in weights.made.items()}
+    return function_of(program), params, x  # NumPy would make float32 of a bfloat16 times 0.3
 
 
 # -- drawing programs ---------------------------------------------------------------------------
