@@ -200,7 +200,7 @@ class _Evaluation:
             (y,) = native(*inputs, *constants)
             return [share_out(y, _known(rule), out)]
         if isinstance(rule, Gate) and not isinstance(what, Product):
-            return [hold(y) for y in native(*inputs, *constants)]
+            return native(*map(hold, inputs), *constants)
         if isinstance(what, Pointwise) and isinstance(rule, Pass | Identity):
             if out == "C" and what.zero_at_zero:
                 return [activation(step, run_one)(inputs[0], constants)]
@@ -254,15 +254,12 @@ class _Evaluation:
         invars = [*step.inputs, *step.constants]
         # Equations may come later than the product and still be read by it only through `after`.
         operands = [a for a in product.invars if not is_literal(a)]
-        values = dict(
-            zip(
-                operands,
-                _compat.as_function(jaxpr, before, invars, operands)(*inputs, *constants),
-                strict=True,
-            )
-        )
+        compute = _compat.as_function(jaxpr, before, invars, operands)
+        values = dict(zip(operands, compute(*inputs, *constants), strict=True))
         factors = [a.val if is_literal(a) else values[a] for a in product.invars]
-        factors[what.position] = hold(factors[what.position])
+        # From held inputs: the root of a variance of zero has no finite derivative.
+        held = dict(zip(operands, compute(*map(hold, inputs), *constants), strict=True))
+        factors[what.position] = held[product.invars[what.position]]
         y = product.primitive.bind(*factors, **product.params)
         rest = _compat.as_function(
             jaxpr, after, [product.outvars[0], *step.constants], step.outputs

@@ -286,8 +286,12 @@ class ContractionLayer(LinearLayer):
         return _total([t.share * (t.positive * up + t.negative * down) for t in terms])
 
     def spread_evenly(self, share: jax.Array) -> jax.Array:
-        """`share_j / n_j` to every real input of j, summed over j."""
+        """`share_j / n_j` to every real input of j, summed over j; see `kept`."""
         return self._even(divide(share, self._count, 0.0))
+
+    def kept(self, share: jax.Array) -> jax.Array:
+        """What cannot be spread evenly: that of outputs without a real input."""
+        return jnp.where(self._count == 0, share, 0)
 
     @cached_property
     def _count(self) -> jax.Array:
@@ -316,9 +320,10 @@ class ContractionLayer(LinearLayer):
         relevance = scale * self.backward(share, w2, "squared").astype(scale.dtype)
         relevance = self._through_before(relevance, "structural")
         self.through_weights = lambda: self._through(scale, w2, share, "squared")
-        if bias_policy == "distribute":
-            return relevance + self.spread_evenly(share * bias)
         self.through_bias = share * bias
+        if bias_policy == "distribute":
+            relevance = relevance + self.spread_evenly(self.through_bias)
+            self.through_bias = self.kept(self.through_bias)
         return relevance
 
     def box_relevance(self, low: Any, high: Any, stabilizer: Any) -> jax.Array:

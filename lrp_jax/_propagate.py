@@ -174,7 +174,9 @@ def linear_layer(
                 result = tuple(times_value(c, x) for c, x in zip(results, xs, strict=True))
             has_bias = not isinstance(view.bias, float)
             if has_bias and rule.makes_relevance:
-                result = (result[0] + view.spread_evenly(view.bias_share(terms)),)
+                share = view.bias_share(terms)
+                result = (result[0] + view.spread_evenly(share),)
+                by_bias = jnp.sum(view.kept(share))
             elif has_bias and probe:
                 by_bias = jnp.sum(view.bias_share(terms))
             if parameters == "multipliers" and isinstance(view, ContractionLayer):

@@ -64,6 +64,20 @@ FOUND = {
     "the smallest number of a convolution": kept(
         "Norm", Op("conv", 0, 0, 7), Op("reduce", 9), seed=10048, target=0
     ),
+    # Nothing times the infinite derivative of a root at zero, on the way to a held statistic.
+    "the norm of a row of zeros": kept(
+        "Relative", Op("activation"), Op("norm", 13), seed=3002316, kind="sequence", target=0
+    ),
+    # What a bias could give to no input was in no account.
+    "outputs that see no input": kept(
+        "WSquare, distribute",
+        Op("pool"),
+        Op("shape"),
+        Op("conv", 0, 0, 9),
+        seed=3002360,
+        kind="image",
+        target=0,
+    ),
     # Contributions of each sign were a difference of sums, in neurons of few inputs too.
     "a scale for every position in single precision": kept(
         "ZPlus, ignore",
