@@ -253,13 +253,13 @@ class _Evaluation:
         before, after = what.eqns[:where], what.eqns[where + 1 :]
         invars = [*step.inputs, *step.constants]
         # Equations may come later than the product and still be read by it only through `after`.
-        operands = [a for a in product.invars if not is_literal(a)]
-        compute = _compat.as_function(jaxpr, before, invars, operands)
-        values = dict(zip(operands, compute(*inputs, *constants), strict=True))
-        factors = [a.val if is_literal(a) else values[a] for a in product.invars]
-        # From held inputs: the root of a variance of zero has no finite derivative.
-        held = dict(zip(operands, compute(*map(hold, inputs), *constants), strict=True))
-        factors[what.position] = held[product.invars[what.position]]
+        # The statistic is computed from held inputs, and not held itself: on the way back a zero
+        # would meet the derivative of a root, which is infinite at a variance of zero.
+        held = [hold(x) for x in inputs]
+        factors: list[Any] = []
+        for position, atom in enumerate(product.invars):
+            given = held if position == what.position else inputs
+            factors += _compat.as_function(jaxpr, before, invars, [atom])(*given, *constants)
         y = product.primitive.bind(*factors, **product.params)
         rest = _compat.as_function(
             jaxpr, after, [product.outvars[0], *step.constants], step.outputs

@@ -15,8 +15,7 @@ Bias = Literal["absorb", "ignore", "distribute"]
 Number = Any  # a float or an array that broadcasts against the layer's output
 
 
-SUMS = kinds.AvgPool | kinds.Merge
-LINEAR_AND_SUMS = kinds.Linear | SUMS
+LINEAR_AND_SUMS = kinds.Linear | kinds.AvgPool | kinds.Merge
 AFFINE = LINEAR_AND_SUMS | kinds.BatchNorm | kinds.Bias
 
 
