@@ -20,6 +20,7 @@ from ._affine import (
     scales_along,
 )  # fmt: skip
 from ._compat import Equation, Var, is_literal
+from ._facts import dominators, names_of, nonnegative_variables
 from ._graph import Graph
 from ._layers import (
     Body,
@@ -37,7 +38,7 @@ from ._layers import (
 )  # fmt: skip
 from ._patterns import find_normalizations, find_softmaxes
 from ._primitives import Family, family
-from ._signs import is_nonnegative, is_relu, makes_nonnegative, zero_at_zero
+from ._signs import is_nonnegative, is_relu, zero_at_zero
 from ._trace import inline, layer_name
 from .kinds import Kind
 
@@ -70,69 +71,12 @@ class _Analysis:
     ) -> None:
         self.graph = Graph(closed_jaxpr, explained, tuple(outputs) if outputs is not None else None)
         self.explained = explained
-        self.names = self._names(names)
-        self.dominator, self.depth = self._dominators()
+        self.names = names_of(self.graph, names)
+        self.dominator = dominators(self.graph)
         self.softmaxes = find_softmaxes(self.graph)
         known = self.dominator.keys() | self.softmaxes.keys()
         self.normalizations = find_normalizations(self.graph, known)
-        self.nonnegative = self._nonnegative(nonnegative)
-
-    # -- facts about variables ------------------------------------------------------------------
-
-    def _names(self, names: Iterable[str]) -> dict[Var, str]:
-        graph = self.graph
-        found = {v: n for v, n in zip(graph.jaxpr.invars, names, strict=True) if n}
-        for eqn in graph.eqns:
-            if graph.is_live(eqn):
-                continue
-            named = next((found[a] for a in eqn.invars if not is_literal(a) and a in found), None)
-            if named is not None:
-                found.update((v, named) for v in eqn.outvars)
-        return found
-
-    def _pointwise(self, eqn: Equation) -> bool:
-        """Whether the equation computes its output number by number from its explained operands."""
-        kind = family(eqn.primitive)
-        custom = _compat.custom_call(eqn) is not None
-        pointwise = kind in (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
-        if not (pointwise or custom or eqn.primitive is prim.SELECT):
-            return False
-        if len(eqn.outvars) != 1:
-            return False
-        condition = eqn.invars[0]
-        constant = is_literal(condition) or condition not in self.graph.touched
-        if eqn.primitive is prim.SELECT and constant:
-            return False  # a constant mask moves numbers, it does not compute with them
-        shape = eqn.outvars[0].aval.shape
-        return all(eqn.invars[i].aval.shape == shape for i in self.graph.explained_operands(eqn))
-
-    def _dominators(self) -> tuple[dict[Var, Var], dict[Var, int]]:
-        """For each variable the last other one of which it is an elementwise function."""
-        dominator: dict[Var, Var] = {}
-        depth: dict[Var, int] = {}
-        for eqn in self.graph.eqns:
-            if not self.graph.is_live(eqn):
-                continue
-            out = eqn.outvars[0]
-            operands = [eqn.invars[i] for i in self.graph.explained_operands(eqn)]
-            if operands and self._pointwise(eqn):
-                common: Var | None = operands[0]
-                for other in operands[1:]:
-                    common = _meet(common, other, dominator, depth)
-                if common is not None:
-                    dominator[out] = common
-                    depth[out] = depth.get(common, 0) + 1
-        return dominator, depth
-
-    def _nonnegative(self, inputs: Any) -> set[Var]:
-        graph = self.graph
-        known = {v for v, flag in zip(graph.jaxpr.invars, inputs or (), strict=False) if flag}
-        for eqn in graph.eqns:
-            if makes_nonnegative(eqn, lambda a: is_nonnegative(a, known)):
-                known.update(eqn.outvars)
-        return known
-
-    # -- covering -------------------------------------------------------------------------------
+        self.nonnegative = nonnegative_variables(self.graph, nonnegative)
 
     def frame(self) -> Frame:
         graph = self.graph
@@ -526,19 +470,6 @@ class _Analysis:
         frames = bodies(eqn, explained, wanted, names, signs, analyse, inline, self._refusal)
         inputs = [eqn.invars[i] for i in graph.explained_operands(eqn)]
         return self._step(Body(eqn, frames, explained), inputs, eqn.outvars, [eqn])
-
-
-def _meet(a: Var | None, b: Var, dominator: dict[Var, Var], depth: dict[Var, int]) -> Var | None:
-    """The nearest variable of which both `a` and `b` are elementwise functions."""
-    while a is not None and a is not b:
-        if depth.get(a, 0) >= depth.get(b, 0):
-            a = dominator.get(a)
-        else:
-            above = dominator.get(b)
-            if above is None:
-                return None
-            b = above
-    return a
 
 
 def _readers_of_relu(steps: list[Step], graph: Graph) -> list[Step]:

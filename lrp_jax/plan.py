@@ -161,12 +161,14 @@ class Resolved:
         entries: for each layer, the index of its rule among `composite.rules`.
         indices: for each layer, its number in the plan.
         steps: the layers in order of execution.
+        mistakes: those of the plan's warnings that every explanation repeats.
     """
 
     plan: Plan
     entries: Mapping[Step, int]
     indices: Mapping[Step, int]
     steps: tuple[Step, ...]
+    mistakes: tuple[str, ...]
 
 
 def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -> Resolved:
@@ -187,7 +189,7 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         _refuse_training_mode(step, frame)
     flows = _flow(frame, indices)
     layers = _layers(steps, [flow.met for flow in flows], [flow.last for flow in flows])
-    entries, warnings, unmatched = _choose(layers, composite)
+    entries, shadowed, mistakes, unmatched = _choose(layers, composite)
     pairs = (*composite.entries, *BASE)
     shown = []
     for layer, entry in zip(layers, entries, strict=True):
@@ -203,7 +205,8 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
             )
         )
     if _ends_in_softmax(frame):
-        warnings.append(SOFTMAX)
+        mistakes.append(SOFTMAX)
+    warnings = [*mistakes, *shadowed]
     if anonymous:
         warnings.append(
             f"the function closes over {len(anonymous)} arrays (shapes "
@@ -213,10 +216,9 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         )
     by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
     plan = Plan(tuple(shown), tuple(warnings), tuple(unmatched))
-    return Resolved(plan, by_step, indices, steps)
+    return Resolved(plan, by_step, indices, steps, tuple(mistakes))
 
 
-NO_LAYER = "matches no layer."
 SOFTMAX = (
     "the function ends in a softmax: its outputs compete, so each one's relevance speaks of all "
     "classes. Explain the logits: return what enters the softmax (for a class against the others, "
@@ -318,7 +320,8 @@ def _owns_weights(step: Step) -> bool:
 
 def _choose(
     layers: Sequence[Layer], composite: Composite
-) -> tuple[list[int | None], list[str], list[str]]:
+) -> tuple[list[int | None], list[str], list[str], list[str]]:
+    """Each layer's entry, and which entries are shadowed, misspelled, or without any layer."""
     pairs = (*composite.entries, *BASE)
     matched = [[spec.matches(x, layers) for x in layers] for spec, _ in pairs]
     chosen: list[int | None] = []
@@ -329,7 +332,7 @@ def _choose(
             if matched[entry][layer.index] and _serves(rule, layer)
         )
         chosen.append(next(candidates, None))
-    warnings, unmatched = [], []
+    shadowed, misspelled, unmatched = [], [], []
     for entry, (spec, rule) in enumerate(composite.entries):
         hits = [x for x in layers if matched[entry][x.index]]
         able = [x for x in hits if _serves(rule, x)]
@@ -342,10 +345,11 @@ def _choose(
         if not hits and not isinstance(spec, Glob):
             unmatched.append(f"({spec!r}, {rule!r})")
         elif not hits:
-            warnings.append(f"({spec!r}, {rule!r}) {NO_LAYER}{_nearest(spec, layers)}")
+            near = _nearest(spec, layers)
+            misspelled.append(f"({spec!r}, {rule!r}) matches no layer.{near}")
         elif entry not in chosen:
-            warnings.append(f"({spec!r}, {rule!r}) is shadowed by earlier entries.")
-    return chosen, warnings, unmatched
+            shadowed.append(f"({spec!r}, {rule!r}) is shadowed by earlier entries.")
+    return chosen, shadowed, misspelled, unmatched
 
 
 def _serves(rule: Rule, layer: Layer) -> bool:

@@ -19,7 +19,7 @@ from ._interpreter import Program, Taps, run
 from ._layers import Frame
 from ._trace import Static, Traced, is_array, path_name, trace
 from .composites import Composite, as_composite
-from .plan import NO_LAYER, SOFTMAX, Plan, Resolved, resolve
+from .plan import Plan, Resolved, resolve
 
 ArgNums = int | Sequence[int]
 
@@ -244,9 +244,8 @@ class Explained:
     ) -> Any:  # fmt: skip
         """`function(start, composite, leaves, target, *more)`, compiled once where it can be."""
         targets.check(call.output_shapes, target)
-        for text in call.resolved.plan.warnings:
-            if text == SOFTMAX or NO_LAYER in text:
-                warnings.warn(text, stacklevel=3)
+        for text in call.resolved.mistakes:
+            warnings.warn(text, stacklevel=3)
         # The helpers of `targets` are callables too, but their arrays are operands like any other.
         leaves_of_target = jax.tree.leaves(target)
         plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)

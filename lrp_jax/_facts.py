@@ -1,0 +1,80 @@
+"""What is known of a variable: its name, what it is an elementwise function of, its sign."""
+
+from collections.abc import Iterable
+
+from . import _compat
+from . import _primitives as prim
+from ._compat import Equation, Var, is_literal
+from ._graph import Graph
+from ._primitives import Family, family
+from ._signs import is_nonnegative, makes_nonnegative
+
+
+def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
+    """Tree paths of the inputs, and of what is computed from parameters alone."""
+    found = {v: n for v, n in zip(graph.jaxpr.invars, names, strict=True) if n}
+    for eqn in graph.eqns:
+        if graph.is_live(eqn):
+            continue
+        named = next((found[a] for a in eqn.invars if not is_literal(a) and a in found), None)
+        if named is not None:
+            found.update((v, named) for v in eqn.outvars)
+    return found
+
+
+def nonnegative_variables(graph: Graph, inputs: Iterable[bool] | None) -> set[Var]:
+    """Variables that cannot be negative, given which inputs cannot."""
+    known = {v for v, flag in zip(graph.jaxpr.invars, inputs or (), strict=False) if flag}
+    for eqn in graph.eqns:
+        if makes_nonnegative(eqn, lambda a: is_nonnegative(a, known)):
+            known.update(eqn.outvars)
+    return known
+
+
+def dominators(graph: Graph) -> dict[Var, Var]:
+    """For each variable the last other one of which it is an elementwise function."""
+    dominator: dict[Var, Var] = {}
+    depth: dict[Var, int] = {}
+    for eqn in graph.eqns:
+        if not graph.is_live(eqn):
+            continue
+        out = eqn.outvars[0]
+        operands = [eqn.invars[i] for i in graph.explained_operands(eqn)]
+        if operands and _is_pointwise(eqn, graph):
+            common: Var | None = operands[0]
+            for other in operands[1:]:
+                common = _meet(common, other, dominator, depth)
+            if common is not None:
+                dominator[out] = common
+                depth[out] = depth.get(common, 0) + 1
+    return dominator
+
+
+def _is_pointwise(eqn: Equation, graph: Graph) -> bool:
+    """Whether the equation computes its output number by number from its explained operands."""
+    kind = family(eqn.primitive)
+    custom = _compat.custom_call(eqn) is not None
+    pointwise = kind in (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
+    if not (pointwise or custom or eqn.primitive is prim.SELECT):
+        return False
+    if len(eqn.outvars) != 1:
+        return False
+    condition = eqn.invars[0]
+    constant = is_literal(condition) or condition not in graph.touched
+    if eqn.primitive is prim.SELECT and constant:
+        return False  # a constant mask moves numbers, it does not compute with them
+    shape = eqn.outvars[0].aval.shape
+    return all(eqn.invars[i].aval.shape == shape for i in graph.explained_operands(eqn))
+
+
+def _meet(a: Var | None, b: Var, dominator: dict[Var, Var], depth: dict[Var, int]) -> Var | None:
+    """The nearest variable of which both `a` and `b` are elementwise functions."""
+    while a is not None and a is not b:
+        if depth.get(a, 0) >= depth.get(b, 0):
+            a = dominator.get(a)
+        else:
+            above = dominator.get(b)
+            if above is None:
+                return None
+            b = above
+    return a
