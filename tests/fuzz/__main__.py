@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -60,6 +61,7 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a finding")
     parser.add_argument("--no-shrink", action="store_true", help="show findings as they were drawn")
     options = parser.parse_args()
+    gc.set_threshold(50_000, 20, 100)  # tracing makes many small objects that live on
     begin, findings, done = time.perf_counter(), 0, 0
     for number in range(options.count):
         if time.perf_counter() - begin > 60 * options.minutes:
