@@ -57,6 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=1000, help="how many networks")
+    parser.add_argument("--length", type=int, default=6, help="operations and blocks in a row")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a finding")
     parser.add_argument("--no-shrink", action="store_true", help="show findings as they were drawn")
@@ -68,7 +69,7 @@ def main() -> int:
             break
         done += 1
         seed = options.seed + number
-        program = draw(seed, len(NAMES), len(TARGETS))
+        program = draw(seed, len(NAMES), len(TARGETS), options.length)
         error = failure(program)
         if error is not None:
             findings += 1

@@ -173,8 +173,8 @@ LINEAR = ("dense", "conv", "relu", "add", "concat", "pool", "move", *BLOCKS)
 EVERYTHING = ("dense", "dense", "conv", "conv", *OPS, *BLOCKS)
 
 
-def draw(seed: int, composites: int, targets: int) -> Program:
-    """The program of a seed."""
+def draw(seed: int, composites: int, targets: int, length: int = 6) -> Program:
+    """The program of a seed, with at most `length` operations and blocks in a row."""
     rng = np.random.default_rng(seed)
     linear = rng.random() < 0.15
     names = LINEAR if linear else EVERYTHING
@@ -198,7 +198,7 @@ def draw(seed: int, composites: int, targets: int) -> Program:
         dtype="float64" if linear else dtype,
         composite=int(rng.integers(composites)),
         target=int(rng.integers(targets)),
-        ops=some(int(rng.integers(1, 7)), 0),
+        ops=some(int(rng.integers(1, length + 1)), 0),
     )
 
 
