@@ -25,7 +25,11 @@ FAMILIES = {
     ),
     Family.SUM: "`Merge` or `AvgPool`: in proportion to what was added (`Norm`).",
     Family.SCATTER_SUM: "`Merge`: in proportion to what was added (`Norm`).",
-    Family.LINEAR: "`Merge`: in proportion to the contributions of a fixed linear map (`Norm`).",
+    Family.COMPLEX: (
+        "Relevance is real: from real numbers by linear operations on complex ones to real numbers "
+        "is one `Merge`, in proportion to the contributions of that linear map (`Norm`); so is a "
+        "magnitude, `abs`, at its end."
+    ),
     Family.ELEMENTWISE: (
         "`Activation` (`ReLU` where it is one): relevance passes unchanged. Of two explained "
         "values that are not functions of one another's root: refused."
@@ -73,7 +77,6 @@ REFUSED = {
         "pmax pmin ragged_all_to_all xla_pmap",
         "`psum`, `all_gather`, or `shard_map` around the explanation",
     ),
-    "Complex numbers": ("conj", "real and imaginary parts as two arrays"),
     "References and other internals": (
         "get swap call custom_lin",
         "functions without mutable references",

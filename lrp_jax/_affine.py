@@ -32,12 +32,20 @@ def is_mean_factor(eqn: Equation) -> bool:
     return eqn.primitive is prim.DIV or (eqn.primitive is prim.MUL and is_literal_link(eqn))
 
 
+def may_turn(eqn: Equation) -> bool:
+    """Whether a division or product may change the sign of a sum."""
+    if eqn.primitive not in (prim.MUL, prim.DIV):
+        return False
+    factors = [literal_value(a) for a in eqn.invars]
+    return not any(value is not None and value > 0 for value in factors)
+
+
 def feature_axes(eqn: Equation, position: int) -> tuple[int, int] | None:
     """An axis of a contraction's output that is made by one axis of its weights alone."""
-    numbers = eqn.params["dimension_numbers"]
     if eqn.primitive is prim.CONV:
+        numbers = eqn.params["dimension_numbers"]
         return (numbers.out_spec[1], numbers.rhs_spec[0]) if position == 0 else None
-    contracting, batch = numbers
+    contracting, batch = prim.dot_numbers(eqn)
     weight = eqn.invars[1 - position]
     bound = (*contracting[1 - position], *batch[1 - position])
     free = [i for i in range(len(weight.aval.shape)) if i not in bound]

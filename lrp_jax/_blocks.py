@@ -16,10 +16,12 @@ from ._affine import (
     feature_axes,
     is_literal_link,
     is_mean_factor,
+    may_turn,
     pads_with_zeros,
     scales_along,
 )  # fmt: skip
 from ._compat import Equation, Var, is_literal
+from ._complex import between_reals, is_complex
 from ._facts import dominators, names_of, nonnegative_variables
 from ._graph import Graph
 from ._layers import (
@@ -178,6 +180,9 @@ class _Analysis:
     def _cover(self, var: Var) -> Step:
         """The step that makes `var`."""
         eqn = self.graph.maker[var]
+        region = between_reals(self.graph, var)
+        if region is not None:
+            return self._complex(var, *region)
         if family(eqn.primitive) is Family.CONTROL:
             return self._control(eqn)
         for attempt in (self._held, self._softmax, self._affine, self._pointwise_run):
@@ -192,7 +197,8 @@ class _Analysis:
         current = var
         while True:
             eqn = self.graph.maker.get(current)
-            if eqn is None or not (self._is_link(eqn) or (padded and pads_with_zeros(eqn))):
+            links = eqn is not None and current not in self.softmaxes and self._is_link(eqn)
+            if eqn is None or not (links or (padded and pads_with_zeros(eqn))):
                 return chain, current
             operand = eqn.invars[self.graph.explained_operands(eqn)[0]]
             chain.insert(0, eqn)
@@ -203,7 +209,7 @@ class _Analysis:
     def _is_link(self, eqn: Equation) -> bool:
         """Whether the equation is affine or only changes the shape of its one explained operand."""
         operands = self.graph.explained_operands(eqn)
-        if len(operands) != 1 or len(eqn.outvars) != 1:
+        if len(operands) != 1 or len(eqn.outvars) != 1 or is_complex(eqn.invars[operands[0]]):
             return False
         if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
             return True
@@ -249,7 +255,7 @@ class _Analysis:
         kind = family(eqn.primitive)
         if kind is Family.CONTRACTION and len(operands) == 1:
             return eqn
-        if kind in (Family.SUM, Family.SCATTER_SUM, Family.LINEAR):
+        if kind in (Family.SUM, Family.SCATTER_SUM):
             return eqn
         adds = eqn.primitive in prim.ADD or eqn.primitive is prim.SUB
         if adds and len(operands) == 2 and var not in self.dominator:
@@ -308,8 +314,21 @@ class _Analysis:
         spatial = core.primitive is prim.REDUCE_SUM and len(core.invars[0].aval.shape) >= 3
         if spatial and set(core.params["axes"]) < set(range(len(core.invars[0].aval.shape))):
             kind = kinds.AvgPool if chain else kinds.Merge
-        signed = core.primitive is prim.SUB or family(core.primitive) is Family.LINEAR
-        return self._step(Sum((core, *chain), signed), operands, (var,), [core, *chain], kind)
+        signs = (1, -1) if core.primitive is prim.SUB else (1,) * len(operands)
+        what = Sum((core, *chain), signs, any(may_turn(e) for e in chain))
+        return self._step(what, operands, (var,), [core, *chain], kind)
+
+    def _complex(
+        self, var: Var, eqns: list[Equation], inputs: list[Var], refused: Equation | None
+    ) -> Step:
+        """A linear map from real numbers to real numbers, by way of complex ones."""
+        if refused is not None:
+            raise UnsupportedOperation(
+                f"{self._refusal(refused)} Of complex numbers there are linear operations between "
+                "real ones, and magnitudes: write others with real and imaginary parts as two "
+                "arrays."
+            )
+        return self._step(Sum(tuple(eqns), None), inputs, (var,), eqns, kinds.Merge)
 
     def _standalone(self, var: Var, chain: list[Equation], start: Var) -> Step | None:
         """Affine equations with no contraction beside them."""

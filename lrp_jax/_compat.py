@@ -34,8 +34,9 @@ def primitive(name: str) -> Any | None:
 
 
 @functools.cache
-def mapped_primitives() -> dict[str, Any]:
-    """The primitives of `jax.shard_map`, which no public module names: read off a traced one."""
+def unnamed_primitives() -> dict[str, Any]:
+    """The primitives that no public module names, read off a traced function: those of
+    `jax.shard_map` and `jax.lax.ragged_dot`."""
     mesh = jax.sharding.AbstractMesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec
 
@@ -46,7 +47,14 @@ def mapped_primitives() -> dict[str, Any]:
     shapes = (jax.ShapeDtypeStruct((1,), "float32"), jax.ShapeDtypeStruct((1,), "float32"))
     eqn = jax.make_jaxpr(mapped)(*shapes).eqns[-1]
     inside = [inner.primitive for inner in open_jaxpr(eqn.params["jaxpr"]).eqns]
-    return {"shard_map": eqn.primitive, "psum": inside[-1], "vary": inside[0]}
+    operands = (((2, 3), "float32"), ((1, 3, 4), "float32"), ((1,), "int32"))
+    ragged = jax.make_jaxpr(jax.lax.ragged_dot)(*(jax.ShapeDtypeStruct(*o) for o in operands))
+    return {
+        "shard_map": eqn.primitive,
+        "psum": inside[-1],
+        "vary": inside[0],
+        "ragged_dot_general": ragged.eqns[-1].primitive,
+    }
 
 
 def shard_map_arguments(eqn: Equation) -> dict[str, Any]:

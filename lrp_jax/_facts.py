@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from . import _compat
 from . import _primitives as prim
 from ._compat import Equation, Var, is_literal
+from ._complex import is_complex
 from ._graph import Graph
 from ._primitives import Family, family
 from ._signs import is_nonnegative, makes_nonnegative
@@ -57,7 +58,7 @@ def _is_pointwise(eqn: Equation, graph: Graph) -> bool:
     pointwise = kind in (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
     if not (pointwise or custom or eqn.primitive is prim.SELECT):
         return False
-    if len(eqn.outvars) != 1:
+    if len(eqn.outvars) != 1 or any(map(is_complex, (*eqn.invars, *eqn.outvars))):
         return False
     condition = eqn.invars[0]
     constant = is_literal(condition) or condition not in graph.touched

@@ -42,7 +42,8 @@ class Sum:
     """A fixed sum of explained numbers, with the division that makes it a mean."""
 
     eqns: tuple[Equation, ...]
-    signed: bool  # whether anything may be subtracted
+    signs: tuple[int, ...] | None  # of every operand; None for a map of complex numbers
+    turns: bool = False  # whether the division may change the sign
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,8 +92,11 @@ class ContractionLayer(LinearLayer):
         self._read = read
         self._weight = read(eqn.invars[1 - position])
         run = _lowerings.as_function(jaxpr, [eqn], _distinct(eqn.invars), eqn.outvars)
+        groups = [read(atom) for atom in eqn.invars[2:]]  # of a ragged product
         self._contract = (
-            (lambda u, w: run(u, w)[0]) if position == 0 else (lambda u, w: run(w, u)[0])
+            (lambda u, w: run(u, w, *groups)[0])
+            if position == 0
+            else (lambda u, w: run(w, u, *groups)[0])
         )
         self.x = x
         self.absorbed = []
@@ -231,18 +234,22 @@ class ContractionLayer(LinearLayer):
 
     def multiplier(self, terms: Sequence[Term]) -> jax.Array:
         """c_i, with R_i = x_i c_i, for the sum of some terms."""
-        if all(_equal(t.positive, t.negative) for t in terms):
-            c = self.backward(_total([t.share * t.positive for t in terms]), self._weight, "linear")
+        if all(equal(t.positive, t.negative) for t in terms):
+            c = self.backward(
+                total_of([t.share * t.positive for t in terms]), self._weight, "linear"
+            )
         elif self._one_sign:
-            c = _total([self._one_signed(t) for t in terms])
+            c = total_of([self._one_signed(t) for t in terms])
         elif self._apart:
             terms = self._by_turn(terms)
-            above = _total([self._one_signed(t) for t in terms])
-            below = _total([self._one_signed(Term(t.share, t.negative, t.positive)) for t in terms])
+            above = total_of([self._one_signed(t) for t in terms])
+            below = total_of(
+                [self._one_signed(Term(t.share, t.negative, t.positive)) for t in terms]
+            )
             c = jnp.where(self._u > 0, above, jnp.where(self._u < 0, below, 0))
         else:
-            even = _total([t.share * ((t.positive + t.negative) / 2) for t in terms])
-            odd = _total([t.share * ((t.positive - t.negative) / 2) for t in terms])
+            even = total_of([t.share * ((t.positive + t.negative) / 2) for t in terms])
+            odd = total_of([t.share * ((t.positive - t.negative) / 2) for t in terms])
             c = self.backward(even, self._weight, "linear")
             sign = jnp.sign(self._u).astype(c.dtype)
             c = c + sign * self.backward(odd, jnp.abs(self._weight), "absolute")
@@ -261,11 +268,11 @@ class ContractionLayer(LinearLayer):
     def _one_signed(self, term: Term) -> jax.Array:
         w = self._signed_weight
         up, down = self._up, self._down
-        if _equal(term.positive, 1) and _equal(term.negative, 0):
+        if equal(term.positive, 1) and equal(term.negative, 0):
             weight = up
-        elif _equal(term.positive, 0) and _equal(term.negative, 1):
+        elif equal(term.positive, 0) and equal(term.negative, 1):
             weight = down
-        elif _equal(term.negative, 1):
+        elif equal(term.negative, 1):
             weight = w + (jnp.asarray(term.positive, w.dtype) - 1) * up
         else:
             weight = jnp.asarray(term.positive, w.dtype) * up
@@ -283,7 +290,7 @@ class ContractionLayer(LinearLayer):
         """What the bias of each output receives, treated as one more contribution."""
         b = self.bias
         up, down = jnp.maximum(b, 0), jnp.minimum(b, 0)
-        return _total([t.share * (t.positive * up + t.negative * down) for t in terms])
+        return total_of([t.share * (t.positive * up + t.negative * down) for t in terms])
 
     def spread_evenly(self, share: jax.Array) -> jax.Array:
         """`share_j / n_j` to every real input of j, summed over j; see `kept`."""
@@ -368,17 +375,17 @@ class ContractionLayer(LinearLayer):
             z, back = jax.vjp(lambda v: self.forward(u, v, mode), w)
             return back(share.astype(z.dtype))[0]
 
-        even = _total([t.share * ((t.positive + t.negative) / 2) for t in terms])
+        even = total_of([t.share * ((t.positive + t.negative) / 2) for t in terms])
         c = pull(self._u, even, "linear")
-        if all(_equal(t.positive, t.negative) for t in terms):
+        if all(equal(t.positive, t.negative) for t in terms):
             return c
-        odd = _total([t.share * ((t.positive - t.negative) / 2) for t in terms])
+        odd = total_of([t.share * ((t.positive - t.negative) / 2) for t in terms])
         return c + jnp.sign(w) * pull(jnp.abs(self._u), odd, "absolute")
 
     def bias_multiplier(self, terms: Sequence[Term]) -> jax.Array:
         """c of every output's bias, with R = b c what it absorbed."""
-        up = _total([t.share * t.positive for t in terms])
-        down = _total([t.share * t.negative for t in terms])
+        up = total_of([t.share * t.positive for t in terms])
+        down = total_of([t.share * t.negative for t in terms])
         return jnp.where(self.bias > 0, up, down)
 
     def bias_back(self, share: jax.Array) -> dict[Any, jax.Array]:
@@ -413,74 +420,23 @@ def _more_than_rounding(part: jax.Array, whole: jax.Array) -> jax.Array:
     return jnp.where(part > 4 * jnp.finfo(part.dtype).eps * whole, part, 0)
 
 
-class SumLayer(LinearLayer):
-    """A fixed sum of explained values, seen as contributions with weights that are not negative."""
-
-    def __init__(
-        self,
-        forward: Callable[..., jax.Array],
-        xs: Sequence[jax.Array],
-        y: jax.Array,
-        relevance: jax.Array,
-    ) -> None:
-        self._function = forward
-        self.xs = tuple(xs)
-        self.absorbed = []
-        self.relevance = relevance
-        self.value = self.output = at_least_float32(y)
-        self.bias = 0.0
-        self.only_positive = False
-
-    def _forward(self, xs: Sequence[jax.Array]) -> jax.Array:
-        return self._function(*xs)
-
-    @cached_property
-    def positive(self) -> jax.Array:
-        return at_least_float32(self._forward([jnp.maximum(x, 0) for x in self.xs]))
-
-    @cached_property
-    def negative(self) -> jax.Array:
-        return at_least_float32(self._forward([jnp.minimum(x, 0) for x in self.xs]))
-
-    def _backward(self, share: jax.Array) -> tuple[jax.Array, ...]:
-        y, pull = jax.vjp(self._function, *self.xs)
-        return pull(share.astype(y.dtype))
-
-    def multiplier(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
-        """The multipliers c of every operand, with R = x * c."""
-        up = self._backward(_total([t.share * t.positive for t in terms]))
-        if all(_equal(t.positive, t.negative) for t in terms):
-            return up
-        down = self._backward(_total([t.share * t.negative for t in terms]))
-        return tuple(
-            jnp.where(x > 0, a, jnp.where(x < 0, b, 0))
-            for x, a, b in zip(self.xs, up, down, strict=True)
-        )
-
-    def flat_relevance(self, stabilizer: Any) -> tuple[jax.Array, ...]:
-        """Equal shares to everything that was added."""
-        ones = tuple(jnp.ones_like(x) for x in self.xs)
-        count = at_least_float32(self._forward(ones))
-        # A mean counts as its sum: an element's own weight cancels against the total.
-        return self._backward(self.divide(self.relevance, count, stabilizer))
-
-
 def _fan_in(eqn: Any, position: int) -> int:
     """How many inputs a neuron of a contraction has."""
     weight = eqn.invars[1 - position].aval
-    numbers = eqn.params["dimension_numbers"]
     if eqn.primitive is prim.CONV:
+        numbers = eqn.params["dimension_numbers"]
         return int(weight.size) // int(weight.shape[numbers.rhs_spec[0]])
-    contracted: int = math.prod(weight.shape[i] for i in numbers[0][1 - position])
+    contracted: int = math.prod(weight.shape[i] for i in prim.dot_numbers(eqn)[0][1 - position])
     return contracted
 
 
 def _example_axes(eqn: Any, position: int, rank: int) -> list[int]:
     """Axes of a contraction's input along which it does the same again and again."""
-    numbers = eqn.params["dimension_numbers"]
     if eqn.primitive is prim.CONV:
-        return [numbers.lhs_spec[0]]
-    contracted, batch = numbers
+        return [eqn.params["dimension_numbers"].lhs_spec[0]]
+    if len(eqn.invars) > 2:  # a ragged product has other weights for other rows
+        return []
+    contracted, batch = prim.dot_numbers(eqn)
     return [i for i in range(rank) if i not in (*contracted[position], *batch[position])]
 
 
@@ -499,12 +455,12 @@ def _is_zero(value: Any) -> bool:
     return isinstance(value, float) and value == 0.0
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
     """Whether two weights of a term are the same number, known before any value is."""
     return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
 
 
-def _total(parts: Sequence[Any]) -> Any:
+def total_of(parts: Sequence[Any]) -> Any:
     total = parts[0]
     for part in parts[1:]:
         total = total + part

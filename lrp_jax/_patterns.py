@@ -17,7 +17,6 @@ from ._primitives import Family, family
 if TYPE_CHECKING:
     from ._graph import Graph
 
-_ABS = _compat.primitive("abs")
 _MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
 _POINTWISE = (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
 
@@ -177,10 +176,30 @@ def find_softmaxes(graph: "Graph") -> dict[Var, Var]:
         if exponential is None:
             continue
         logits = _unshifted(graph, exponential.invars[0])
-        _, outside = graph.between(eqn.outvars[0], [logits])
+        out = eqn.outvars[0] if divides else _shifted_back(graph, eqn.outvars[0], logits)
+        _, outside = graph.between(out, [logits])
         if not outside:
-            found[eqn.outvars[0]] = logits
+            found[out] = logits
     return found
+
+
+def _shifted_back(graph: "Graph", logarithm: Var, logits: Var) -> Var:
+    """The logarithm of a sum of exponentials after the maximum was added again."""
+    reader = graph.readers[logarithm][0]
+    if not graph.read_once(logarithm) or reader is None or reader.primitive not in prim.ADD:
+        return logarithm
+    sum_: Var = reader.outvars[0]
+    todo = [a for a in reader.invars if a is not logarithm]
+    while todo:
+        atom = todo.pop()
+        maker = None if is_literal(atom) else graph.maker.get(atom)
+        if maker is None:
+            continue
+        if _is_reduction(maker) and maker.invars[0] is logits:
+            return sum_
+        if family(maker.primitive) in (*_MOVES, Family.WINNER, Family.DETACH):
+            todo.extend(maker.invars)
+    return logarithm
 
 
 def _unshifted(graph: "Graph", logits: Var) -> Var:
@@ -209,7 +228,7 @@ def _walk(graph: "Graph", var: Var, wanted: "object") -> Equation | None:
             return eqn
         operands = graph.explained_operands(eqn)
         passes = family(eqn.primitive) in (*_MOVES, Family.AFFINE, Family.WINNER)
-        passes = passes or eqn.primitive is _ABS
+        passes = passes or eqn.primitive is prim.ABS
         if not passes or len(operands) != 1:
             return None
         var = eqn.invars[operands[0]]

@@ -15,13 +15,13 @@ from . import _compat
 class Family(enum.Enum):
     """What a primitive does to its floating-point operands."""
 
-    CONTRACTION = "contraction"  # linear in each of two operands: dot_general, convolution
+    CONTRACTION = "contraction"  # linear in each of two operands: products, convolutions
     AFFINE = "affine"  # elementwise and affine in one operand: add, mul by a constant
     NEUTRAL = "neutral"  # hands every number on as it is, in place: casts, copies
     STRUCTURAL = "structural"  # moves or selects numbers without mixing them
     SUM = "sum"  # adds numbers of one operand
     SCATTER_SUM = "scatter-sum"  # adds numbers of its operands
-    LINEAR = "linear"  # another fixed linear map of one operand
+    COMPLEX = "complex"  # linear, to, from or between complex numbers
     ELEMENTWISE = "elementwise"  # any other function applied number by number
     WINNER = "winner"  # keeps the largest or smallest of several operands
     CONTROL = "control"  # has a body that the analysis enters
@@ -29,18 +29,18 @@ class Family(enum.Enum):
 
 
 _NAMES: dict[Family, str] = {
-    Family.CONTRACTION: "dot_general conv_general_dilated",
+    Family.CONTRACTION: "dot_general conv_general_dilated ragged_dot_general",
     Family.AFFINE: "add add_jaxvals sub mul div neg",
     Family.NEUTRAL: """convert_element_type copy reduce_precision sharding_constraint device_put
         optimization_barrier name""",
     Family.STRUCTURAL: """reshape transpose squeeze broadcast_in_dim slice dynamic_slice
         dynamic_update_slice gather concatenate pad rev split stack unstack tile select_n scatter
         scatter_max scatter_min reduce_max reduce_min reduce_window_max reduce_window_min cummax
-        cummin sort top_k approx_top_k select_and_gather_add real imag complex all_gather
-        all_to_all ppermute""",
+        cummin sort top_k approx_top_k select_and_gather_add all_gather all_to_all
+        ppermute""",
     Family.SUM: "reduce_sum cumsum reduce_window_sum psum",
     Family.SCATTER_SUM: "scatter_add",
-    Family.LINEAR: "fft",
+    Family.COMPLEX: "real imag complex conj fft",
     Family.ELEMENTWISE: """exp exp2 expm1 log log1p log2 tanh sin cos tan asin acos atan sinh cosh
         asinh acosh atanh logistic one_minus_square polynomial erf erfc erf_inv sqrt rsqrt cbrt
         square integer_pow pow abs sign floor ceil round lgamma digamma bessel_i0e bessel_i1e clamp
@@ -79,6 +79,7 @@ ADD = frozenset(p for p in map(_compat.primitive, ("add", "add_jaxvals")) if p i
 SUB, MUL, DIV, NEG = (_compat.primitive(name) for name in ("sub", "mul", "div", "neg"))
 DOT, CONV = (_compat.primitive(name) for name in ("dot_general", "conv_general_dilated"))
 EXP, LOG, SELECT = (_compat.primitive(name) for name in ("exp", "log", "select_n"))
+ABS = _compat.primitive("abs")
 MAX, MIN = (_compat.primitive(name) for name in ("max", "min"))
 REDUCE_SUM = _compat.primitive("reduce_sum")
 POOL_SUM, POOL_MAX = (_compat.primitive(n) for n in ("reduce_window_sum", "reduce_window_max"))
@@ -102,17 +103,28 @@ NONNEGATIVE = frozenset(
 def family(primitive: Primitive) -> Family | None:
     """The family of a primitive, or None for one that no rule knows."""
     found = FAMILIES.get(primitive)
-    if found is None and primitive in _compat.mapped_primitives().values():
-        mapped = _compat.mapped_primitives()
-        families = {"shard_map": Family.CONTROL, "psum": Family.SUM, "vary": Family.NEUTRAL}
-        found = next(families[name] for name, p in mapped.items() if p is primitive)
+    if found is None and primitive in _compat.unnamed_primitives().values():
+        families = {
+            "shard_map": Family.CONTROL,
+            "psum": Family.SUM,
+            "vary": Family.NEUTRAL,
+            "ragged_dot_general": Family.CONTRACTION,
+        }
+        unnamed = _compat.unnamed_primitives()
+        found = next(families[name] for name, p in unnamed.items() if p is primitive)
     return found
+
+
+def dot_numbers(eqn: Any) -> Any:
+    """Contracted and batch axes of a (ragged) matrix product."""
+    ragged = eqn.params.get("ragged_dot_dimension_numbers")
+    return eqn.params["dimension_numbers"] if ragged is None else ragged.dot_dimension_numbers
 
 
 def is_psum(primitive: Primitive) -> bool:
     """Whether a primitive adds over devices."""
     return primitive is _PSUM or (
-        primitive not in FAMILIES and primitive is _compat.mapped_primitives()["psum"]
+        primitive not in FAMILIES and primitive is _compat.unnamed_primitives()["psum"]
     )
 
 

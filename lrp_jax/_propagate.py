@@ -17,9 +17,10 @@ from . import _primitives as prim
 from ._chains import Read, at_least_float32, divide, run_chain
 from ._compat import is_literal
 from ._layers import Contraction, Pointwise, Step
-from ._linear import ContractionLayer, SumLayer
+from ._linear import ContractionLayer
 from ._primitives import family
 from ._rule import Rule
+from ._sums import SumLayer
 from .rules import Relative, Zero
 
 Backward = Callable[..., Any]
@@ -45,7 +46,9 @@ def _on_the_way_back(change: Callable[..., jax.Array]) -> Callable[..., jax.Arra
 
 
 def times_value(c: jax.Array, value: jax.Array) -> jax.Array:
-    """R = x * c."""
+    """R = x * c, of a complex weight its real part."""
+    if jnp.iscomplexobj(value):
+        return (c * value).real
     # A logit masked with -inf has no relevance. Linear in c, as everything here.
     return c * jnp.where(jnp.isneginf(value), 0, value)
 
@@ -140,7 +143,7 @@ def linear_layer(
     def view_of(xs: Any, constants: Any, rule: Any, y: jax.Array, cotangent: jax.Array) -> Any:
         relevance = relevance_of(cotangent, y, form)
         if not isinstance(step.what, Contraction):
-            return SumLayer(lambda *v: run(v, constants), xs, y, relevance)
+            return SumLayer(lambda *v: run(v, constants), step, xs, y, relevance)
         read = _reader(step.constants, constants)
         policy = getattr(rule, "bias", "absorb")
         only_positive = step.before_relu and form == "C"

@@ -288,7 +288,7 @@ def parameter_relevance(
     def relevances(*args: Any, target: Any = None, **kwargs: Any) -> Any:
         call, leaves = explained.prepare(args, kwargs)
         positions = explained.leaves_of(args, kwargs, params_argnum)
-        floats = [i for i in positions if jnp.issubdtype(leaves[i].dtype, jnp.floating)]
+        floats = [i for i in positions if jnp.issubdtype(leaves[i].dtype, jnp.inexact)]
 
         def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
             def explain(what: str, parameters: list[Any]) -> Any:
@@ -307,7 +307,8 @@ def parameter_relevance(
             found = [times_value(c, p) for c, p in zip(multipliers, parameters, strict=True)]
             chosen = [composite.rules[entry] for entry in call.resolved.entries.values()]
             if any(hasattr(rule, "input_relevance") for rule in chosen):
-                found = [r + zeros for r, zeros in zip(found, pulled("zeros"), strict=True)]
+                zeros = map(jnp.real, pulled("zeros"))
+                found = [r + z for r, z in zip(found, zeros, strict=True)]
             return found
 
         found = dict(

@@ -33,7 +33,8 @@ LEDGER = (
     "nothing_is_lost or eats_half or epsilon_of_one or sign_missing or dead_unit",
 )
 ACCOUNTS = ("tests/test_robustness.py", "-k", "asked_for_an_account")
-SIGNS = ("tests/test_robustness.py", "-k", "signs_are_told_apart")
+SIGNED = ("tests/test_rules.py", "-k", "sums_by or equal_shares")
+COMPLEX = ("tests/test_complex.py",)
 HIDDEN = ("tests/test_rules.py", "-k", "residual or below_every_other")
 
 
@@ -119,13 +120,20 @@ MUTANTS = (
     Mutant("_linear.py", "return self._sum_apart(-1)", "return self._sum_apart(+1)"),
     Mutant("_linear.py", "jnp.where(self._turned, -t.share, 0)", "jnp.where(self._turned, t.share, 0)", NORMS),
     Mutant("_linear.py", "jnp.where(self._u > 0, above, jnp.where(self._u < 0, below, 0))", "above"),
-    Mutant("_linear.py", "return _total([t.share * (t.positive * up + t.negative * down) for t in terms])", "return _total([t.share * (t.positive * down + t.negative * up) for t in terms])"),
+    Mutant("_linear.py", "return total_of([t.share * (t.positive * up + t.negative * down) for t in terms])", "return total_of([t.share * (t.positive * down + t.negative * up) for t in terms])"),
     Mutant("_linear.py", "self._even(divide(share, self._count, 0.0))", "self._even(share)"),
     Mutant("_linear.py", "sign = jnp.where(scale[index] < 0, -1, 1)", "sign = jnp.where(scale[index] < 0, 1, 1)", NORMS),
     Mutant("_chains.py", "constant = jnp.abs(constant)", "constant = jnp.square(constant)", NORMS),
     Mutant("_chains.py", "return constant - x if flipped else x - constant", "return x - constant", NORMS),
     # Sums of explained values
-    Mutant("_linear.py", "jnp.where(x > 0, a, jnp.where(x < 0, b, 0))", "jnp.where(x > 0, b, jnp.where(x < 0, a, 0))", SIGNS),
+    Mutant("_sums.py", "jnp.where(s * x > 0, a, jnp.where(s * x < 0, b, 0))", "jnp.where(x > 0, a, jnp.where(x < 0, b, 0))", SIGNED),
+    Mutant("_sums.py", "part[sign * s](x, 0)", "part[sign](x, 0)", SIGNED),
+    Mutant("_sums.py", "jnp.where(self._counted < 0, swapped, straight)", "straight", SIGNED),
+    Mutant("_sums.py", "share = self._by_turn(share, -share)", "", SIGNED),
+    Mutant("_sums.py", "tuple(s * r for", "tuple(r for", SIGNED),
+    Mutant("_blocks.py", "signs = (1, -1) if", "signs = (1, 1) if", SIGNED),
+    Mutant("_complex.py", "return list(operands) == [0]", "return True", COMPLEX),
+    Mutant("_propagate.py", "return (c * value).real", "return (c * value).imag", COMPLEX),
     # Accounts
     Mutant("_linear.py", "dead = given == lost", "dead = given != lost", LEDGER),
     Mutant("_propagate.py", "by_bias = jnp.sum(view.bias_share(terms))", "by_bias = -jnp.sum(view.bias_share(terms))", LEDGER),
@@ -177,12 +185,12 @@ def killed(mutant: Mutant | None) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="mutants whose text contains this")
+    parser.add_argument("--only", help="mutants whose file or text contains this")
     only = parser.parse_args().only or ""
     if killed(None):
         raise RuntimeError("the tests fail without any change")
     survivors = 0
-    for mutant in (m for m in MUTANTS if only in m.old + m.new):
+    for mutant in (m for m in MUTANTS if only in m.file + m.old + m.new):
         dead = killed(mutant)
         survivors += not dead
         print(

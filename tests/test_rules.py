@@ -497,6 +497,71 @@ def test_a_residual_connection_shares_in_proportion(sign: float) -> None:
     assert_close(relevance, x * multiplier + x * (below @ w.T), 1e-9)
 
 
+SUMS: dict[str, tuple[Any, list[int]]] = {
+    "difference": (lambda p, x: x[:, :3] - x[:, 3:], [1, -1]),
+    "half of a difference": (lambda p, x: (x[:, :3] - x[:, 3:]) / 2, [1, -1]),
+    "sum over a number": (lambda p, x: (x[:, :3] + x[:, 3:]) / p, [1, 1]),
+    "difference over a number": (lambda p, x: (x[:, :3] - x[:, 3:]) / p, [1, -1]),
+}
+
+
+@pytest.mark.parametrize(
+    "rule", [lrp.ZPlus(), lrp.Gamma(0.5), lrp.AlphaBeta(), lrp.Norm()], ids=repr
+)
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_by_the_sign_of_what_is_added(name: str, rule: lrp.Rule) -> None:
+    """A sum is the dense layer whose weights are its signs, over what divides it."""
+    function, signs = SUMS[name]
+    p = jnp.array([-0.5, 2.0, -3.0])
+    x = jnp.array([[1.0, 2.0, -3.0, 5.0, -1.0, 2.0], [-2.0, 1.0, 1.5, 4.0, 3.0, -1.0]])
+    factor = p if "over" in name else 2.0 if "half" in name else 1.0
+    weights = jnp.concatenate([s * jnp.eye(3) for s in signs]) / factor
+    start = lambda y: jnp.array([[1.0, -2.0, 3.0], [2.0, 1.0, -1.0]])  # noqa: E731
+    found = lrp.relevance(function, lrp.Composite([(lrp.Merge, rule)]))(p, x, target=start)
+    plain = lrp.Epsilon(rule.stabilizer) if isinstance(rule, lrp.Norm) else rule
+    assert_close(found, lrp.relevance(lambda w, x: x @ w, plain)(weights, x, target=start), 1e-9)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_flat_gives_equal_shares_to_what_is_added(name: str) -> None:
+    start = jnp.array([[1.0, -2.0, 3.0]])
+    explain = lrp.relevance(SUMS[name][0], lrp.Composite([(lrp.Merge, lrp.Flat(0.0))]))
+    found = explain(jnp.array([-0.5, 2.0, -3.0]), jnp.arange(6.0)[None], target=lambda _: start)
+    assert_close(found, jnp.tile(start / 2, 2), 1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_a_grouped_product_has_the_weights_of_each_row_s_group(rule: lrp.Rule) -> None:
+    """`ragged_dot` is the layer with the weights written out for every row."""
+    rng = np.random.default_rng(0)
+    w, scale, bias = (rng.normal(size=shape) for shape in ((3, 5, 4), (4,), (4,)))
+    x, group = rng.normal(size=(6, 5)), np.array([0, 0, 2, 2, 2, 2])
+    sizes = jnp.array([2, 0, 4])
+    forms = (
+        lambda w, x: jax.lax.ragged_dot(x, w[0], sizes) * w[1] + w[2],
+        lambda w, x: jnp.einsum("rk,rkn->rn", x, w[0][group]) * w[1] + w[2],
+    )
+    grouped, written_out = (
+        lrp.relevance(form, rule)((w, scale, bias), x, target=2) for form in forms
+    )
+    assert_close(grouped, written_out, 1e-9)
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0, -300.0])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_logarithm_of_a_sum_of_exponentials_is_one_function(shift: float, scaled: bool) -> None:
+    """The maximum that is subtracted within it and added again is no bias of the network."""
+    logits = np.array([[0.5, -1.0, 2.0]]) + shift
+
+    def pooled(_: Any, x: jax.Array) -> jax.Array:
+        y = jax.nn.logsumexp(x, axis=-1, keepdims=True)
+        return y * jnp.array([1.0, -2.0]) if scaled else y
+
+    assert lrp.plan(pooled, lrp.Epsilon())(None, logits).layers[0].kind == lrp.LogSumExp
+    relevance = lrp.relevance(pooled, lrp.Epsilon())(None, logits, target=0)
+    assert_close(relevance, logits * nn.softmax(logits), 1e-9)
+
+
 def test_a_sum_of_functions_of_one_value_is_one_function_of_it() -> None:
     relevance = without_weights(lambda x: x + x + nn.relu(x), [[1.0, -2.0]], [[3.0, 5.0]])
     assert relevance.tolist() == [[3.0, 5.0]]

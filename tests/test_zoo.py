@@ -225,7 +225,7 @@ def by_example(explain: Callable[..., Any]) -> Callable[..., Any]:
     return explain_each
 
 
-@named(models())
+@named(models(without=("not_mapped",)))
 def test_jit_of_vmap_and_second_call(model: Model) -> None:
     """Eagerly twice, and mapped over the examples under jit."""
     apply, params, x = model.build()

@@ -13,7 +13,7 @@ from jax import Array
 
 import lrp_jax as lrp
 
-from .networks import BATCH, CLASSES, Program, build, is_linear, precision
+from .networks import BATCH, CLASSES, Program, all_ops, build, is_linear, precision
 
 COMPOSITES: dict[str, Callable[[], Any]] = {
     "Zero": lambda: lrp.Composite(
@@ -58,6 +58,9 @@ COMPOSITES: dict[str, Callable[[], Any]] = {
             (lrp.Normalization, lrp.Pass()),
         ]
     ),
+    "sums by sign": lambda: lrp.Composite(
+        [(lrp.Merge | lrp.AvgPool, lrp.AlphaBeta()), (lrp.Linear, lrp.Gamma(0.2))]
+    ),
     "live": lambda: lrp.Composite(
         [
             (lrp.Activation | lrp.Softmax | lrp.Normalization | lrp.Bilinear, lrp.Taylor()),
@@ -66,6 +69,8 @@ COMPOSITES: dict[str, Callable[[], Any]] = {
     ),
 }
 NAMES = tuple(COMPOSITES)
+PARTS_OF_SUMS = ("mixed", "sums by sign")
+"""Composites that ask for the single contributions of sums, which complex numbers do not tell."""
 GRADIENTS = ("guided_backprop", "deconvnet", "beta_smooth")
 TARGETS: dict[str, Any] = {
     "largest": None,
@@ -84,11 +89,11 @@ class Finding(AssertionError):
 
 def composite_of(program: Program) -> tuple[str, Any]:
     """The name of a program's composite, and the composite."""
-    name = (
-        "Zero"
-        if program.composite % 2 and is_linear(program)
-        else NAMES[program.composite % len(NAMES)]
-    )
+    name = NAMES[program.composite % len(NAMES)]
+    if program.composite % 2 and is_linear(program):
+        name = "Zero"
+    elif name in PARTS_OF_SUMS and any(o.name == "spectral" for o in all_ops(program.ops)):
+        name = "Norm"
     return name, COMPOSITES[name]()
 
 
@@ -115,7 +120,7 @@ def check(program: Program, compiler_options: dict[str, bool] | None = None) -> 
         found = {"plain": apply(params, x), "output": output, "relevance": relevance}
         if ledger_of is not None:
             found["ledger"] = ledger_of(params, x, target=target)
-        if program.seed % 8 == 1:
+        if program.seed % 8 == 1 and not any(o.name == "grouped" for o in all_ops(program.ops)):
             found["one by one"] = one_by_one(params, x)
         return found
 

@@ -179,7 +179,7 @@ def draw(seed: int, composites: int, targets: int, length: int = 6) -> Program:
     linear = rng.random() < 0.15
     names = LINEAR if linear else EVERYTHING
 
-    def some(count: int, depth: int) -> tuple[Op, ...]:
+    def some(count: int, depth: int, mapped: bool = False) -> tuple[Op, ...]:
         ops = []
         for _ in range(count):
             name = str(rng.choice(names))
@@ -187,7 +187,11 @@ def draw(seed: int, composites: int, targets: int, length: int = 6) -> Program:
             of = int(rng.integers(1, 6)) if rng.random() < 0.2 else 0
             if name in BLOCKS and depth == 2:
                 name = "dense"
-            nested = some(int(rng.integers(1, 4)), depth + 1) if name in BLOCKS else ()
+            if name == "grouped" and mapped:  # JAX has no vmap of such products yet
+                name = "dense"
+            nested: tuple[Op, ...] = ()
+            if name in BLOCKS:
+                nested = some(int(rng.integers(1, 4)), depth + 1, mapped or name == "each")
             ops.append(Op(name, a, b, c, of, nested))
         return tuple(ops)
 

@@ -376,6 +376,50 @@ def recurrent(s: State, x: Array, a: int, b: int, c: int) -> Array:
 
 
 @op
+def spectral(s: State, x: Array, a: int, b: int, c: int) -> Array:
+    """From real numbers to real numbers by way of complex ones."""
+    n, given = x.shape[-1], x.dtype
+    x = x.astype(jnp.promote_types(given, jnp.float32))
+    pair = (s.weights("kernel", n, 4, fan_in=2 * n).astype(x.dtype) for _ in range(2))
+    kernel = lax.complex(*pair)
+    modes = lax.complex(jnp.full(n, 0.8, x.dtype), jnp.linspace(-0.5, 0.5, n, dtype=x.dtype))
+
+    def scanned() -> Array:
+        step = lambda h, t: (modes * h + t, (h * modes + t).real)  # noqa: E731
+        start = jnp.zeros(x.shape[:1] + x.shape[2:], modes.dtype)
+        return jnp.swapaxes(lax.scan(step, start, jnp.swapaxes(x, 0, 1))[1], 0, 1)
+
+    def together(p: Any, q: Any) -> Any:
+        return p[0] * q[0], p[1] * q[0] + q[1]
+
+    forms: list[Callable[[], Array]] = [
+        lambda: jnp.fft.fft(x).real,
+        lambda: jnp.fft.irfft(jnp.fft.rfft(x) * modes[: n // 2 + 1], n),
+        lambda: jnp.abs(jnp.fft.rfft(x) + kernel[0, 0]),
+        lambda: (x @ kernel).imag,
+        lambda: jnp.concatenate([(x * modes).real, (x * modes).imag], -1),
+        lambda: scanned() if x.ndim > 2 else jnp.fft.fft(x).imag,
+        lambda: lax.associative_scan(
+            together, (jnp.broadcast_to(modes, x.shape), x.astype(modes.dtype)), axis=1
+        )[1].real if x.ndim > 2 else (x @ kernel).real,
+    ]  # fmt: skip
+    return forms[a % len(forms)]().astype(given)
+
+
+@op
+def grouped(s: State, x: Array, a: int, b: int, c: int) -> Array:
+    """Rows at some positions have other weights than those at others."""
+    n = x.shape[-1]
+    rows = as_sequence(x)
+    many, t = rows.shape[:2]
+    kernels = s.weights("kernel", 2, rows.shape[-1], 4, fan_in=n)
+    sizes = jnp.asarray([(t // 2) * many, (t - t // 2) * many])
+    y = lax.ragged_dot(jnp.swapaxes(rows, 0, 1).reshape(many * t, -1), kernels, sizes)
+    y = jnp.swapaxes(y.reshape(t, many, 4), 0, 1)
+    return y + 0.3 * s.weights("bias", 4) if c % 2 else y
+
+
+@op
 def cast(s: State, x: Array, a: int, b: int, c: int) -> Array:
     return x.astype((jnp.float32, jnp.bfloat16)[a % 2]).astype(x.dtype)
 

@@ -134,6 +134,84 @@ def masked_softmax(p, x):
     return dense(p, "1", ((causal + huge + added + keyed) @ x)[:, -1])
 
 
+# Complex numbers and groups of rows ---------------------------------------------------------------
+
+
+def at_least_single(x):
+    """Fourier transforms know no half precision."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@model("plain", "complex", "gradient")
+@plain(2, 4, 6, widths=(6, 6, 4))
+def fourier_mixing(p, x):
+    """FNet: tokens are mixed by the real part of a Fourier transform."""
+    x = x + jnp.fft.fft2(at_least_single(x)).real.astype(x.dtype) / 5
+    return dense(p, "1", jax.nn.gelu(dense(p, "0", x)).mean(1))
+
+
+@model("plain", "complex")
+@plain(2, 6, 3, widths=(3, 4, 4, 4, 4))
+def fourier_operator(p, x):
+    """A Fourier neural operator: complex weights for the lowest frequencies, beside a skip line."""
+    x = dense(p, "0", x)
+    kernel = lax.complex(*(at_least_single(p[name]) for name in ("1_w", "2_w")))
+    low = jnp.einsum("bki,io->bko", jnp.fft.rfft(at_least_single(x), axis=1)[:, :3], kernel)
+    low = jnp.fft.irfft(jnp.pad(low, ((0, 0), (0, 1), (0, 0))), axis=1).astype(x.dtype)
+    return dense(p, "3", jax.nn.relu(low + dense(p, "1", x)).mean(1))
+
+
+def modes(p):
+    decay = jnp.exp(-0.1 - jnp.abs(at_least_single(p["1_b"])))
+    return decay * jnp.exp(1j * at_least_single(p["0_b"]))
+
+
+@model("plain", "complex", "recurrent")
+@plain(2, 4, 3, widths=(3, 5, 5, 4))
+def state_space(p, x):
+    """Complex modes by an associative scan, as in S5 and LRU."""
+    driven = at_least_single(x) @ p["0_w"].astype(modes(p).dtype)
+    kept = jnp.broadcast_to(modes(p), driven.shape)
+    step = lambda a, b: (a[0] * b[0], a[1] * b[0] + b[1])  # noqa: E731
+    states = lax.associative_scan(step, (kept, driven), axis=1)[1]
+    return dense(p, "2", jax.nn.gelu(dense(p, "1", states.real.astype(x.dtype)))[:, -1])
+
+
+@model("plain", "complex", "recurrent")
+@plain(2, 4, 3, widths=(3, 5, 5, 4))
+def state_space_in_steps(p, x):
+    """The same with a loop over time whose state is complex."""
+    driven = at_least_single(x) @ p["0_w"].astype(modes(p).dtype)
+
+    def step(state, drive):
+        state = modes(p) * state + drive
+        return state, 2 * state.real - state.imag
+
+    _, states = lax.scan(step, jnp.zeros_like(driven[:, 0]), jnp.swapaxes(driven, 0, 1))
+    return dense(p, "2", jax.nn.gelu(dense(p, "1", states[-1].astype(x.dtype))))
+
+
+@model("plain", "complex")
+@plain(2, 6, widths=(4, 5, 4))
+def spectrum(p, x):
+    """Magnitudes of a Fourier transform."""
+    magnitudes = jnp.abs(jnp.fft.rfft(at_least_single(x))).astype(x.dtype)
+    return dense(p, "1", jax.nn.relu(dense(p, "0", magnitudes)))
+
+
+@model("plain", "routing", "not_mapped")  # JAX has no vmap of such products yet
+@plain(3, 4, 5, widths=(5, 2, 5, 5, 4))
+def grouped_experts(p, x):
+    """Rows sorted by their expert, multiplied group by group, and put back."""
+    rows = x.reshape(-1, 5)
+    chosen = jnp.argmax(dense(p, "0", rows), axis=-1)
+    order = jnp.argsort(chosen)
+    kernels = jnp.stack([p["2_w"], -p["2_w"].T])
+    made = lax.ragged_dot(rows[order], kernels, jnp.bincount(chosen, length=2))
+    rows = jax.nn.relu(made[jnp.argsort(order)]) + rows
+    return dense(p, "3", rows.reshape(x.shape).mean(1))
+
+
 # Choices and reductions ---------------------------------------------------------------------------
 
 
