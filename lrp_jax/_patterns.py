@@ -17,6 +17,8 @@ from ._primitives import Family, family
 if TYPE_CHECKING:
     from ._graph import Graph
 
+_SEGMENTS = _compat.primitive("scatter_max")
+_SUMS = (Family.SUM, Family.SCATTER_SUM)
 _MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
 _POINTWISE = (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
 
@@ -35,10 +37,10 @@ def find_normalizations(graph: "Graph", known: Set[Var]) -> dict[Var, Normalizat
     """The normalisations of a graph by their output variable, where it is not `known` otherwise."""
     found: dict[Var, Normalization] = {}
     for eqn in graph.eqns:
-        out = eqn.outvars[0]
-        if eqn.primitive not in (prim.MUL, prim.DIV) or out in known:
+        if eqn.primitive not in (prim.MUL, prim.DIV) or not graph.is_live(eqn):
             continue
-        if graph.explained_operands(eqn) != [0, 1] or not graph.is_live(eqn):
+        out = eqn.outvars[0]
+        if graph.explained_operands(eqn) != [0, 1] or out in known:
             continue
         for position in (1, 0) if eqn.primitive is prim.MUL else (1,):
             root = _statistic_root(graph, eqn, position) or _statistic_root(
@@ -169,10 +171,13 @@ def find_softmaxes(graph: "Graph") -> dict[Var, Var]:
         divides = eqn.primitive is prim.DIV and operands == [0, 1]
         if not (divides or eqn.primitive is prim.LOG) or not graph.is_live(eqn):
             continue
-        total = _walk(graph, eqn.invars[-1], lambda e: e.primitive is prim.REDUCE_SUM)
-        if total is None or (divides and not _same(graph, eqn.invars[0], total.invars[0])):
+        total = _walk(graph, eqn.invars[-1], lambda e: family(e.primitive) in _SUMS)
+        if total is None:
             continue
-        exponential = _walk(graph, total.invars[0], lambda e: e.primitive is prim.EXP)
+        summed = total.invars[graph.explained_operands(total)[0]]
+        if divides and not _same(graph, eqn.invars[0], summed):
+            continue
+        exponential = _walk(graph, summed, lambda e: e.primitive is prim.EXP)
         if exponential is None:
             continue
         logits = _unshifted(graph, exponential.invars[0])
@@ -211,8 +216,8 @@ def _unshifted(graph: "Graph", logits: Var) -> Var:
     if operands == [0]:
         return above.invars[0]
     if operands == [0, 1]:  # minus a maximum that was not detached
-        top = _walk(graph, above.invars[1], _is_reduction)
-        if top is not None and top.invars[0] is above.invars[0]:
+        top = _walk(graph, above.invars[1], lambda e: _is_reduction(e) or e.primitive is _SEGMENTS)
+        if top is not None and above.invars[0] in top.invars:
             return above.invars[0]
     return logits
 

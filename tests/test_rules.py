@@ -547,6 +547,26 @@ def test_a_grouped_product_has_the_weights_of_each_row_s_group(rule: lrp.Rule) -
     assert_close(grouped, written_out, 1e-9)
 
 
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_softmax_over_segments_is_one(detached: bool) -> None:
+    segments = np.array([0, 0, 0, 1, 1])
+    logits = np.array([0.5, -1.0, 2.0, 300.0, 301.0])
+
+    def weights(_: Any, x: jax.Array) -> jax.Array:
+        top = jax.ops.segment_max(x, segments, 2)
+        e = jnp.exp(x - (jax.lax.stop_gradient(top) if detached else top)[segments])
+        return e / jax.ops.segment_sum(e, segments, 2)[segments]
+
+    assert [x.kind for x in lrp.plan(weights, lrp.Epsilon())(None, logits).layers] == [lrp.Softmax]
+    start = np.array([1.0, -2.0, 3.0, 1.0, 2.0])
+    with pytest.warns(UserWarning, match="ends in a softmax"):
+        relevance = lrp.relevance(weights, lrp.Epsilon())(None, logits, target=lambda _: start)
+    by_hand = [nn.softmax(logits[segments == i]) for i in (0, 1)]
+    sums = [start[segments == i].sum() for i in (0, 1)]
+    expected = logits * (start - np.concatenate(by_hand) * np.array(sums)[segments])
+    assert_close(relevance, expected, 1e-9)
+
+
 @pytest.mark.parametrize("shift", [0.0, 5.0, -300.0])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_logarithm_of_a_sum_of_exponentials_is_one_function(shift: float, scaled: bool) -> None:

@@ -134,6 +134,35 @@ def masked_softmax(p, x):
     return dense(p, "1", ((causal + huge + added + keyed) @ x)[:, -1])
 
 
+EDGES = ((0, 1, 2, 3, 0, 2), (1, 2, 0, 0, 2, 1))
+
+
+@model("plain", "attention", "routing")
+@plain(2, 4, 5, widths=(5, 5, 5, 4))
+def graph_attention(p, x):
+    """Messages along edges, weighted by a softmax over the edges that reach a node."""
+    senders, receivers = (jnp.array(ends) for ends in EDGES)
+
+    def layer(h):  # of one graph
+        h = dense(p, "0", h)
+        logits = jax.nn.leaky_relu((h[senders] + h[receivers]) @ p["1_b"])
+        logits = logits - jax.ops.segment_max(logits, receivers, 4)[receivers]
+        weights = jnp.exp(logits)
+        weights = weights / (jax.ops.segment_sum(weights, receivers, 4)[receivers] + 1e-9)
+        return jax.ops.segment_sum(weights[:, None] * h[senders], receivers, 4)
+
+    return dense(p, "2", jax.nn.elu(jax.vmap(layer)(x)).mean(1))
+
+
+@model("plain", "calls")
+@plain(3, 5)
+def observed(p, x):
+    """Values are looked at on the way, as with `jax.debug.print`."""
+    hidden = dense(p, "0", x)
+    jax.debug.callback(lambda *values: None, hidden, hidden.mean())
+    return dense(p, "1", jax.nn.relu(hidden))
+
+
 # Complex numbers and groups of rows ---------------------------------------------------------------
 
 
