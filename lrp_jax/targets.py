@@ -443,9 +443,9 @@ def _check_tree(output: Any, target: Target) -> None:
     if target is None or _structure(target) != wanted:
         raise TypeError(
             f"the model returns {wanted.num_leaves} arrays in the structure {wanted}; pass a "
-            "callable output -> relevance, or a target of the same structure (zeros where "
-            "nothing starts), "
-            "or explain a function that returns one of them"
+            "callable output -> relevance, or a target of the same structure (zeros where nothing "
+            "starts), or explain a function that returns one of them (has_aux=True where the rest "
+            "of a pair, such as new batch statistics, is not to be explained)"
         )
     jax.tree.map(_check_leaf, output, target)
 
