@@ -279,7 +279,7 @@ def test_the_ledger_has_a_bar_for_each_cause(tmp_path):
     assert [text.get_text() for text in ax.get_yticklabels()] == list(made.rows)
     widths = [bar.get_width() for bar in ax.patches]
     expected = [row[cause] for row in made.rows.values() for cause in causes]
-    np.testing.assert_allclose(widths, expected)
+    np.testing.assert_allclose(widths, expected, atol=1e-12)
     assert max(np.abs(widths)) > 0.1
     drawn(ax, tmp_path)
 
