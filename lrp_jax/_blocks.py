@@ -21,7 +21,7 @@ from ._affine import (
     scales_along,
 )  # fmt: skip
 from ._compat import Equation, Var, is_literal
-from ._complex import between_reals, is_complex
+from ._complex import adds_constant, between_reals, is_complex
 from ._facts import dominators, names_of, nonnegative_variables
 from ._graph import Graph
 from ._layers import (
@@ -328,7 +328,8 @@ class _Analysis:
                 "real ones, and magnitudes: write others with real and imaginary parts as two "
                 "arrays."
             )
-        return self._step(Sum(tuple(eqns), None), inputs, (var,), eqns, kinds.Merge)
+        what = Sum(tuple(eqns), None, shifted=any(adds_constant(e, self.graph) for e in eqns))
+        return self._step(what, inputs, (var,), eqns, kinds.Merge)
 
     def _standalone(self, var: Var, chain: list[Equation], start: Var) -> Step | None:
         """Affine equations with no contraction beside them."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from . import _compat
 from . import _primitives as prim
 from ._compat import Equation, Var, is_literal
-from ._graph import Graph
+from ._graph import Graph, is_float
 from ._primitives import Family, family
 from ._trace import inline
 
@@ -66,6 +66,15 @@ def between_reals(
             else:
                 refused = eqn
     return [found[i] for i in sorted(found)], list(starts), refused
+
+
+def adds_constant(eqn: Equation, graph: Graph) -> bool:
+    """Whether an equation may add constants, as the bias of a layer does."""
+    if eqn.primitive in (prim.MUL, prim.DIV) or family(eqn.primitive) is Family.CONTRACTION:
+        return False
+    explained = graph.explained_operands(eqn)
+    others = [a for i, a in enumerate(eqn.invars) if i not in explained]
+    return any(map(is_float, others))
 
 
 def _reads_complex(graph: Graph, eqn: Equation) -> bool:

@@ -44,6 +44,7 @@ class Sum:
     eqns: tuple[Equation, ...]
     signs: tuple[int, ...] | None  # of every operand; None for a map of complex numbers
     turns: bool = False  # whether the division may change the sign
+    shifted: bool = False  # whether complex constants may be added on the way
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,10 +142,10 @@ def linear_layer(
 
     def view_of(xs: Any, constants: Any, rule: Any, y: jax.Array, cotangent: jax.Array) -> Any:
         relevance = relevance_of(cotangent, y, form)
-        if not isinstance(step.what, Contraction):
-            return SumLayer(lambda *v: run(v, constants), step, xs, y, relevance)
-        read = _reader(step.constants, constants)
         policy = getattr(rule, "bias", "absorb")
+        if not isinstance(step.what, Contraction):
+            return SumLayer(lambda *v: run(v, constants), step, xs, y, relevance, policy)
+        read = _reader(step.constants, constants)
         only_positive = step.before_relu and form == "C"
         return ContractionLayer(jaxpr, step, xs[0], y, read, relevance, policy, only_positive)
 

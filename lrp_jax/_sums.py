@@ -26,6 +26,7 @@ class SumLayer(LinearLayer):
         xs: Sequence[jax.Array],
         y: jax.Array,
         relevance: jax.Array,
+        bias_policy: str,
     ) -> None:
         self._function = function
         self._step = step
@@ -35,6 +36,12 @@ class SumLayer(LinearLayer):
         self.value = self.output = at_least_float32(y)
         self.bias = 0.0
         self.only_positive = False
+        if step.what.shifted:
+            _, linear = jax.jvp(function, self.xs, self.xs)
+            if bias_policy == "ignore":
+                self.output = at_least_float32(linear)
+            else:
+                self.bias = self.value - linear
 
     @cached_property
     def _signs(self) -> tuple[int, ...]:
@@ -94,6 +101,15 @@ class SumLayer(LinearLayer):
             jnp.where(s * x > 0, a, jnp.where(s * x < 0, b, 0))
             for s, x, a, b in zip(self._signs, self.xs, above, below, strict=True)
         )
+
+    def bias_share(self, terms: Sequence[Term]) -> jax.Array:
+        """What the constants that are added on the way receive."""
+        share: jax.Array = total_of([t.share * t.positive for t in terms])
+        return share * self.bias
+
+    def spread_evenly(self, share: jax.Array) -> jax.Array:
+        """Not for a map of complex numbers, and no other sum has a bias."""
+        return share * self._signs[0]
 
     def flat_relevance(self, stabilizer: Any) -> tuple[jax.Array, ...]:
         """Equal shares to everything that was added or subtracted."""

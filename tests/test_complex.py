@@ -100,6 +100,34 @@ def test_relevance_of_complex_weights() -> None:
         np.testing.assert_allclose(relevance.sum(), network(params, X)[:, 1].sum(), rtol=1e-9)
 
 
+BIASES: dict[str, Function] = {
+    "of a product": lambda p, x: (x @ p + MODES[:4]).real,
+    "of a magnitude": lambda p, x: jnp.abs(x @ p + MODES[:4]),
+    "in a scan": lambda p, x: lax.scan(
+        lambda h, t: ((h * MODES + 1 + t[:, None]), (h * MODES).real), jnp.zeros((3, 6)) + 0j, x.T
+    )[1][-1],
+}
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_a_complex_bias_absorbs(name: str) -> None:
+    function = BIASES[name]
+    start = np.cos(np.arange(function(W, X).size)).reshape(3, -1)
+    explain = lambda f, rule: f(function, lrp.Composite([(lrp.Merge, rule)]))(  # noqa: E731
+        W, X, target=lambda _: start
+    )
+    y, linear = jax.jvp(lambda x: function(W, x), (X,), (X,))
+    ledger = explain(lrp.conservation, lrp.Zero())
+    np.testing.assert_allclose(
+        ledger.rows[ledger.layers[0]]["bias"], (start * (1 - linear / y)).sum()
+    )
+    np.testing.assert_allclose(explain(lrp.relevance, lrp.Zero()).sum(), (start * linear / y).sum())
+    ignored = explain(lrp.relevance, lrp.Zero(bias="ignore"))
+    np.testing.assert_allclose(ignored.sum(), start.sum())
+    with pytest.raises(lrp.UnsupportedOperation, match="count of inputs"):
+        explain(lrp.relevance, lrp.Zero(bias="distribute"))
+
+
 def test_the_ledger_sees_the_map() -> None:
     ledger = lrp.conservation(ONE_MAP["filter"], lrp.Epsilon())(None, X, target=1)
     assert ledger.kinds == ("Merge",)

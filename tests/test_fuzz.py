@@ -90,6 +90,8 @@ FOUND = {
         dtype="float32",
     ),
     "the ledger of logits masked by a sum": kept("EpsilonPlus", Op("attention", 0, 4, 1), seed=2),
+    # What a constant among complex numbers absorbs was in no account.
+    "a complex bias": kept("ZPlus", Op("spectral", 9), seed=6101044, target=0),
     # Nothing to mend: activations of 1e13 have relevance of 1e47 here, which float64 shows.
     "relevance too large for its dtype": kept(
         "ZBox",
