@@ -38,8 +38,8 @@ def between_reals(
     """The stretch of complex numbers that ends at `var`, or None where none does.
 
     Returns:
-        Its equations in order, the real variables it starts from, and the first equation that is
-        not linear, if there is one (with complex numbers that nothing makes, their reader).
+        Its equations in order, the real variables it starts from, and an equation that is not
+        linear, if there is one (with complex numbers that nothing makes, their reader).
     """
     last = graph.maker[var]
     if not (is_complex(var) or _reads_complex(graph, last)):

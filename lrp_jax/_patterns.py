@@ -193,15 +193,15 @@ def _shifted_back(graph: "Graph", logarithm: Var, logits: Var) -> Var:
     reader = graph.readers[logarithm][0]
     if not graph.read_once(logarithm) or reader is None or reader.primitive not in prim.ADD:
         return logarithm
-    sum_: Var = reader.outvars[0]
+    shifted: Var = reader.outvars[0]
     todo = [a for a in reader.invars if a is not logarithm]
     while todo:
         atom = todo.pop()
         maker = None if is_literal(atom) else graph.maker.get(atom)
         if maker is None:
             continue
-        if _is_reduction(maker) and maker.invars[0] is logits:
-            return sum_
+        if _is_maximum_of(logits, maker):
+            return shifted
         if family(maker.primitive) in (*_MOVES, Family.WINNER, Family.DETACH):
             todo.extend(maker.invars)
     return logarithm
@@ -216,10 +216,16 @@ def _unshifted(graph: "Graph", logits: Var) -> Var:
     if operands == [0]:
         return above.invars[0]
     if operands == [0, 1]:  # minus a maximum that was not detached
-        top = _walk(graph, above.invars[1], lambda e: _is_reduction(e) or e.primitive is _SEGMENTS)
-        if top is not None and above.invars[0] in top.invars:
-            return above.invars[0]
+        before: Var = above.invars[0]
+        if _walk(graph, above.invars[1], lambda e: _is_maximum_of(before, e)) is not None:
+            return before
     return logits
+
+
+def _is_maximum_of(var: Var, eqn: Equation) -> bool:
+    """Whether an equation reduces a variable, over axes or over segments."""
+    reduces = _is_reduction(eqn) or eqn.primitive is _SEGMENTS
+    return reduces and any(atom is var for atom in eqn.invars)
 
 
 def _walk(graph: "Graph", var: Var, wanted: "object") -> Equation | None:

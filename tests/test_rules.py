@@ -567,6 +567,20 @@ def test_a_softmax_over_segments_is_one(detached: bool) -> None:
     assert_close(relevance, expected, 1e-9)
 
 
+def test_a_logarithm_of_segments_is_one_function() -> None:
+    segments, logits = np.array([0, 0, 1, 1]), np.array([0.5, -1.0, 300.0, 301.0])
+
+    def pooled(_: Any, x: jax.Array) -> jax.Array:
+        top = jax.lax.stop_gradient(jax.ops.segment_max(x, segments, 2))
+        return jnp.log(jax.ops.segment_sum(jnp.exp(x - top[segments]), segments, 2)) + top
+
+    plan = lrp.plan(pooled, lrp.Epsilon())(None, logits)
+    assert [layer.kind for layer in plan.layers] == [lrp.LogSumExp]
+    relevance = lrp.relevance(pooled, lrp.Epsilon())(None, logits, target=np.ones(2))
+    weights = np.concatenate([nn.softmax(logits[:2]), nn.softmax(logits[2:])])
+    assert_close(relevance, logits * weights, 1e-9)
+
+
 @pytest.mark.parametrize("shift", [0.0, 5.0, -300.0])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_logarithm_of_a_sum_of_exponentials_is_one_function(shift: float, scaled: bool) -> None:
