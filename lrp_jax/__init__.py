@@ -2,9 +2,9 @@
 
 from . import composites as composites
 from . import targets as targets
-from ._layers import UnsupportedOperation as UnsupportedOperation
-from ._rule import Rule as Rule
-from ._rule import Term as Term
+from ._layers.step import UnsupportedOperation as UnsupportedOperation
+from .rule import Rule as Rule
+from .rule import Term as Term
 from .composites import CPLRP as CPLRP
 from .composites import AttnLRP as AttnLRP
 from .composites import Composite as Composite

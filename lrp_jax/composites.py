@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from . import kinds
-from ._rule import AFFINE, Rule, check_bias, check_class
+from .rule import AFFINE, Rule, check_bias, check_class
 from .kinds import Match, first, match
 from .rules import (
     AlphaBeta,

@@ -12,14 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from . import _compat
-from . import _primitives as prim
-from ._compat import Var, is_literal
-from ._layers import Body, Frame, Held, Step
-from ._rule import Rule
+from ._analysis.compat import Var, is_literal
+from ._layers.step import Frame, Step, Way
 from .composites import BASE, Composite
-from .kinds import KINDS, BatchNorm, Bias, Glob, Kind, Linear, Softmax
-from .rules import Pass
+from .kinds import KINDS, BatchNorm, Bias, Glob, Kind, Linear
+from .rule import Rule
 
 
 @dataclass(frozen=True)
@@ -183,7 +180,7 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         TypeError: where an entry speaks only of layers that its rule cannot serve.
         ValueError: for batch norm in training mode.
     """
-    steps = tuple(_layer_steps(frame))
+    steps = tuple(frame.layers())
     indices = {step: i for i, step in enumerate(steps)}
     for step in steps:
         _refuse_training_mode(step, frame)
@@ -230,26 +227,15 @@ def _ends_in_softmax(frame: Frame) -> bool:
     makers = {var: step for step in frame.steps for var in step.outputs}
     for atom, flag in zip(frame.outvars, frame.outputs, strict=True):
         step = makers.get(atom) if flag else None
-        while step is not None and step.kind is None and len(step.inputs) == 1:
+        while step is not None and not step.kind and len(step.inputs) == 1:
             step = makers.get(step.inputs[0])
-        if step is not None and step.kind is Softmax:
+        if step is not None and step.kind == "Softmax":
             return True
     return False
 
 
-def _layer_steps(frame: Frame) -> list[Step]:
-    found: list[Step] = []
-    for step in frame.steps:
-        if isinstance(step.what, Body):
-            for inner in step.what.frames:
-                found.extend(_layer_steps(inner))
-        elif step.kind is not None:
-            found.append(step)
-    return found
-
-
 def _refuse_training_mode(step: Step, frame: Frame) -> None:
-    if not (isinstance(step.what, Held) and step.what.batch_axis):
+    if not step.mixes_examples:
         return
     batch = step.inputs[0].aval.shape[0]
     outputs = [a.aval.shape for a in frame.outvars if not is_literal(a)]
@@ -271,7 +257,7 @@ def _layers(
     heights: list[int] = []
     for index, step in enumerate(steps):
         tallest = max((heights[a] for a in above[index] if a < index), default=0)
-        heights.append(tallest + int(bool(step.kind is not None and step.kind <= Linear)))
+        heights.append(tallest + int(KINDS[step.kind] <= Linear))
     top = max(heights, default=0)
     names = _paths(steps)
     return [
@@ -279,7 +265,7 @@ def _layers(
             index=index,
             path=names[index][1],
             name=names[index][0],
-            kind=step.kind,  # type: ignore[arg-type]
+            kind=KINDS[step.kind],
             inputs=tuple(v.aval.shape for v in step.inputs),
             output=step.outputs[0].aval.shape,
             weights=step.weights,
@@ -315,7 +301,7 @@ def _paths(steps: Sequence[Step]) -> list[tuple[str, str]]:
 
 
 def _owns_weights(step: Step) -> bool:
-    return bool(step.weights) and not step.name.endswith(step.kind.label if step.kind else "")
+    return bool(step.weights) and not step.name.endswith(step.kind)
 
 
 def _choose(
@@ -340,7 +326,7 @@ def _choose(
             raise TypeError(
                 f"the entry ({spec!r}, {rule!r}) speaks of {_listing(hits)}, which {rule!r} cannot "
                 f"serve: it serves {rule.serves.label}"
-                + (" with input and output of one shape." if isinstance(rule, Pass) else ".")
+                + (" with input and output of one shape." if rule.way is Way.UNCHANGED else ".")
             )
         if not hits and not isinstance(spec, Glob):
             unmatched.append(f"({spec!r}, {rule!r})")
@@ -356,7 +342,7 @@ def _serves(rule: Rule, layer: Layer) -> bool:
     if not layer.kind <= rule.serves:
         return False
     keeps_shape = all(shape == layer.output for shape in layer.inputs)
-    return keeps_shape or not isinstance(rule, Pass) or layer.kind <= BatchNorm | Bias
+    return keeps_shape or rule.way is not Way.UNCHANGED or layer.kind <= BatchNorm | Bias
 
 
 def _listing(layers: Sequence[Layer]) -> str:
@@ -400,9 +386,12 @@ def _flow_frame(
         return _Flow() if is_literal(atom) or atom not in frame.live else passed.get(atom, _Flow())
 
     for step in frame.steps:
-        if isinstance(step.what, Body):
-            outs = _flow_body(step.what, read, indices, reached)
-            passed.update(zip(step.what.eqn.outvars, outs, strict=True))
+        if step.frames:
+            eqn = step.eqns[0]
+            outs = step.follow(
+                [read(a) for a in eqn.invars], lambda f, ins: _flow_frame(f, ins, indices, reached)
+            )
+            passed.update(zip(eqn.outvars, outs, strict=True))
             continue
         flow = functools.reduce(operator.or_, map(read, step.inputs), _Flow())
         index = indices.get(step)
@@ -413,21 +402,3 @@ def _flow_frame(
         for var in step.outputs:
             passed[var] = flow
     return [read(atom) for atom in frame.outvars]
-
-
-def _flow_body(
-    body: Body, read: Any, indices: Mapping[Step, int], reached: list[_Flow]
-) -> list[_Flow]:
-    eqn = body.eqn
-    inputs = [read(a) for a in eqn.invars]
-    if eqn.primitive is prim.COND:
-        branches = [_flow_frame(f, inputs[1:], indices, reached) for f in body.frames]
-        return [functools.reduce(operator.or_, column) for column in zip(*branches, strict=True)]
-    (frame,) = body.frames
-    if eqn.primitive is not prim.SCAN:
-        return _flow_frame(frame, inputs, indices, reached)
-    constants, carries = _compat.scan_arity(eqn)
-    outs = _flow_frame(frame, inputs, indices, reached)
-    for i in range(carries):  # what one step met, the next step's carry has met
-        inputs[constants + i] = inputs[constants + i] | outs[i]
-    return _flow_frame(frame, inputs, indices, reached)

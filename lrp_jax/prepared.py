@@ -15,12 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _compat
-from . import _primitives as prim
-from ._compat import Equation, Var, is_literal
-from ._graph import without_dead
-from ._primitives import family
-from ._trace import COMPARISONS, POINTWISE, Static, is_array
+from ._analysis import compat
+from ._analysis import primitives as prim
+from ._analysis.compat import Equation, Var, is_literal
+from ._analysis.graph import without_dead
+from ._analysis.primitives import family
+from ._analysis.trace import COMPARISONS, POINTWISE, Static, is_array
 
 
 def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
@@ -108,12 +108,12 @@ def _program(
 
 def _inlined(closed: Any, values: Sequence[Any]) -> list[Any]:
     """Evaluate a jaxpr without its calls, and with kernels in the order that is never copied."""
-    jaxpr = _compat.open_jaxpr(closed)
+    jaxpr = compat.open_jaxpr(closed)
     env: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     env.update(zip(jaxpr.invars, values, strict=True))
     for eqn in jaxpr.eqns:
         operands = [a.val if is_literal(a) else env[a] for a in eqn.invars]
-        body = _compat.plain_call(eqn)
+        body = compat.plain_call(eqn)
         if body is None:
             body, operands = _branch_here(eqn, operands)
         if body is not None:
@@ -121,7 +121,7 @@ def _inlined(closed: Any, values: Sequence[Any]) -> list[Any]:
         elif eqn.primitive is prim.CONV:
             results = [_kernel_in_order(eqn, *operands)]
         else:
-            results = _compat.evaluate(jaxpr, eqn, env)
+            results = compat.evaluate(jaxpr, eqn, env)
         env.update(zip(eqn.outvars, results, strict=True))
     return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]
 
@@ -135,8 +135,8 @@ def _branch_here(eqn: Equation, operands: list[Any]) -> tuple[Any | None, list[A
     if platforms is None or jax.default_backend() != "cpu":
         return None, operands
     chosen = next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
-    body = _compat.closed(eqn.params["branches"][chosen])
-    if not any(e.primitive is prim.CONV for e in _compat.open_jaxpr(body).eqns):
+    body = compat.closed(eqn.params["branches"][chosen])
+    if not any(e.primitive is prim.CONV for e in compat.open_jaxpr(body).eqns):
         return None, operands
     return body, operands[1:]
 
@@ -171,7 +171,7 @@ class _Split:
 
 
 def _split(closed: Any, known: Sequence[bool]) -> _Split:
-    jaxpr = _compat.open_jaxpr(closed)
+    jaxpr = compat.open_jaxpr(closed)
     inputs = [v for v, flag in zip(jaxpr.invars, known, strict=True) if flag]
     others = [v for v, flag in zip(jaxpr.invars, known, strict=True) if not flag]
     unknown: set[Var] = set(others)
@@ -215,15 +215,15 @@ def _split(closed: Any, known: Sequence[bool]) -> _Split:
     done_once = [e for e in jaxpr.eqns if id(e) in once]
     done_later = [e for e in jaxpr.eqns if id(e) in redone | rest]
     constants = list(jaxpr.constvars)
-    first = _compat.as_function(jaxpr, done_once, [*constants, *inputs], handed)
-    second = _compat.as_function(jaxpr, done_later, [*constants, *handed, *others], jaxpr.outvars)
+    first = compat.as_function(jaxpr, done_once, [*constants, *inputs], handed)
+    second = compat.as_function(jaxpr, done_later, [*constants, *handed, *others], jaxpr.outvars)
     return _Split(
         lambda *arrays: first(*closed.consts, *arrays),
         lambda weights, values: second(*closed.consts, *weights, *values),
     )
 
 
-_MOVES = {*prim.SHAPE_ONLY, prim.SELECT, _compat.primitive("iota")}
+_MOVES = {*prim.SHAPE_ONLY, prim.SELECT, compat.primitive("iota")}
 
 
 def _is_cheap(eqn: Equation) -> bool:

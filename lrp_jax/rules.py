@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import kinds
-from ._rule import (
+from ._layers.step import Way
+from .rule import (
     AFFINE,
     LINEAR_AND_SUMS,
     Bias,
@@ -54,6 +55,7 @@ class Epsilon(Sharing):
     epsilon: Number = 1e-6
     bias: Bias = "absorb"
     serves = AFFINE
+    way = Way.PROPORTION
 
     def terms(self, layer: Any) -> Sequence[Term]:
         return [Term(layer.divide(layer.relevance, layer.output, self.epsilon), 1, 1)]
@@ -73,6 +75,7 @@ class Zero(Sharing):
 
     bias: Bias = "absorb"
     serves = AFFINE
+    way = Way.PROPORTION
 
     def terms(self, layer: Any) -> Sequence[Term]:
         return [Term(layer.divide(layer.relevance, layer.output, 0.0), 1, 1)]
@@ -95,6 +98,7 @@ class Norm(Sharing):
     stabilizer: Number = 1e-6
     bias: Bias = "absorb"
     serves = AFFINE
+    way = Way.PROPORTION
 
     def terms(self, layer: Any) -> Sequence[Term]:
         return [Term(layer.divide(layer.relevance, layer.output, self.stabilizer), 1, 1)]
@@ -216,6 +220,8 @@ class Relative(Rule):
     """
 
     serves = AFFINE
+    way = Way.PROPORTION
+    divisor = None
 
     def terms(self, layer: Any) -> Sequence[Term]:
         return [Term(layer.relevance, 1, 1)]
@@ -258,7 +264,7 @@ class ZBox(Rule):
             raise ValueError(f"ZBox(low={self.low}, high={self.high}): low exceeds high.")
 
     def input_relevance(self, layer: Any) -> jax.Array:
-        """Relevance of the layer's input (see `_linear.ContractionLayer`)."""
+        """Relevance of the layer's input (see `_layers.ways_back.ContractionLayer`)."""
         return layer.box_relevance(self.low, self.high, self.stabilizer)
 
 
@@ -323,6 +329,7 @@ class Pass(Rule):
         kinds.Activation | kinds.BatchNorm | kinds.Bias | kinds.Normalization | kinds.Softmax
         | kinds.Linear
     )  # fmt: skip
+    way = Way.UNCHANGED
     makes_relevance = True
 
 
@@ -334,6 +341,7 @@ class Identity(Rule):
     """
 
     serves = kinds.Activation | kinds.Normalization
+    way = Way.IDENTITY
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -346,6 +354,7 @@ class Taylor(Rule):
     serves = (
         kinds.Activation | kinds.Softmax | kinds.LogSumExp | kinds.Normalization | kinds.Bilinear
     )
+    way = Way.FUNCTION
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -356,6 +365,10 @@ class Uniform(Rule):
     """
 
     serves = kinds.Bilinear
+    way = Way.FUNCTION
+
+    def shares(self, operands: int, gate: int | None) -> tuple[float, ...]:
+        return (1 / operands,) * operands
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -369,6 +382,12 @@ class Gate(Rule):
     """
 
     serves = kinds.Bilinear | kinds.Softmax | kinds.LogSumExp | kinds.Activation
+    way = Way.FUNCTION
+
+    def shares(self, operands: int, gate: int | None) -> tuple[float, ...]:
+        if gate is None:
+            return (1 / operands,) * operands
+        return tuple(0.0 if i == gate else 1.0 for i in range(operands))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -7,10 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from . import _compat
-from . import _primitives as prim
-from ._compat import Equation, Var, is_literal
-from ._primitives import Family, family
+from . import compat
+from . import primitives as prim
+from .compat import Equation, Var, is_literal
+from .primitives import Family, family
 
 
 def literal_value(atom: Any) -> float | None:
@@ -32,7 +32,7 @@ def is_nonnegative(atom: Any, known: set[Var]) -> bool:
 
 _KEEPS_SIGN = (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.SCATTER_SUM)
 _INDEX_OPERANDS = frozenset(
-    p for p in map(_compat.primitive, ("gather", "dynamic_slice")) if p is not None
+    p for p in map(compat.primitive, ("gather", "dynamic_slice")) if p is not None
 )
 
 
@@ -42,7 +42,7 @@ def makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
     primitive = eqn.primitive
     if primitive in prim.NONNEGATIVE:
         return True
-    if primitive is _compat.primitive("integer_pow"):
+    if primitive is compat.primitive("integer_pow"):
         return eqn.params["y"] % 2 == 0 or known(operands[0])
     if primitive is prim.MAX:
         return any(known(a) for a in operands)
@@ -54,15 +54,15 @@ def makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
     ):
         same = primitive is prim.MUL and operands[0] is operands[1]
         return same or all(known(a) for a in operands)
-    if primitive is _compat.primitive("clamp"):
+    if primitive is compat.primitive("clamp"):
         return known(operands[0])
     if primitive is prim.SELECT:
         return all(known(a) for a in operands[1:])
     if primitive in _INDEX_OPERANDS:
         return known(operands[0])
-    body = _compat.plain_call(eqn) or _compat.custom_call(eqn)
+    body = compat.plain_call(eqn) or compat.custom_call(eqn)
     if body is not None:
-        jaxpr = _compat.open_jaxpr(body)
+        jaxpr = compat.open_jaxpr(body)
         inside = {v for v, a in zip(jaxpr.invars, operands, strict=True) if known(a)}
         for inner in jaxpr.eqns:
             if makes_nonnegative(inner, lambda a: is_nonnegative(a, inside)):
@@ -80,9 +80,9 @@ def is_relu(eqns: Sequence[Equation], var: Var) -> bool:
     if len(working) != 1:
         return False
     eqn = working[0]
-    body = _compat.plain_call(eqn) or _compat.custom_call(eqn)
+    body = compat.plain_call(eqn) or compat.custom_call(eqn)
     if body is not None:
-        jaxpr = _compat.open_jaxpr(body)
+        jaxpr = compat.open_jaxpr(body)
         return len(jaxpr.invars) == 1 and is_relu(jaxpr.eqns, jaxpr.invars[0])
     if eqn.primitive is not prim.MAX:
         return False
@@ -102,19 +102,20 @@ def _at_zero(eqns: Sequence[Equation], known: dict[Any, float | None], end: Any)
     for eqn in eqns:
         values = [read(a) for a in eqn.invars]
         if len(eqn.outvars) == 1:
-            known[eqn.outvars[0]] = _scalar(eqn, values)
+            known[eqn.outvars[0]] = scalar(eqn, values)
     return read(end)
 
 
-def _scalar(eqn: Equation, values: list[float | None]) -> float | None:
+def scalar(eqn: Equation, values: list[float | None]) -> float | None:
+    """One equation on numbers, some of them unknown (None)."""
     primitive = eqn.primitive
     if primitive is prim.MUL and 0.0 in values:
         return 0.0
     if primitive is prim.DIV and values[0] == 0.0 and values[1] != 0.0:
         return 0.0
-    body = _compat.plain_call(eqn) or _compat.custom_call(eqn)
+    body = compat.plain_call(eqn) or compat.custom_call(eqn)
     if body is not None:
-        jaxpr = _compat.open_jaxpr(body)
+        jaxpr = compat.open_jaxpr(body)
         inner = dict(zip(jaxpr.invars, values, strict=True))
         return _at_zero(jaxpr.eqns, inner, jaxpr.outvars[0])
     if primitive is prim.SELECT:
@@ -172,14 +173,14 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
 }
 _SCALAR_FUNCTIONS = {
     p: function
-    for p, function in ((_compat.primitive(name), f) for name, f in _BY_NAME.items())
+    for p, function in ((compat.primitive(name), f) for name, f in _BY_NAME.items())
     if p is not None
 }
 
 
 def _evaluate(eqn: Equation, values: list[float]) -> float | None:
     """One equation on scalars."""
-    if eqn.primitive is _compat.primitive("integer_pow"):
+    if eqn.primitive is compat.primitive("integer_pow"):
         return values[0] ** eqn.params["y"] if values[0] or eqn.params["y"] >= 0 else None
     function = _SCALAR_FUNCTIONS.get(eqn.primitive)
     result = None if function is None else function(*values)

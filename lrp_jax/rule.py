@@ -3,12 +3,14 @@
 import dataclasses
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
 
 from . import kinds
+from ._layers.step import Way
+from ._layers.terms import Term as Term
 from .kinds import Kind
 
 Bias = Literal["absorb", "ignore", "distribute"]
@@ -19,32 +21,26 @@ LINEAR_AND_SUMS = kinds.Linear | kinds.AvgPool | kinds.Merge
 AFFINE = LINEAR_AND_SUMS | kinds.BatchNorm | kinds.Bias
 
 
-class Term(NamedTuple):
-    """`R_i += sum_j (positive * k+_ij + negative * k-_ij) * share_j`.
-
-    Attributes:
-        share: of the output's shape.
-        positive: weight of the positive contributions.
-        negative: weight of the negative contributions.
-    """
-
-    share: jax.Array
-    positive: Number
-    negative: Number
-
-
 class Rule:
     """The base of all rules.
 
     Attributes:
         serves: the kinds of layers the rule can be given to.
+        way: what the rule does with a layer; a class that defines `terms` or `input_relevance`
+            need not say it.
         gradient: whether the rule is a modified gradient (no relevance, no input factor).
     """
 
     serves: ClassVar[Kind] = kinds.Linear
+    way: ClassVar[Way] = Way.CONTRIBUTIONS
     gradient: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
+        own = vars(cls)
+        if "input_relevance" in own:
+            cls.way = Way.OWN
+        elif "terms" in own and "way" not in own:
+            cls.way = Way.CONTRIBUTIONS
         jax.tree_util.register_pytree_with_keys(cls, _flatten, lambda m, c: _unflatten(cls, m, c))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -63,6 +59,23 @@ class Rule:
             The terms whose sum is the relevance of the inputs.
         """
         raise NotImplementedError(f"{type(self).__name__} does not share contributions")
+
+    def shares(self, operands: int, gate: int | None) -> tuple[float, ...] | None:
+        """Which share of a function's own gradient each of its operands gets.
+
+        Args:
+            operands: how many explained operands there are.
+            gate: the operand that only gates, if one does; the one operand of a softmax does.
+
+        Returns:
+            One share for each operand; None for the gradient as it is.
+        """
+        return None
+
+    @property
+    def divisor(self) -> Number | None:
+        """The epsilon of the denominator S(z); None where nothing is divided."""
+        return getattr(self, "epsilon", getattr(self, "stabilizer", 0.0))
 
     def checked_terms(self, layer: Any) -> Sequence[Term]:
         """The terms, or an error that says what is wrong with them.

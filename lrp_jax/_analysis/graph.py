@@ -5,9 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from . import _compat
-from ._compat import Equation, Var, is_literal
-from ._primitives import Family, family
+from . import compat
+from .compat import Equation, Var, is_literal
+from .primitives import Family, family
 
 
 def is_float(atom: Any) -> bool:
@@ -16,12 +16,18 @@ def is_float(atom: Any) -> bool:
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
+def is_complex(atom: Any) -> bool:
+    """Whether a variable or literal holds complex numbers."""
+    dtype = getattr(atom.aval, "dtype", None)
+    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.complexfloating))
+
+
 class Graph:
     """Who makes and who reads each variable of a flat jaxpr, and what depends on the input."""
 
     def __init__(self, closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Any) -> None:
         self.closed = closed_jaxpr
-        self.jaxpr = _compat.open_jaxpr(closed_jaxpr)
+        self.jaxpr = compat.open_jaxpr(closed_jaxpr)
         self.eqns = without_dead(self.jaxpr)
         self.maker: dict[Var, Equation] = {}
         self.position: dict[Var, int] = dict.fromkeys(

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 
-from . import _compat
-from . import _primitives as prim
-from ._compat import Equation, Var, is_literal
-from ._complex import is_complex
-from ._graph import Graph
-from ._primitives import Family, family
-from ._signs import is_nonnegative, makes_nonnegative
+from . import compat
+from . import primitives as prim
+from .compat import Equation, Var, is_literal
+from .graph import Graph, is_complex
+from .primitives import Family, family
+from .signs import is_nonnegative, makes_nonnegative
 
 
 def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
@@ -54,7 +53,7 @@ def dominators(graph: Graph) -> dict[Var, Var]:
 def _is_pointwise(eqn: Equation, graph: Graph) -> bool:
     """Whether the equation computes its output number by number from its explained operands."""
     kind = family(eqn.primitive)
-    custom = _compat.custom_call(eqn) is not None
+    custom = compat.custom_call(eqn) is not None
     pointwise = kind in (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
     if not (pointwise or custom or eqn.primitive is prim.SELECT):
         return False

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _compat
-from . import _primitives as prim
-from ._compat import Equation, Var, is_literal
+from .._analysis import compat
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var, is_literal
 
 _LARGEST_WINDOW = 64  # above it, one slice a position is no longer small
 
@@ -29,11 +29,11 @@ _LARGEST_WINDOW = 64  # above it, one slice a position is no longer small
 def as_function(
     jaxpr: Any, eqns: Iterable[Equation], invars: Sequence[Var], outvars: Sequence[Any]
 ) -> Callable[..., list[Any]]:
-    """`_compat.as_function`, every operation in the form that suits the platform."""
+    """`compat.as_function`, every operation in the form that suits the platform."""
     eqns = list(eqns)
     found = {id(eqn): lowered for eqn in eqns if (lowered := lowering(eqn)) is not None}
     if not found:
-        return _compat.as_function(jaxpr, eqns, invars, outvars)
+        return compat.as_function(jaxpr, eqns, invars, outvars)
 
     def function(*values: Any) -> list[Any]:
         env = dict(zip(invars, values, strict=True))
@@ -41,7 +41,7 @@ def as_function(
             if id(eqn) in found:
                 results = [found[id(eqn)](*(env[a] for a in eqn.invars))]
             else:
-                results = _compat.evaluate(jaxpr, eqn, env)
+                results = compat.evaluate(jaxpr, eqn, env)
             env.update(zip(eqn.outvars, results, strict=True))
         return [a.val if is_literal(a) else env[a] for a in outvars]
 
@@ -62,8 +62,8 @@ def lowering(eqn: Equation) -> Callable[..., jax.Array] | None:
 
 
 _EXTREMES = {
-    _compat.primitive("reduce_max"): jax.lax.argmax,
-    _compat.primitive("reduce_min"): jax.lax.argmin,
+    compat.primitive("reduce_max"): jax.lax.argmax,
+    compat.primitive("reduce_min"): jax.lax.argmin,
 }
 
 

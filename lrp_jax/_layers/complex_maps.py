@@ -6,16 +6,24 @@ is a magnitude |u| at its end, which grows in proportion to its input.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn, Self
 
-import jax.numpy as jnp
+import jax
 
-from . import _compat
-from . import _primitives as prim
-from ._compat import Equation, Var, is_literal
-from ._graph import Graph, is_float
-from ._primitives import Family, family
-from ._trace import inline
+from .._analysis import compat
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.graph import Graph, is_complex, is_float
+from .._analysis.primitives import Family, family
+from .._analysis.trace import inline
+from .arithmetic import at_least_float32
+from .linear import Linear, LinearLayer
+from .reading import Reading
+from .step import UnsupportedOperation, Visit
+from .sums import ProportionalSum, first_of
+from .terms import Term, total_of
 
 _LINEAR = (
     Family.COMPLEX,
@@ -26,13 +34,70 @@ _LINEAR = (
 )  # fmt: skip
 
 
-def is_complex(atom: Any) -> bool:
-    """Whether a variable or literal holds complex numbers."""
-    dtype = getattr(atom.aval, "dtype", None)
-    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.complexfloating))
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ComplexMap(Linear):
+    """A linear map from real numbers to real numbers, by way of complex ones.
+
+    Attributes:
+        shifted: whether complex constants may be added on the way.
+    """
+
+    shifted: bool
+
+    @classmethod
+    def recognise(cls, reading: Reading, var: Var) -> Self | None:
+        region = _between_reals(reading.graph, var)
+        if region is None:
+            return None
+        eqns, inputs, refused = region
+        if refused is not None:
+            raise UnsupportedOperation(
+                f"{reading.refusal(refused)} Of complex numbers there are linear operations "
+                "between real ones, and magnitudes: write others with real and imaginary parts as "
+                "two arrays."
+            )
+        shifted = any(_adds_constant(e, reading.graph) for e in eqns)
+        return reading.step(cls, eqns, inputs, [var], "Merge", shifted=shifted)
+
+    def view(
+        self, visit: Visit, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
+        relevance: jax.Array, bias: str,
+    ) -> LinearLayer:  # fmt: skip
+        view = ComplexLayer(partial(first_of, visit.native, constants), xs, y, relevance)
+        view.place = f"{self.name} ({self.source})"
+        if self.shifted:
+            view.shift(bias)
+        return view
 
 
-def between_reals(
+class ComplexLayer(ProportionalSum):
+    """A map whose single weights are not known: it has no contributions of one sign."""
+
+    place: str
+
+    def shift(self, bias_policy: str) -> None:
+        """Tell the constants that are added on the way from what is linear."""
+        _, linear = jax.jvp(self._function, self.xs, self.xs)
+        if bias_policy == "ignore":
+            self.output = at_least_float32(linear)
+        else:
+            self.bias = self.value - linear
+
+    def bias_share(self, terms: Sequence[Term]) -> jax.Array:
+        share: jax.Array = total_of([t.share * t.positive for t in terms])
+        return share * self.bias
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise UnsupportedOperation(
+            f"the linear map of complex numbers in {self.place} has no contributions of one sign "
+            "or count of inputs, which its rule asks for: give it Norm(), Epsilon() or Zero()."
+        )
+
+    positive = negative = property(_refuse)
+    _by_sign = spread_evenly = flat_relevance = _refuse
+
+
+def _between_reals(
     graph: Graph, var: Var
 ) -> tuple[list[Equation], list[Var], Equation | None] | None:
     """The stretch of complex numbers that ends at `var`, or None where none does.
@@ -50,7 +115,7 @@ def between_reals(
     todo = [last]
     while todo:
         eqn = todo.pop()
-        where = next(graph.position[v] for v in eqn.outvars if not _compat.is_dropped(v))
+        where = next(graph.position[v] for v in eqn.outvars if not compat.is_dropped(v))
         if where in found:
             continue
         found[where] = eqn
@@ -68,7 +133,7 @@ def between_reals(
     return [found[i] for i in sorted(found)], list(starts), refused
 
 
-def adds_constant(eqn: Equation, graph: Graph) -> bool:
+def _adds_constant(eqn: Equation, graph: Graph) -> bool:
     """Whether an equation may add constants, as the bias of a layer does."""
     if eqn.primitive in (prim.MUL, prim.DIV) or family(eqn.primitive) is Family.CONTRACTION:
         return False
@@ -82,7 +147,7 @@ def _reads_complex(graph: Graph, eqn: Equation) -> bool:
         return True
     if eqn.primitive is not prim.SCAN:
         return False
-    constants, carries = _compat.scan_arity(eqn)
+    constants, carries = compat.scan_arity(eqn)
     return any(is_complex(a) for a in eqn.invars[constants : constants + carries]) and _is_linear(
         eqn, graph.explained_operands(eqn)
     )
@@ -103,8 +168,8 @@ def _is_linear(eqn: Equation, operands: Sequence[int]) -> bool:
 def _is_linear_body(eqn: Equation, operands: Sequence[int]) -> bool:
     if eqn.primitive not in (prim.SCAN, prim.REMAT):
         return False
-    jaxpr = _compat.open_jaxpr(inline(_compat.closed(eqn.params["jaxpr"])))
-    constants, carries = _compat.scan_arity(eqn) if eqn.primitive is prim.SCAN else (0, 0)
+    jaxpr = compat.open_jaxpr(inline(compat.closed(eqn.params["jaxpr"])))
+    constants, carries = compat.scan_arity(eqn) if eqn.primitive is prim.SCAN else (0, 0)
     explained = {jaxpr.invars[i] for i in operands}
     while True:  # what a step explains, the next step's carry brings in
         reached = set(explained)

@@ -1,7 +1,7 @@
 """One table: primitive -> what it does to numbers.
 
 The families are mathematical, not historical. What a layer is follows from them and from the
-dataflow (`_blocks.py`); no function, module or activation is known by name.
+dataflow; no function, module or activation is known by name.
 """
 
 import enum
@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.extend.core import Primitive
 
-from . import _compat
+from . import compat
 
 
 class Family(enum.Enum):
@@ -55,10 +55,10 @@ def _table() -> dict[Primitive, Family]:
     table: dict[Primitive, Family] = {}
     for family, names in _NAMES.items():
         for name in names.split():
-            found: Any = _compat.primitive(name)
+            found: Any = compat.primitive(name)
             if found is not None:
                 table[found] = family
-    table[_compat.remat_p] = Family.CONTROL
+    table[compat.remat_p] = Family.CONTROL
     return table
 
 
@@ -68,33 +68,33 @@ FAMILIES: dict[Primitive, Family] = _table()
 SHAPE_ONLY = frozenset(
     p
     for p in map(
-        _compat.primitive,
+        compat.primitive,
         ["reshape", "transpose", "squeeze", "broadcast_in_dim"],
     )
     if p is not None
 )
 """Primitives that rearrange one operand without dropping any of its numbers."""
 
-ADD = frozenset(p for p in map(_compat.primitive, ("add", "add_jaxvals")) if p is not None)
-SUB, MUL, DIV, NEG = (_compat.primitive(name) for name in ("sub", "mul", "div", "neg"))
-DOT, CONV = (_compat.primitive(name) for name in ("dot_general", "conv_general_dilated"))
-EXP, LOG, SELECT = (_compat.primitive(name) for name in ("exp", "log", "select_n"))
-ABS = _compat.primitive("abs")
-MAX, MIN = (_compat.primitive(name) for name in ("max", "min"))
-REDUCE_SUM = _compat.primitive("reduce_sum")
-POOL_SUM, POOL_MAX = (_compat.primitive(n) for n in ("reduce_window_sum", "reduce_window_max"))
+ADD = frozenset(p for p in map(compat.primitive, ("add", "add_jaxvals")) if p is not None)
+SUB, MUL, DIV, NEG = (compat.primitive(name) for name in ("sub", "mul", "div", "neg"))
+DOT, CONV = (compat.primitive(name) for name in ("dot_general", "conv_general_dilated"))
+EXP, LOG, SELECT = (compat.primitive(name) for name in ("exp", "log", "select_n"))
+ABS = compat.primitive("abs")
+MAX, MIN = (compat.primitive(name) for name in ("max", "min"))
+REDUCE_SUM = compat.primitive("reduce_sum")
+POOL_SUM, POOL_MAX = (compat.primitive(n) for n in ("reduce_window_sum", "reduce_window_max"))
 SCAN, WHILE, COND, REMAT = (
-    _compat.primitive("scan"),
-    _compat.primitive("while"),
-    _compat.primitive("cond"),
-    _compat.remat_p,
+    compat.primitive("scan"),
+    compat.primitive("while"),
+    compat.primitive("cond"),
+    compat.remat_p,
 )
 ROOTS = frozenset(
-    p for p in map(_compat.primitive, ("sqrt", "rsqrt", "pow", "integer_pow")) if p is not None
+    p for p in map(compat.primitive, ("sqrt", "rsqrt", "pow", "integer_pow")) if p is not None
 )
 NONNEGATIVE = frozenset(
     p
-    for p in map(_compat.primitive, ("exp", "exp2", "logistic", "abs", "square", "sqrt", "rsqrt"))
+    for p in map(compat.primitive, ("exp", "exp2", "logistic", "abs", "square", "sqrt", "rsqrt"))
     if p is not None
 )
 """Elementwise functions whose values are never negative."""
@@ -103,14 +103,14 @@ NONNEGATIVE = frozenset(
 def family(primitive: Primitive) -> Family | None:
     """The family of a primitive, or None for one that no rule knows."""
     found = FAMILIES.get(primitive)
-    if found is None and primitive in _compat.unnamed_primitives().values():
+    if found is None and primitive in compat.unnamed_primitives().values():
         families = {
             "shard_map": Family.CONTROL,
             "psum": Family.SUM,
             "vary": Family.NEUTRAL,
             "ragged_dot_general": Family.CONTRACTION,
         }
-        unnamed = _compat.unnamed_primitives()
+        unnamed = compat.unnamed_primitives()
         found = next(families[name] for name, p in unnamed.items() if p is primitive)
     return found
 
@@ -124,8 +124,17 @@ def dot_numbers(eqn: Any) -> Any:
 def is_psum(primitive: Primitive) -> bool:
     """Whether a primitive adds over devices."""
     return primitive is _PSUM or (
-        primitive not in FAMILIES and primitive is _compat.unnamed_primitives()["psum"]
+        primitive not in FAMILIES and primitive is compat.unnamed_primitives()["psum"]
     )
 
 
-_PSUM = _compat.primitive("psum")
+_PSUM = compat.primitive("psum")
+
+
+def is_reduction(eqn: Any) -> bool:
+    """Whether an equation keeps one number of many along some axes: a maximum, a minimum."""
+    return (
+        family(eqn.primitive) is Family.STRUCTURAL
+        and "axes" in eqn.params
+        and len(eqn.outvars[0].aval.shape) < len(eqn.invars[0].aval.shape)
+    )

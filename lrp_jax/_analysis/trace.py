@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _compat
-from ._compat import Var
-from ._primitives import SELECT, Family, family
+from . import compat
+from .compat import Var
+from .primitives import SELECT, Family, family
 
 POINTWISE = {Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER}
 COMPARISONS = frozenset(
     p
     for p in map(
-        _compat.primitive,
+        compat.primitive,
         ["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "eq_to", "lt_to", "le_to"],
     )
     if p is not None
@@ -73,14 +73,14 @@ def layer_name(leaf_name: str) -> str:
 
 def is_pointwise(closed_jaxpr: Any) -> bool:
     """Whether a body computes one array number by number from operands of the same shape."""
-    jaxpr = _compat.open_jaxpr(closed_jaxpr)
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
     if len(jaxpr.outvars) != 1:
         return False
     shape = jaxpr.outvars[0].aval.shape
     if any(var.aval.shape not in ((), shape) for var in jaxpr.invars):
         return False
     for eqn in jaxpr.eqns:
-        body = _compat.plain_call(eqn) or _compat.custom_call(eqn)
+        body = compat.plain_call(eqn) or compat.custom_call(eqn)
         if body is not None:
             if not is_pointwise(body):
                 return False
@@ -94,13 +94,13 @@ def is_pointwise(closed_jaxpr: Any) -> bool:
     return True
 
 
-_BROADCAST = _compat.primitive("broadcast_in_dim")
+_BROADCAST = compat.primitive("broadcast_in_dim")
 
 
-def _body_to_inline(eqn: _compat.Equation) -> Any | None:
-    body = _compat.plain_call(eqn)
+def _body_to_inline(eqn: compat.Equation) -> Any | None:
+    body = compat.plain_call(eqn)
     if body is None:
-        body = _compat.custom_call(eqn)
+        body = compat.custom_call(eqn)
         if body is not None and is_pointwise(body):
             return None
     return body
@@ -114,37 +114,37 @@ def _scopes(names: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _call_site(eqn: _compat.Equation, body: Any) -> list[str]:
+def _call_site(eqn: compat.Equation, body: Any) -> list[str]:
     """A scope that says who called, where the equations inside do not know."""
-    line = _compat.source_line(eqn)
-    inside = _compat.open_jaxpr(body).eqns
-    lost = any(not _compat.source_line(inner) for inner in inside)
-    return [_compat.CALLED_AT + line] if line and lost else []
+    line = compat.source_line(eqn)
+    inside = compat.open_jaxpr(body).eqns
+    lost = any(not compat.source_line(inner) for inner in inside)
+    return [compat.CALLED_AT + line] if line and lost else []
 
 
 def evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
     """Evaluate a jaxpr with its calls replaced by their bodies."""
-    jaxpr = _compat.open_jaxpr(closed_jaxpr)
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
     env: dict[Var, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
     env.update(zip(jaxpr.invars, values, strict=True))
 
     def read(atom: Any) -> Any:
-        return atom.val if _compat.is_literal(atom) else env[atom]
+        return atom.val if compat.is_literal(atom) else env[atom]
 
-    pending: list[_compat.Equation] = []
+    pending: list[compat.Equation] = []
 
     def flush() -> None:
         if not pending:
             return
-        made = {var for eqn in pending for var in eqn.outvars if not _compat.is_dropped(var)}
+        made = {var for eqn in pending for var in eqn.outvars if not compat.is_dropped(var)}
         needed = dict.fromkeys(
             atom
             for eqn in pending
             for atom in eqn.invars
-            if not _compat.is_literal(atom) and atom not in made
+            if not compat.is_literal(atom) and atom not in made
         )
         outvars = list(dict.fromkeys(v for eqn in pending for v in eqn.outvars if v in made))
-        results = _compat.as_function(jaxpr, pending, list(needed), outvars)(
+        results = compat.as_function(jaxpr, pending, list(needed), outvars)(
             *(env[var] for var in needed)
         )
         env.update(zip(outvars, results, strict=True))
@@ -156,12 +156,12 @@ def evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
             pending.append(eqn)
             continue
         flush()
-        with _scopes([*_compat.scope(eqn), *_call_site(eqn, body)]):
+        with _scopes([*compat.scope(eqn), *_call_site(eqn, body)]):
             results = evaluate_inlined(body, [read(atom) for atom in eqn.invars])
         env.update(
             (var, value)
             for var, value in zip(eqn.outvars, results, strict=True)
-            if not _compat.is_dropped(var)
+            if not compat.is_dropped(var)
         )
     flush()
     return [read(atom) for atom in jaxpr.outvars]
@@ -169,7 +169,7 @@ def evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
 
 def inline(closed_jaxpr: Any) -> Any:
     """The same function as one flat closed jaxpr: calls inlined, every variable its own."""
-    jaxpr = _compat.open_jaxpr(closed_jaxpr)
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
     if not any(_body_to_inline(eqn) is not None for eqn in jaxpr.eqns):
         return closed_jaxpr
     avals = [

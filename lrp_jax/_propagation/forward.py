@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from . import _compat, _lowerings, _trace
+from .._analysis import compat, trace
+from . import lowerings
 
 
 def forward(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,10 +28,10 @@ def forward(f: Callable[..., Any]) -> Callable[..., Any]:
             trees.append(structure)
             return outputs
 
-        closed = _trace.inline(jax.make_jaxpr(flat)(*leaves))
-        jaxpr = _compat.open_jaxpr(closed)
+        closed = trace.inline(jax.make_jaxpr(flat)(*leaves))
+        jaxpr = compat.open_jaxpr(closed)
         inputs = [*jaxpr.constvars, *jaxpr.invars]
-        function = _lowerings.as_function(jaxpr, jaxpr.eqns, inputs, jaxpr.outvars)
+        function = lowerings.as_function(jaxpr, jaxpr.eqns, inputs, jaxpr.outvars)
         return jax.tree.unflatten(trees[-1], function(*closed.consts, *leaves))
 
     return run

@@ -1,30 +1,60 @@
-"""Arithmetic of propagation: stabilised division, and affine chains followed number by number."""
+"""Chains of affine equations: what they are, and how numbers follow them one by one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from . import _compat
-from . import _primitives as prim
-from ._layers import Chain
-from ._primitives import Family, family
+from .._analysis import compat
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var
+from .._analysis.primitives import Family, family
+from .._analysis.signs import literal_value
 
 Read = Callable[[Any], Any]
 """The value of a variable or a literal."""
 
-
-def divide(relevance: Any, value: Any, epsilon: Any) -> jax.Array:
-    """`relevance / S(value)`, S(z) = z + epsilon * sgn(z), sgn(0) = +1; 0 where S(z) = 0."""
-    stabilized = value + jnp.where(value >= 0, epsilon, -epsilon)
-    zero = stabilized == 0
-    return jnp.where(zero, 0, relevance / jnp.where(zero, 1, stabilized))
+SHIFTING = (*prim.ADD, prim.SUB)
+SCALING = (prim.MUL, prim.DIV, prim.NEG, prim.SUB)
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """Half types as float32: stabilisers and shares are formed there."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Equations that map one variable to another, each affine or structural in it."""
+
+    eqns: tuple[Equation, ...]
+    start: Var
+    end: Var
+
+    @property
+    def scales(self) -> bool:
+        """Whether anything multiplies."""
+        return any(e.primitive in SCALING for e in self.eqns)
+
+    @property
+    def shifts(self) -> bool:
+        """Whether anything is added."""
+        return any(e.primitive in SHIFTING for e in self.eqns)
+
+
+def is_literal_link(eqn: Equation) -> bool:
+    """Whether an affine equation's constants are numbers written in the code."""
+    others = [a for a in eqn.invars if literal_value(a) is not None]
+    return len(others) >= len(eqn.invars) - 1
+
+
+def pads_with_zeros(eqn: Equation) -> bool:
+    """Whether an equation surrounds a value with zeros, which are no inputs of a layer after it."""
+    return eqn.primitive is _PAD and literal_value(eqn.invars[1]) == 0.0
+
+
+def is_mean_factor(eqn: Equation) -> bool:
+    """Whether an equation can be the division that makes a sum a mean."""
+    if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
+        return True
+    return eqn.primitive is prim.DIV or (eqn.primitive is prim.MUL and is_literal_link(eqn))
 
 
 def run_chain(chain: Chain, x: jax.Array, read: Read, mode: str) -> jax.Array:
@@ -83,4 +113,5 @@ def _bind(eqn: Any, x: jax.Array) -> jax.Array:
     return result[0] if eqn.primitive.multiple_results else result
 
 
-_CONVERT = _compat.primitive("convert_element_type")
+_CONVERT = compat.primitive("convert_element_type")
+_PAD = compat.primitive("pad")

@@ -1,0 +1,72 @@
+"""The arguments of a call: which are explained, which leaves are arrays, what is wrong with them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._analysis.trace import is_array
+
+ArgNums = int | Sequence[int]
+
+
+def argument_numbers(argnums: ArgNums) -> tuple[int, ...]:
+    numbers = tuple(argnums) if isinstance(argnums, tuple | list) else (argnums,)
+    if not numbers or not all(isinstance(n, int | np.integer) for n in numbers):
+        raise TypeError(f"argnums is an int or a tuple of ints, got {argnums!r}.")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"argnums={argnums!r} names an argument twice.")
+    return tuple(int(n) for n in numbers)
+
+
+def belongs_to(path: Any, numbers: Sequence[int]) -> bool:
+    return path[0].idx == 0 and len(path) > 1 and path[1].idx in numbers
+
+
+def _explained_leaf(number: int, leaf: Any) -> Any:
+    value = leaf if is_array(leaf) else np.asarray(leaf) if np.isscalar(leaf) else leaf
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        written = isinstance(leaf, bool | int)  # an int written in Python, perhaps in a list
+        shown = f"dtype {dtype}" if dtype is not None and not written else type(leaf).__name__
+        raise TypeError(
+            f"argument {number} is explained and must hold floating-point arrays, got {shown}. "
+            "Cast images with x.astype(jnp.float32); for token ids explain the embeddings: split "
+            "the model after its embedding and pass the embedded tokens."
+        )
+    return jnp.asarray(value) if isinstance(value, np.ndarray | np.generic) else value
+
+
+def checked(args: tuple[Any, ...], numbers: Sequence[int]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """The arguments with arrays where they are explained, and which those are, counted from 0."""
+    for number in numbers:
+        if not -len(args) <= number < len(args):
+            raise ValueError(
+                f"argnums={number} is out of range: the call has {len(args)} positional "
+                "arguments (argnums counts them from 0, as in jax.grad; the default is 1, "
+                "for apply_fn(params, x)). Pass the parameters, or the model, as an argument: "
+                "relevance(lambda model, x: model(x), composite)(model, x)."
+            )
+    numbers = tuple(n % len(args) for n in numbers)
+    converted = list(args)
+    for number in numbers:
+        converted[number] = jax.tree.map(partial(_explained_leaf, number), args[number])
+    return tuple(converted), numbers
+
+
+def add_hints(
+    error: Exception, apply_fn: Callable[..., Any], argnum: int, paths: Any, explained: list[bool]
+) -> None:
+    """What is probably wrong with a call that the user's function has refused."""
+    if hasattr(apply_fn, "init") and hasattr(apply_fn, "apply"):
+        error.add_note("lrp_jax: explain the function model.apply, not the module itself.")
+    held = [len(path) > 2 for (path, _), flag in zip(paths, explained, strict=True) if flag]
+    rest = [len(path) > 2 for (path, _), flag in zip(paths, explained, strict=True) if not flag]
+    if all(held) and rest and not any(rest):
+        error.add_note(
+            "lrp_jax: the explained argument is a structure and the other one an array. Are "
+            f"they swapped? argnums={argnum} counts from 0: explain(params, x)."
+        )

@@ -1,0 +1,118 @@
+"""One kind of call of an explained function: what is known of it, and how it is evaluated."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from .. import targets
+from .._analysis.trace import Traced
+from .._layers.step import Frame
+from .._propagation.forms import Forms, assign
+from .._propagation.loop import Program, Taps, run
+from ..composites import Composite
+from ..plan import Resolved
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One kind of call of an explained function: its plan and how to evaluate it.
+
+    Attributes:
+        traced: the function as a jaxpr.
+        frame: its layers.
+        resolved: which rule each layer has.
+        composite: the rules (their numbers may be replaced by traced ones).
+        explained: positions of the explained leaves among all array leaves.
+    """
+
+    traced: Traced
+    frame: Frame
+    resolved: Resolved
+    composite: Composite
+    explained: tuple[int, ...]
+
+    def forms(self, output: str) -> Forms:
+        """The forms of relevance, given what arrives at the outputs: "R" or "C"."""
+        rules = self.composite.rules
+        chosen = {step: rules[entry] for step, entry in self.resolved.entries.items()}
+        outputs = [output] * len(self.frame.outputs)
+        if self.composite.gradient:
+            return assign(self.frame, None, ["C"] * len(outputs))
+        demanded = ["R" if flag else "" for flag in self.traced.explained]
+        return assign(self.frame, chosen, outputs, demanded)
+
+    def evaluate(
+        self,
+        form: str,
+        composite: Composite,
+        leaves: Sequence[Any],
+        taps: Taps | None = None,
+        exposed: frozenset[int] = frozenset(),
+        parameters: str = "",
+        stopped: frozenset[int] = frozenset(),
+    ) -> tuple[Any, Any, Taps]:
+        """The output, the auxiliary output and the exposed layers; the vjp is the explanation."""
+        program = Program(
+            self.resolved.entries,
+            self.composite.gradient,
+            self.resolved.indices,
+            exposed,
+            parameters,
+            stopped,
+        )
+        outs, exposures = run(
+            self.frame, self.forms(form), program, composite.rules, leaves, taps or {}
+        )
+        n = self.traced.outputs
+        output = jax.tree.unflatten(self.traced.out_tree, outs[:n])
+        aux_tree = self.traced.aux_tree
+        aux = None if aux_tree is None else jax.tree.unflatten(aux_tree, outs[n:])
+        return output, aux, exposures
+
+    @property
+    def output_shapes(self) -> Any:
+        """Shapes and dtypes of the output."""
+        avals = [atom.aval for atom in self.frame.outvars[: self.traced.outputs]]
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+        return jax.tree.unflatten(self.traced.out_tree, shapes)
+
+    def with_explained(self, leaves: Sequence[Any], explained: Sequence[Any]) -> list[Any]:
+        """The leaves with other values of the explained ones."""
+        merged = list(leaves)
+        for position, value in zip(self.explained, explained, strict=True):
+            merged[position] = value
+        return merged
+
+    def pulled(
+        self, form: str, composite: Composite, leaves: Sequence[Any]
+    ) -> tuple[Any, Callable[[Any], list[Any]], Any]:
+        """Output, pullback to the explained leaves, auxiliary output."""
+
+        def explain(explained: list[Any]) -> tuple[Any, Any]:
+            merged = self.with_explained(leaves, explained)
+            return self.evaluate(form, composite, merged)[:2]
+
+        explained = [leaves[i] for i in self.explained]
+        output, pullback, aux = jax.vjp(explain, explained, has_aux=True)
+        return output, jax.tree_util.Partial(_first, pullback), aux
+
+
+@dataclass(frozen=True)
+class Start:
+    """What starts a backward pass: relevance ("R"), or the weights of the outputs ("C").
+
+    Attributes:
+        form: the form of the seed.
+    """
+
+    form: str
+
+    def seed(self, output: Any, target: Any) -> Any:
+        """The cotangent of the output."""
+        return (targets.weighting if self.form == "C" else targets.start)(output, target)
+
+
+def _first(pullback: Callable[[Any], tuple[Any]], cotangent: Any) -> Any:
+    return pullback(cotangent)[0]

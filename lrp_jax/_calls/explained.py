@@ -1,0 +1,160 @@
+"""A function and a composite, analysed and compiled once for each kind of call."""
+
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import targets
+from .._analysis.compat import open_jaxpr
+from .._analysis.trace import Static, is_array, path_name, trace
+from .._layers.reader import analyse
+from ..composites import Composite, as_composite
+from ..plan import resolve
+from .arguments import ArgNums, add_hints, argument_numbers, belongs_to, checked
+from .call import Call, Start
+
+
+class Explained:
+    """A function and a composite, analysed once for each kind of call.
+
+    Args:
+        apply_fn: the user's function.
+        composite: a composite or a rule.
+        argnums: the explained positional arguments.
+        has_aux: whether the function returns `(output, aux)`.
+    """
+
+    def __init__(
+        self, apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums, has_aux: bool
+    ) -> None:
+        if not callable(apply_fn):
+            raise TypeError(
+                f"the first argument is the function to explain, got {type(apply_fn).__name__}. "
+                "For a model object write lambda model, x: model(x) and pass it the model."
+            )
+        self.apply_fn = apply_fn
+        self.composite = as_composite(composite)
+        self.argnums = argument_numbers(argnums)
+        self.single = isinstance(argnums, int | np.integer)
+        self.has_aux = has_aux
+        self._calls: dict[Any, Call] = {}
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._lock = threading.RLock()
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, list[Any]]:
+        """The analysed call for these arguments, and their array leaves."""
+        args, numbers = checked(args, self.argnums)
+        paths, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
+        explained_leaf = [belongs_to(path, numbers) for path, _ in paths]
+        leaves = [value for _, value in paths if is_array(value)]
+        static = tuple(None if is_array(value) else Static(value) for _, value in paths)
+        mask = tuple(is_array(value) for _, value in paths)
+        key = (tree, static, tuple(_aval_key(v) for v in leaves))
+        with self._lock:
+            call = self._calls.get(key)
+            if call is None:
+                call = self._analyse(paths, tree, mask, explained_leaf, leaves)
+                if not call.traced.jaxpr.consts:
+                    self._calls[key] = call
+        return call, leaves
+
+    def _analyse(
+        self,
+        paths: Any,
+        tree: Any,
+        mask: tuple[bool, ...],
+        explained: list[bool],
+        leaves: list[Any],
+    ) -> Call:
+        fixed = [value for (_, value), dynamic in zip(paths, mask, strict=True) if not dynamic]
+
+        def rebuild(values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            dynamic, static = iter(values), iter(fixed)
+            merged = [next(dynamic) if flag else next(static) for flag in mask]
+            return jax.tree.unflatten(tree, merged)
+
+        flags = [e for e, dynamic in zip(explained, mask, strict=True) if dynamic]
+        names = [
+            "" if e else path_name(path[2:] or path)
+            for (path, _), e, dynamic in zip(paths, explained, mask, strict=True)
+            if dynamic
+        ]
+        try:
+            traced = trace(self.apply_fn, leaves, rebuild, flags, names, self.has_aux)
+        except Exception as error:
+            add_hints(error, self.apply_fn, self.argnums[0], paths, explained)
+            raise
+        outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
+        frame = analyse(traced.jaxpr, flags, names, outputs=outputs)
+        resolved = resolve(frame, self.composite, traced.anonymous)
+        positions = tuple(i for i, flag in enumerate(flags) if flag)
+        return Call(traced, frame, resolved, self.composite, positions)
+
+    def compiled(
+        self, call: Call, purpose: Any, function: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """`function` under `jit`, once for each call and purpose."""
+        key = (call, purpose)
+        with self._lock:
+            if key not in self._compiled:
+                if call.traced.jaxpr.consts:  # a fresh call each time: do not keep it alive
+                    return jax.jit(function)
+                self._compiled[key] = jax.jit(function)
+            return self._compiled[key]
+
+    def run(
+        self, call: Call, purpose: Any, function: Callable[..., Any], leaves: Any, target: Any,
+        *more: Any,
+    ) -> Any:  # fmt: skip
+        """`function(start, composite, leaves, target, *more)`, compiled once where it can be."""
+        targets.check(call.output_shapes, target)
+        for text in call.resolved.mistakes:
+            warnings.warn(text, stacklevel=3)
+        # The helpers of `targets` are callables too, but their arrays are operands like any other.
+        leaves_of_target = jax.tree.leaves(target)
+        plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)
+        weighted = plain is None and (not callable(target) or targets.is_weighting(target))
+        start = Start("C" if weighted and not self.composite.gradient else "R")
+        if plain is None:
+            target = jax.tree.map(jnp.asarray, target)
+            compiled = self.compiled(call, (purpose, start), partial(function, start))
+            return compiled(self.composite, leaves, target, *more)
+
+        def with_target(composite: Composite, leaves: Any, *more: Any) -> Any:
+            return function(start, composite, leaves, target, *more)
+
+        compiled = self.compiled(call, (purpose, Static(target)), with_target)
+        return compiled(self.composite, leaves, *more)
+
+    def leaves_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> list[int]:
+        """Positions of one argument's leaves among all array leaves."""
+        if not 0 <= number < len(args):
+            raise ValueError(f"params_argnum={number} is out of range: {len(args)} arguments.")
+        args, _ = checked(args, self.argnums)
+        paths, _ = jax.tree_util.tree_flatten_with_path((args, kwargs))
+        arrays = [path for path, value in paths if is_array(value)]
+        return [i for i, path in enumerate(arrays) if belongs_to(path, (number,))]
+
+    @staticmethod
+    def rebuild(argument: Any, values: Sequence[Any]) -> Any:
+        """An argument with other arrays, its other leaves as they are."""
+        leaves, tree = jax.tree.flatten(argument)
+        new = iter(values)
+        return jax.tree.unflatten(tree, [next(new) if is_array(x) else x for x in leaves])
+
+    def rebuild_explained(self, args: tuple[Any, ...], values: Sequence[Any]) -> Any:
+        """Relevances in the structure of the explained arguments."""
+        numbers = [n % len(args) for n in self.argnums]
+        tree = jax.tree.structure([args[n] for n in numbers])
+        found = jax.tree.unflatten(tree, values)
+        return found[0] if self.single else tuple(found)
+
+
+def _aval_key(value: Any) -> Any:
+    return (np.shape(value), str(value.dtype), bool(getattr(value, "weak_type", False)))

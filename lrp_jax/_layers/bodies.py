@@ -1,0 +1,275 @@
+"""Bodies of control flow: loops, branches, checkpoints, shards. Each is entered and built again."""
+
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis import compat
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.primitives import Family, family
+from .._analysis.signs import is_nonnegative
+from .._analysis.trace import evaluate_inlined, inline
+from .reading import Reading
+from .step import Backward, Frame, Step, UnsupportedOperation, Visit
+
+Inside = Callable[..., tuple[list[Any], dict[str, Any]]]
+
+
+class Border(NamedTuple):
+    """What is known of the operands and results of an equation with a body.
+
+    Attributes:
+        explained: which operands carry relevance.
+        names: tree paths of the operands.
+        signs: which operands are known to be non-negative.
+        wanted: which results carry relevance on.
+    """
+
+    explained: Sequence[bool]
+    names: Sequence[str]
+    signs: Sequence[bool]
+    wanted: Sequence[bool]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Body(Step):
+    """An equation with bodies, each a frame."""
+
+    @property
+    def eqn(self) -> Equation:
+        return self.eqns[0]
+
+    @classmethod
+    def recognise(cls, reading: Reading, var: Var) -> Step | None:  # type: ignore[override]
+        graph, eqn = reading.graph, reading.graph.maker[var]
+        if family(eqn.primitive) is not Family.CONTROL:
+            return None
+        if eqn.primitive is prim.WHILE:
+            raise UnsupportedOperation(
+                f"{reading.refusal(eqn)} A while loop has no reverse pass: use jax.lax.scan, or "
+                "jax.lax.fori_loop with static bounds, which is a scan."
+            )
+        border = Border(
+            [not is_literal(a) and a in graph.live for a in eqn.invars],
+            [reading.names.get(a, "") if not is_literal(a) else "" for a in eqn.invars],
+            [is_nonnegative(a, reading.nonnegative) for a in eqn.invars],
+            [v in graph.live for v in eqn.outvars],
+        )
+        body = _BODIES.get(eqn.primitive, Shards)
+        inputs = [eqn.invars[i] for i in graph.explained_operands(eqn)]
+        turns = (eqn.params["length"],) if body is Loop else ()
+        frames = body.analysed(reading, eqn, border)
+        return reading.step(body, [eqn], inputs, eqn.outvars, frames=frames, turns=turns)
+
+    @classmethod
+    def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
+        """The bodies of an equation as frames, with what is known at its border."""
+        raise NotImplementedError
+
+    def operands(self) -> Sequence[Any]:
+        """The operands that the bodies read, in order."""
+        return list(self.eqn.invars)
+
+    def forms_below(
+        self, rules: Mapping[Step, Any] | None, arriving: Sequence[str], assign: Any
+    ) -> tuple[dict[Var, str], tuple[Any, ...]]:
+        by_var = dict(zip(self.outputs, arriving, strict=True))
+        outs = [by_var.get(v, "C") for v in self.eqn.outvars]
+        demanded, inner = self._forms(rules, outs, assign)
+        found: dict[Var, str] = {}
+        for atom, form in zip(self.operands(), demanded, strict=True):
+            if not is_literal(atom) and found.get(atom) != "R":
+                found[atom] = form
+        return found, inner
+
+    def _forms(
+        self, rules: Mapping[Step, Any] | None, outs: list[str], assign: Any
+    ) -> tuple[Sequence[str], tuple[Any, ...]]:
+        """The form that every operand has, and the forms inside."""
+        found = [assign(frame, rules, outs) for frame in self.frames]
+        joint = [_joint(column) for column in zip(*(f.inputs for f in found), strict=True)]
+        if len(found) > 1:
+            found = [assign(frame, rules, outs, joint) for frame in self.frames]
+        return joint, tuple(found)
+
+    def backward(self, rule: Any, out: str) -> Backward:
+        return Backward(out, self._rebuilt)
+
+    def _rebuilt(self, visit: Visit) -> list[Any]:
+        values = [
+            visit.read(a, f) for a, f in zip(self.operands(), visit.forms[0].inputs, strict=True)
+        ]
+        outs, exposed = self.call(visit, visit.bodies(), values, visit.taps)
+        visit.expose(exposed)
+        kept = zip(self.eqn.outvars, outs, strict=True)
+        return [y for v, y in kept if not compat.is_dropped(v)]
+
+    def call(
+        self, visit: Visit, bodies: list[Inside], values: list[Any], taps: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The equation built again around other bodies, with JAX's public function."""
+        raise NotImplementedError
+
+    def follow(self, inputs: list[Any], through: Callable[[Frame, list[Any]], list[Any]]) -> Any:
+        return through(self.frames[0], inputs)
+
+
+class Checkpoint(Body):
+    """`jax.checkpoint`."""
+
+    @classmethod
+    def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
+        return (reading.analyse(inline(compat.closed(eqn.params["jaxpr"])), *border),)
+
+    def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
+        params = self.eqn.params
+        body = jax.checkpoint(
+            bodies[0], prevent_cse=params["prevent_cse"], policy=params["policy"]
+        )
+        return body(values, taps)
+
+
+class Branches(Body):
+    """`jax.lax.cond`, `jax.lax.switch`."""
+
+    @classmethod
+    def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
+        explained, names, signs, wanted = border
+        return tuple(
+            reading.analyse(inline(compat.closed(b)), explained[1:], names[1:], signs[1:], wanted)
+            for b in eqn.params["branches"]
+        )
+
+    def operands(self) -> Sequence[Any]:
+        return list(self.eqn.invars[1:])
+
+    def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
+        if visit.exposing:
+            bodies = _alike(bodies, values, taps)
+        index = visit.read(self.eqn.invars[0], "").astype(jnp.int32)
+        return jax.lax.switch(index, bodies, values, taps)
+
+    def follow(self, inputs: list[Any], through: Callable[[Frame, list[Any]], list[Any]]) -> Any:
+        branches = [through(frame, inputs[1:]) for frame in self.frames]
+        return [functools.reduce(operator.or_, column) for column in zip(*branches, strict=True)]
+
+
+class Loop(Body):
+    """`jax.lax.scan`: what a step explains, the next step's carry brings in."""
+
+    @classmethod
+    def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
+        constants, carries = compat.scan_arity(eqn)
+        body = inline(compat.closed(eqn.params["jaxpr"]))
+        explained, signs, wanted = map(list, (border.explained, border.signs, border.wanted))
+        carry = slice(constants, constants + carries)
+        signs[carry] = [False] * carries
+        while True:  # grow both ends to a fixed point
+            frame = reading.analyse(body, explained, border.names, signs, wanted)
+            reached = [a in frame.reached for a in frame.outvars[:carries]]
+            flows_in = [v in frame.live for v in frame.invars[carry]]
+            grown_in = [a or b for a, b in zip(explained[carry], reached, strict=True)]
+            grown_out = [
+                a or (b and c) for a, b, c in zip(wanted[:carries], flows_in, reached, strict=True)
+            ]
+            if grown_in == explained[carry] and grown_out == wanted[:carries]:
+                return (frame,)
+            explained[carry], wanted[:carries] = grown_in, grown_out
+
+    def _forms(
+        self, rules: Mapping[Step, Any] | None, outs: list[str], assign: Any
+    ) -> tuple[Sequence[str], tuple[Any, ...]]:
+        constants, carries = compat.scan_arity(self.eqn)
+        (frame,) = self.frames
+        carry = slice(constants, constants + carries)
+        held = outs[:carries]
+        while True:  # a carry has one form for all steps
+            inner = assign(frame, rules, [*held, *outs[carries:]])
+            grown = [_joint(pair) for pair in zip(held, inner.inputs[carry], strict=True)]
+            if grown == held:
+                break
+            held = grown
+        wanted = list(inner.inputs)
+        wanted[carry] = held
+        inner = assign(frame, rules, [*held, *outs[carries:]], wanted)
+        return inner.inputs, (inner,)
+
+    def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
+        n_constants, n_carries = compat.scan_arity(self.eqn)
+        constants, values = values[:n_constants], values[n_constants:]
+
+        def body(carry: list[Any], sliced: Any) -> tuple[list[Any], Any]:
+            xs, taps = sliced
+            outs, exposed = bodies[0]([*constants, *carry, *xs], taps)
+            return outs[:n_carries], (outs[n_carries:], exposed)
+
+        params = {name: self.eqn.params[name] for name in ("length", "reverse", "unroll")}
+        carry, (ys, exposed) = jax.lax.scan(
+            body, values[:n_carries], (values[n_carries:], taps), **params
+        )
+        return [*carry, *ys], exposed
+
+    def follow(self, inputs: list[Any], through: Callable[[Frame, list[Any]], list[Any]]) -> Any:
+        constants, carries = compat.scan_arity(self.eqn)
+        outs = through(self.frames[0], inputs)
+        for i in range(carries):  # what one step met, the next step's carry has met
+            inputs[constants + i] = inputs[constants + i] | outs[i]
+        return through(self.frames[0], inputs)
+
+
+class Shards(Body):
+    """`jax.shard_map`."""
+
+    @classmethod
+    def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
+        # Calls are inlined where the axes of the devices have their names.
+        body = compat.closed(eqn.params["jaxpr"])
+        mapped = jax.shard_map(
+            lambda *values: tuple(evaluate_inlined(body, values)), **compat.shard_map_arguments(eqn)
+        )
+        avals = [jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for a in eqn.invars]
+        (outer,) = jax.make_jaxpr(mapped)(*avals).eqns
+        return (reading.analyse(compat.closed(outer.params["jaxpr"]), *border),)
+
+    def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
+        if taps:
+            raise NotImplementedError(
+                "layers inside shard_map cannot be observed: their arrays lie on many devices. Ask "
+                "for layers outside of it, or put shard_map around the explanation."
+            )
+        mapped = jax.shard_map(
+            lambda *v: tuple(bodies[0](v, {})[0]), **compat.shard_map_arguments(self.eqn)
+        )
+        return list(mapped(*values)), {}
+
+
+_BODIES: dict[Any, type[Body]] = {
+    prim.SCAN: Loop, prim.COND: Branches, prim.REMAT: Checkpoint,
+}  # fmt: skip
+
+
+def _joint(forms: Sequence[str]) -> str:
+    return "R" if "R" in forms else "C"
+
+
+def _alike(branches: Sequence[Inside], values: Any, taps: Any) -> list[Inside]:
+    """Branches that expose the same names: the layers of another branch are zeros."""
+    shapes: dict[str, Any] = {}
+    for branch in branches:
+        shapes.update(jax.eval_shape(branch, values, taps)[1])
+
+    def completed(branch: Inside) -> Inside:
+        def body(values: Any, taps: Any) -> tuple[list[Any], dict[str, Any]]:
+            outs, exposed = branch(values, taps)
+            zeros = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items() if n not in exposed}
+            return outs, exposed | zeros
+
+        return body
+
+    return [completed(branch) for branch in branches]

@@ -1,0 +1,129 @@
+"""Covering a graph with layers, by dataflow alone.
+
+The walk goes from the outputs to the inputs and covers every variable that is needed with one step
+of the first family that recognises itself. Nothing is recognised by the name of a function, and
+nothing here sees an array.
+"""
+
+import dataclasses
+import heapq
+from collections.abc import Iterable
+from typing import Any
+
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.graph import Graph
+from .bodies import Body
+from .complex_maps import ComplexMap
+from .contraction import Contraction
+from .elementwise import Elementwise
+from .moves import Move
+from .normalization import Normalization
+from .product import Product
+from .reading import Reading
+from .shift import Shift
+from .softmax import Softmax
+from .step import Frame, Step
+from .sums import Sum
+
+FAMILIES: tuple[type[Step], ...] = (
+    ComplexMap, Body, Softmax, Normalization, Contraction, Sum, Shift, Elementwise, Product, Move,
+)  # fmt: skip
+"""Every family of layers, in the order in which they are asked; the last one refuses."""
+
+
+def analyse(
+    closed_jaxpr: Any,
+    explained: Iterable[bool],
+    names: Iterable[str],
+    nonnegative: Iterable[bool] | None = None,
+    outputs: Iterable[bool] | None = None,
+) -> Frame:
+    """Group the equations of a flat jaxpr into steps.
+
+    Args:
+        closed_jaxpr: a jaxpr without plain calls (`trace.inline`).
+        explained: which inputs are explained.
+        names: tree paths of the inputs.
+        nonnegative: which inputs are known to be non-negative.
+        outputs: which outputs carry relevance (default: every explained one).
+
+    Raises:
+        UnsupportedOperation: naming the operation, the layer, the line and the remedy.
+    """
+    explained = tuple(explained)
+    reading = Reading(closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, analyse)
+    graph = reading.graph
+    steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
+    return Frame(closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached)
+
+
+def _cover(reading: Reading) -> dict[int, Step]:
+    """A step for every variable that is needed, by the position of its last equation."""
+    graph = reading.graph
+    needed = [a for a, flag in zip(graph.jaxpr.outvars, graph.outputs, strict=True) if flag]
+    needed += [
+        a
+        for eqn in graph.eqns
+        if not graph.is_live(eqn)
+        for a in eqn.invars
+        if not is_literal(a) and a in graph.live
+    ]
+    steps: dict[int, Step] = {}
+    covered: set[Var] = set()
+    heap: list[tuple[int, int, Var]] = []
+
+    def need(variables: Iterable[Var]) -> None:
+        for var in variables:
+            heapq.heappush(heap, (-graph.position[var], len(steps), var))
+
+    need(dict.fromkeys(needed))
+    while heap:
+        *_, var = heapq.heappop(heap)
+        if var in covered or graph.position[var] < 0:
+            continue
+        step = next(s for s in (layer.recognise(reading, var) for layer in FAMILIES) if s)
+        steps[graph.position[var]] = step
+        covered.update(step.outputs)
+        need(v for v in (*step.inputs, *step.constants) if v in graph.live and v not in covered)
+    return steps
+
+
+def _with_constants(steps: dict[int, Step], reading: Reading) -> list[Step]:
+    """The steps in order, with the equations of constants between them."""
+    ordered: list[Step] = []
+    pending: list[Equation] = []
+
+    def flush() -> None:
+        if pending:
+            made = [v for eqn in pending for v in eqn.outvars]
+            ordered.append(reading.step(Move, list(pending), (), made))
+            pending.clear()
+
+    for index, eqn in enumerate(reading.graph.eqns):
+        if not reading.graph.is_live(eqn):
+            pending.append(eqn)
+        if index in steps:
+            flush()
+            ordered.append(steps[index])
+    flush()
+    return ordered
+
+
+def _readers_of_relu(steps: list[Step], graph: Graph) -> list[Step]:
+    """Mark layers whose output only relus read: there, negative outputs carry no relevance."""
+    readers: dict[Var, list[Step]] = {}
+    for step in steps:
+        for var in dict.fromkeys((*step.inputs, *step.constants)):
+            readers.setdefault(var, []).append(step)
+    outvars = {a for a in graph.jaxpr.outvars if not is_literal(a)}
+
+    def only_relus(step: Step) -> bool:
+        return all(
+            var not in outvars and readers.get(var) and all(r.kind == "ReLU" for r in readers[var])
+            for var in step.outputs
+        )
+
+    return [
+        dataclasses.replace(step, before_relu=True) if step.feeds_relu and only_relus(step) else step
+        for step in steps
+    ]

@@ -1,0 +1,100 @@
+"""Stand-alone affine functions, number by number: a batch norm or a bias beside no contraction."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import jax
+
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.primitives import Family, family
+from .arithmetic import custom, relevance_of, share_out
+from .chains import SCALING, SHIFTING, Chain, is_literal_link, run_chain
+from .elementwise import Elementwise
+from .reading import Reading
+from .step import Backward, Step, Visit, Way
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shift(Step):
+    """A scale and shift with constants; without a shift it is no layer (`kind` is empty)."""
+
+    chain: Chain
+
+    named_by_weights = True
+    rest_is_bias = True
+
+    @classmethod
+    def recognise(cls, reading: Reading, var: Var) -> Step | None:  # type: ignore[override]
+        tail = reading.tail(var)
+        if tail is None or not tail.chain:
+            return None
+        return _alone(reading, var, tail.chain, tail.start)
+
+    @classmethod
+    def of(
+        cls, reading: Reading, chain: list[Equation], start: Var, end: Var, kind: str = ""
+    ) -> Self:
+        return reading.step(cls, chain, [start], [end], kind, chain=reading.chain(chain, start, end))
+
+    def backward(self, rule: Any, out: str) -> Backward:
+        if self.kind and rule.way is not Way.UNCHANGED:
+            return Backward("C", _proportional)
+        return super().backward(rule, out) if out == "C" and not self.kind else _UNCHANGED
+
+
+def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Step | None:
+    graph = reading.graph
+    maker = graph.maker.get(start)
+    nonlinear = maker is not None and start in reading.dominator and not reading.is_link(maker)
+    if nonlinear and graph.read_once(start) and all(map(is_literal_link, chain)):
+        if var in reading.dominator:
+            return None  # the end of a hand-written activation
+        eqn = chain[-1]  # past a change of shape it stands alone
+        operand = eqn.invars[graph.explained_operands(eqn)[0]]
+        kind = "" if eqn.primitive in SCALING else "Bias"
+        return Shift.of(reading, [eqn], operand, var, kind)
+    affine = [e for e in chain if family(e.primitive) is Family.AFFINE]
+    core = reading.core(start)
+    after_sum = core is not None and not core.takes_affine
+    # A chain of shape changes at the top is somebody else's.
+    while chain and family(chain[0].primitive) is not Family.AFFINE:
+        start = chain[0].outvars[0]
+        chain = chain[1:]
+    if not any(e.primitive in SHIFTING for e in affine):
+        return Shift.of(reading, chain, start, var)
+    # 1 - z is a function of z, computed by hand; a number added to a sum is its bias.
+    if all(map(is_literal_link, affine)) and not after_sum:
+        moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
+        if not moved and start.aval.shape == var.aval.shape:
+            return Elementwise.written_out(reading, chain, start, var)
+    scales = any(e.primitive in (prim.MUL, prim.DIV) for e in affine)
+    return Shift.of(reading, chain, start, var, "BatchNorm" if scales else "Bias")
+
+
+def _proportional(visit: Visit) -> list[Any]:
+    (y,) = visit.native(*visit.inputs, *visit.constants)
+    return [share_out(y, visit.rule.divisor, visit.out)]
+
+
+def _unchanged(visit: Visit) -> list[Any]:
+    """The shift with relevance handed on unchanged, number by number."""
+    step = visit.step
+    assert isinstance(step, Shift)
+
+    def back(cotangent: jax.Array, saved: Any) -> jax.Array:
+        x, y, constants = saved
+        relevance = relevance_of(cotangent, y, visit.out)
+        env = dict(zip(step.constants, constants, strict=True))
+
+        def follow(v: jax.Array) -> jax.Array:
+            read = lambda a: a.val if is_literal(a) else env[a]  # noqa: E731
+            return run_chain(step.chain, v, read, "structural")
+
+        (moved,) = jax.linear_transpose(follow, x)(relevance.astype(y.dtype))
+        return moved
+
+    return [custom(visit, back, lambda x, y, constants, rule: (x, y, constants))]
+
+
+_UNCHANGED = Backward("R", _unchanged)

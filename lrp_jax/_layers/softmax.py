@@ -1,0 +1,132 @@
+"""Softmaxes: a quotient of `exp(u)` by its own sum; and logarithms of such sums."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .._analysis import compat
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.graph import Graph
+from .._analysis.primitives import Family, family, is_reduction
+from .arithmetic import of_one
+from .reading import Reading
+from .step import Backward, Found, Step
+
+_SEGMENTS = compat.primitive("scatter_max")
+_SUMS = (Family.SUM, Family.SCATTER_SUM)
+_MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Softmax(Step):
+    """A softmax, or the logarithm of a sum of exponentials."""
+
+    @classmethod
+    def search(cls, graph: Graph, known: Any) -> Mapping[Var, Found]:
+        found: dict[Var, Found] = {}
+        for eqn in graph.eqns:
+            operands = graph.explained_operands(eqn)
+            divides = eqn.primitive is prim.DIV and operands == [0, 1]
+            if not (divides or eqn.primitive is prim.LOG) or not graph.is_live(eqn):
+                continue
+            total = _walk(graph, eqn.invars[-1], lambda e: family(e.primitive) in _SUMS)
+            if total is None:
+                continue
+            summed = total.invars[graph.explained_operands(total)[0]]
+            if divides and not _same(graph, eqn.invars[0], summed):
+                continue
+            exponential = _walk(graph, summed, lambda e: e.primitive is prim.EXP)
+            if exponential is None:
+                continue
+            logits = _unshifted(graph, exponential.invars[0])
+            out = eqn.outvars[0] if divides else _shifted_back(graph, eqn.outvars[0], logits)
+            _, outside = graph.between(out, [logits])
+            if not outside:
+                found[out] = Found(root=logits, gate=3 if divides else 0)
+        return found
+
+    @classmethod
+    def recognise(cls, reading: Reading, var: Var) -> Self | None:
+        found = reading.found.get(var)
+        if found is None or found.takes_affine:
+            return None
+        eqns, _ = reading.graph.between(var, [found.root])
+        divides = reading.graph.maker[var].primitive is prim.DIV
+        kind = "Softmax" if divides else "LogSumExp"
+        return reading.step(cls, eqns, [found.root], [var], kind)
+
+    def backward(self, rule: Any, out: str) -> Backward:
+        return of_one(rule)
+
+
+def _shifted_back(graph: Graph, logarithm: Var, logits: Var) -> Var:
+    """The logarithm of a sum of exponentials after the maximum was added again."""
+    reader = graph.readers[logarithm][0]
+    if not graph.read_once(logarithm) or reader is None or reader.primitive not in prim.ADD:
+        return logarithm
+    shifted: Var = reader.outvars[0]
+    todo = [a for a in reader.invars if a is not logarithm]
+    while todo:
+        atom = todo.pop()
+        maker = None if is_literal(atom) else graph.maker.get(atom)
+        if maker is None:
+            continue
+        if _is_maximum_of(logits, maker):
+            return shifted
+        if family(maker.primitive) in (*_MOVES, Family.WINNER, Family.DETACH):
+            todo.extend(maker.invars)
+    return logarithm
+
+
+def _unshifted(graph: Graph, logits: Var) -> Var:
+    """The logits before their maximum was subtracted."""
+    above = graph.maker.get(logits)
+    if above is None or above.primitive is not prim.SUB:
+        return logits
+    operands = graph.explained_operands(above)
+    if operands == [0]:
+        return above.invars[0]
+    if operands == [0, 1]:  # minus a maximum that was not detached
+        before: Var = above.invars[0]
+        if _walk(graph, above.invars[1], lambda e: _is_maximum_of(before, e)) is not None:
+            return before
+    return logits
+
+
+def _is_maximum_of(var: Var, eqn: Equation) -> bool:
+    """Whether an equation reduces a variable, over axes or over segments."""
+    reduces = is_reduction(eqn) or eqn.primitive is _SEGMENTS
+    return reduces and any(atom is var for atom in eqn.invars)
+
+
+def _walk(graph: Graph, var: Var, wanted: Callable[[Equation], bool]) -> Equation | None:
+    """The nearest wanted equation above `var`, through moves and constants."""
+    while not is_literal(var):
+        eqn = graph.maker.get(var)
+        if eqn is None:
+            return None
+        if wanted(eqn):
+            return eqn
+        operands = graph.explained_operands(eqn)
+        passes = family(eqn.primitive) in (*_MOVES, Family.AFFINE, Family.WINNER)
+        passes = passes or eqn.primitive is prim.ABS
+        if not passes or len(operands) != 1:
+            return None
+        var = eqn.invars[operands[0]]
+    return None
+
+
+def _same(graph: Graph, a: Var, b: Var) -> bool:
+    """Whether two variables are the same numbers up to casts and reshapes."""
+
+    def origin(var: Var) -> Var:
+        eqn = graph.maker.get(var)
+        while eqn is not None and (
+            family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY
+        ):
+            var = eqn.invars[0]
+            eqn = graph.maker.get(var)
+        return var
+
+    return origin(a) is origin(b)

@@ -1,0 +1,237 @@
+"""The protocol of layers: what every family says of itself. Frozen records, no arrays.
+
+A family is a subclass of `Step` in a file of its own. It `recognise`s itself in a `Reading` of a graph, the forms and the loop ask for its `backward` pass, the plan and the ledger read its fields.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
+
+from .._analysis import compat
+from .._analysis.compat import Equation, Var
+
+
+class UnsupportedOperation(NotImplementedError):
+    """An operation between input and output through which relevance has no rule."""
+
+
+class Way(enum.Enum):
+    """What a rule does with a layer: the one thing about a rule that families ask for."""
+
+    CONTRIBUTIONS = "shares relevance among contributions, by `terms`"
+    PROPORTION = "shares it in proportion to contributions: the layer's own gradient of R / S(z)"
+    OWN = "computes relevance of a layer's input by itself, by `input_relevance`"
+    UNCHANGED = "hands relevance on as it is"
+    IDENTITY = "is that of f(x) = (f(x) / x) x: the factor, or a statistic, is a constant"
+    FUNCTION = "is the function's own gradient, with `shares` of it for its operands"
+
+
+class Backward(NamedTuple):
+    """A backward pass: the form that it makes for the inputs, and the outputs that carry it.
+
+    Attributes:
+        makes: "R" or "C".
+        outputs: from a visit to the values of the step's outputs, whose vjp is the rule.
+        multiplies: whether it reads multipliers only.
+    """
+
+    makes: str
+    outputs: Callable[["Visit"], list[Any]]
+    multiplies: bool = False
+
+
+class Visit(Protocol):
+    """One evaluation of a step by the loop: what its backward pass may use.
+
+    Attributes:
+        step: the step itself.
+        rule: its rule, its numbers possibly traced.
+        out: the form of what arrives at the outputs.
+        parameters: what the constants' cotangents are: the "multipliers" of the parameters, the
+            relevance that goes through "zeros" among them, or nothing.
+        exposed: whether a backward pass may start here.
+        exposing: whether it may start at any layer.
+        inputs: values of the explained inputs.
+        constants: values of the constants.
+        probe: zeros whose cotangent reports what biases and stabilisers absorb, where that is asked.
+        native: the step's own computation, from values of its inputs and constants.
+        forms: the forms of the frames inside.
+        taps: the taps of layers inside.
+    """
+
+    step: Any
+    rule: Any
+    out: str
+    parameters: str
+    exposed: bool
+    exposing: bool
+
+    @property
+    def inputs(self) -> list[Any]: ...
+
+    @property
+    def constants(self) -> list[Any]: ...
+
+    @property
+    def probe(self) -> Any: ...
+
+    @property
+    def native(self) -> Callable[..., list[Any]]: ...
+
+    @property
+    def forms(self) -> tuple[Any, ...]: ...
+
+    @property
+    def taps(self) -> dict[str, Any]: ...
+
+    def part(
+        self, eqns: Sequence[Equation], invars: Sequence[Var], outvars: Sequence[Any]
+    ) -> Callable[..., list[Any]]:
+        """Some equations as a function, each operation in the form that suits the platform."""
+
+    def read(self, atom: Any, form: str) -> Any:
+        """The value of an operand for a reader that hands back relevance in `form`."""
+
+    def bodies(self) -> list[Callable[..., tuple[list[Any], dict[str, Any]]]]:
+        """The frames inside as functions of (values, taps) to (outputs, exposed values)."""
+
+    def expose(self, values: Mapping[str, Any]) -> None:
+        """Report values of layers inside."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Step:
+    """One piece of the computation: what it reads, what it makes, and what is particular to it.
+
+    Attributes:
+        eqns: its equations, in order.
+        inputs: its explained inputs.
+        constants: what else it reads.
+        outputs: what it makes.
+        position: of its last equation.
+        kind: the label of its kind; "" where no rule applies.
+        name: of its weights, or the scope it is written in.
+        weights: tree paths of its parameters.
+        source: the line that wrote it.
+        nonnegative: whether its explained inputs are known to be >= 0.
+        before_relu: whether every reader of its output is a relu.
+        frames: the bodies inside.
+        turns: the length of the loop that it is, if it is one.
+        mixes_examples: whether its statistics run over the leading axis.
+    """
+
+    eqns: tuple[Equation, ...]
+    inputs: tuple[Var, ...]
+    constants: tuple[Var, ...]
+    outputs: tuple[Var, ...]
+    position: int
+    kind: str = ""
+    name: str = ""
+    weights: tuple[str, ...] = ()
+    source: str = ""
+    nonnegative: bool = False
+    before_relu: bool = False
+    frames: tuple["Frame", ...] = ()
+    turns: tuple[int, ...] = ()
+    mixes_examples: bool = False
+
+    takes_affine: ClassVar[bool] = False  # scales and shifts after its core belong to it
+    named_by_weights: ClassVar[bool] = False
+    rest_is_bias: ClassVar[bool] = False  # what it neither sends nor reports went to its constants
+    feeds_relu: ClassVar[bool] = False  # it makes use of `before_relu`
+
+    @classmethod
+    def search(cls, graph: Any, known: Any) -> Mapping[Var, "Found"]:
+        """Layers of this family that are recognised by a shape of the whole graph."""
+        return {}
+
+    @classmethod
+    def is_core(cls, reading: Any, eqn: Equation) -> bool:
+        """Whether an equation is the core of such a layer, which affine equations may follow."""
+        return False
+
+    @classmethod
+    def recognise(cls, reading: Any, var: Var) -> Self | None:
+        """The step of this family that makes `var`, or None."""
+        raise NotImplementedError
+
+    def forms_below(
+        self, rules: Mapping["Step", Any] | None, arriving: Sequence[str], assign: Any
+    ) -> tuple[dict[Var, str], tuple[Any, ...]]:
+        """The form that every variable around the step has, and the forms of frames inside.
+
+        Args:
+            rules: the rule of each layer; None for modified gradients.
+            arriving: the form of what arrives at each output.
+            assign: from a frame, the rules and the forms of its outputs to the forms inside.
+        """
+        out = "R" if "R" in arriving else "C"  # a piece with several outputs has one form for all
+        made = out if rules is None else self.backward(rules.get(self), out).makes
+        return {**dict.fromkeys(self.outputs, out), **dict.fromkeys(self.inputs, made)}, ()
+
+    def backward(self, rule: Any, out: str) -> Backward:
+        """What the rule does to this step, where relevance arrives in the form `out`."""
+        return Backward(out, lambda visit: visit.native(*visit.inputs, *visit.constants))
+
+    def follow(self, inputs: list[Any], through: Callable[["Frame", list[Any]], list[Any]]) -> Any:
+        """What reaches the results of a body, given what reaches its operands.
+
+        Args:
+            inputs: one value for each operand; values are joined by `|`.
+            through: from a frame and what reaches its inputs to what reaches its outputs.
+        """
+        raise NotImplementedError
+
+    def unit_axis(self) -> int:
+        """The axis of the output that holds its units."""
+        return len(self.outputs[0].aval.shape) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A layer found by a shape of the whole graph, before steps are cut.
+
+    Attributes:
+        root: what it is a function of.
+        gate: how much it looks like a gate (see `product.gate_rank`); None: as its root does.
+    """
+
+    root: Var
+    gate: int | None = None
+    takes_affine: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A jaxpr as steps in order of execution.
+
+    Attributes:
+        jaxpr: the closed flat jaxpr.
+        steps: the pieces on the way of relevance and, between them, constant equations.
+        explained: for each input, whether relevance flows to it.
+        outputs: for each output, whether relevance comes from it.
+    """
+
+    jaxpr: Any
+    steps: tuple[Step, ...]
+    explained: tuple[bool, ...]
+    outputs: tuple[bool, ...]
+    live: frozenset[Var] = field(repr=False)
+    reached: frozenset[Var] = field(repr=False)
+
+    @property
+    def invars(self) -> list[Var]:
+        return list(compat.open_jaxpr(self.jaxpr).invars)
+
+    @property
+    def outvars(self) -> list[Any]:
+        return list(compat.open_jaxpr(self.jaxpr).outvars)
+
+    def layers(self) -> list[Step]:
+        """Every step that a rule can be given to, of the bodies inside too, in order."""
+        found: list[Step] = []
+        for step in self.steps:
+            found += [inner for frame in step.frames for inner in frame.layers()]
+            found += [step] if step.kind else []
+        return found

@@ -1,0 +1,164 @@
+"""Sums of explained values: residual adds, means, pools. Every operand counts as it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var
+from .._analysis.primitives import Family, family
+from .._analysis.signs import literal_value
+from .arithmetic import at_least_float32
+from .chains import is_mean_factor
+from .linear import Linear, LinearLayer
+from .reading import Reading
+from .step import Visit
+from .terms import Term, equal, total_of
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sum(Linear):
+    """A fixed sum of explained numbers, with the division that makes it a mean.
+
+    Attributes:
+        signs: +1 or -1 for every operand.
+        turns: whether the division may change the sign.
+    """
+
+    signs: tuple[int, ...]
+    turns: bool
+
+    @classmethod
+    def is_core(cls, reading: Reading, eqn: Equation) -> bool:
+        if family(eqn.primitive) in (Family.SUM, Family.SCATTER_SUM):
+            return True
+        adds = eqn.primitive in prim.ADD or eqn.primitive is prim.SUB
+        operands = reading.graph.explained_operands(eqn)
+        return adds and len(operands) == 2 and eqn.outvars[0] not in reading.dominator
+
+    @classmethod
+    def recognise(cls, reading: Reading, var: Var) -> Self | None:
+        tail = reading.tail(var)
+        if tail is None or tail.core is None or tail.core.layer is not Sum:
+            return None
+        chain, core = tail.chain, tail.core.eqn
+        if not all(map(is_mean_factor, chain)):
+            return None
+        operands = [core.invars[i] for i in reading.graph.explained_operands(core)]
+        kind = "AvgPool" if core.primitive is prim.POOL_SUM else "Merge"
+        shape = core.invars[0].aval.shape
+        spatial = core.primitive is prim.REDUCE_SUM and len(shape) >= 3
+        if spatial and chain and set(core.params["axes"]) < set(range(len(shape))):
+            kind = "AvgPool"
+        signs = (1, -1) if core.primitive is prim.SUB else (1,) * len(operands)
+        return reading.step(
+            cls, [core, *chain], operands, [var], kind, signs=signs, turns=any(map(_may_turn, chain))
+        )
+
+    def view(
+        self, visit: Visit, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
+        relevance: jax.Array, bias: str,
+    ) -> LinearLayer:  # fmt: skip
+        function = partial(first_of, visit.native, constants)
+        return SumLayer(function, self.signs, self.turns, xs, y, relevance)
+
+
+def _may_turn(eqn: Equation) -> bool:
+    """Whether a division or product may change the sign of a sum."""
+    if eqn.primitive not in (prim.MUL, prim.DIV):
+        return False
+    factors = [literal_value(a) for a in eqn.invars]
+    return not any(value is not None and value > 0 for value in factors)
+
+
+def first_of(native: Callable[..., list[Any]], constants: Sequence[Any], *xs: Any) -> Any:
+    return native(*xs, *constants)[0]
+
+
+class ProportionalSum(LinearLayer):
+    """A linear map of explained values of which there are only the outputs."""
+
+    def __init__(
+        self, function: Callable[..., jax.Array], xs: Sequence[jax.Array], y: jax.Array,
+        relevance: jax.Array,
+    ) -> None:  # fmt: skip
+        self._function = function
+        self.xs = tuple(xs)
+        self.absorbed = []
+        self.relevance = relevance
+        self.value = self.output = at_least_float32(y)
+        self.bias = 0.0
+        self.only_positive = False
+
+    def _backward(self, share: jax.Array) -> tuple[jax.Array, ...]:
+        y, pull = jax.vjp(self._function, *self.xs)
+        return pull(share.astype(y.dtype))
+
+    def multiplier(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
+        """The multipliers c of every operand, with R = x * c."""
+        if all(equal(t.positive, t.negative) for t in terms):
+            return self._backward(total_of([t.share * t.positive for t in terms]))
+        return self._by_sign(terms)
+
+    def _by_sign(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
+        raise NotImplementedError
+
+
+class SumLayer(ProportionalSum):
+    """A fixed linear map of explained values whose weights are +1 or -1, up to a scale."""
+
+    def __init__(
+        self, function: Callable[..., jax.Array], signs: tuple[int, ...], turns: bool, *values: Any
+    ) -> None:
+        super().__init__(function, *values)
+        self._signs, self._turns = signs, turns
+
+    def _forward(self, xs: Sequence[jax.Array]) -> jax.Array:
+        return at_least_float32(self._function(*xs))
+
+    def _of_sign(self, sign: int) -> jax.Array:
+        """The sum of what is positive (or negative) before the scale."""
+        part = {1: jnp.maximum, -1: jnp.minimum}
+        return self._forward(
+            [part[sign * s](x, 0) for s, x in zip(self._signs, self.xs, strict=True)]
+        )
+
+    @cached_property
+    def _counted(self) -> jax.Array:
+        """How much an output is of ones: the number of its inputs times its scale."""
+        return self._forward(
+            [jnp.full_like(x, s) for s, x in zip(self._signs, self.xs, strict=True)]
+        )
+
+    def _by_turn(self, straight: Any, swapped: Any) -> Any:
+        """One of two values of each output, the second where its scale is negative."""
+        return jnp.where(self._counted < 0, swapped, straight) if self._turns else straight
+
+    @cached_property
+    def positive(self) -> jax.Array:
+        return self._by_turn(self._of_sign(1), self._of_sign(-1))
+
+    @cached_property
+    def negative(self) -> jax.Array:
+        return self._by_turn(self._of_sign(-1), self._of_sign(1))
+
+    def _by_sign(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
+        up = total_of([t.share * t.positive for t in terms])
+        down = total_of([t.share * t.negative for t in terms])
+        above = self._backward(self._by_turn(up, down))
+        below = self._backward(self._by_turn(down, up))
+        return tuple(
+            jnp.where(s * x > 0, a, jnp.where(s * x < 0, b, 0))
+            for s, x, a, b in zip(self._signs, self.xs, above, below, strict=True)
+        )
+
+    def flat_relevance(self, stabilizer: Any) -> tuple[jax.Array, ...]:
+        """Equal shares to everything that was added or subtracted."""
+        # A mean counts as its sum: an element's own weight cancels against the total.
+        share = self.divide(self.relevance, jnp.abs(self._counted), stabilizer)
+        share = self._by_turn(share, -share)
+        return tuple(s * r for s, r in zip(self._signs, self._backward(share), strict=True))
