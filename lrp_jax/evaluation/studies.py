@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .datasets import checksum_of, progress_bar, require
+from ..datasets import checksum_of, progress_bar, require
 from .flipping import interval
 
 Array = jax.Array

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _explained
-from .metrics import flat, key_or_default, pearson, ratio
+from ..targets import scoring
+from .correlations import flat, key_or_default, pearson, ratio
 
 Array = jax.Array
 
@@ -48,12 +48,12 @@ def max_sensitivity(
 
     @jax.jit
     def run(args: tuple[Any, ...], target: Any, key: Array) -> Array:
-        x = _explained.require_array(_explained.pick(args, argnums), "max_sensitivity")
+        x = scoring.require_array(scoring.pick(args, argnums), "max_sensitivity")
         first = flat(explain(*args, target=target))
 
         def change(key: Array) -> Array:
             near = x + jax.random.uniform(key, x.shape, x.dtype, -radius, radius)
-            again = flat(explain(*_explained.replace(args, argnums, near), target=target))
+            again = flat(explain(*scoring.replace(args, argnums, near), target=target))
             return ratio(jnp.linalg.norm(again - first, axis=-1), jnp.linalg.norm(first, axis=-1))
 
         keys = jax.random.split(key, samples)
@@ -61,7 +61,7 @@ def max_sensitivity(
         return result
 
     def evaluate(*args: Any, target: Any = None, key: Array | None = None) -> Array:
-        result: Array = run(args, _explained.as_argument(target), key_or_default(key))
+        result: Array = run(args, scoring.as_argument(target), key_or_default(key))
         return result
 
     return evaluate

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .datasets import require
+from ..datasets import require
 
 Array = jax.Array
 

@@ -1,4 +1,7 @@
-"""The explained argument of a call, the score explained, and sums over copies of the input."""
+"""The explained argument of a call, the score that a target names, sums over copies of the input.
+
+For what asks the model again and again: the baselines and the measures.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import targets
+from . import starts
 
 Array = jax.Array
 
@@ -55,9 +58,9 @@ def require_positive(name: str, value: int) -> None:
 
 def weights(output: Any, target: Any) -> Any:
     """The weights of the explained score, constant from here on."""
-    weights = targets.weighting(output, target)
+    weights = starts.weighting(output, target)
     if weights is None:
-        relevance = targets.start(output, target)
+        relevance = starts.start(output, target)
         weights = jax.tree.map(
             lambda r, y: jnp.where(y == 0, 0, r / jnp.where(y == 0, 1, y)), relevance, output
         )
@@ -158,7 +161,7 @@ def spatial_axes(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> tuple[
 
 def as_argument(target: Any) -> Any:
     """A target that `jit` takes as an argument: plain functions become part of the compiled key."""
-    # The targets of `lrp_jax.targets` are trees of arrays already, a plain function is a leaf.
+    # The targets that this package makes are trees of arrays already, a plain function is a leaf.
     if callable(target) and jax.tree_util.all_leaves([target]):
         return jax.tree_util.Partial(target)  # type: ignore[no-untyped-call]
     return target
@@ -170,5 +173,5 @@ def checked_target(f: Callable[..., Any], args: tuple[Any, ...], target: Any) ->
     `f` is a function made by `jax.jit`, which remembers the shape of its output.
     """
     if target is not None and not callable(target):
-        targets.check(jax.eval_shape(f, *args), target)
+        starts.check(jax.eval_shape(f, *args), target)
     return as_argument(target)
