@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._forward import forward
 from ..targets import scoring
 from .correlations import flat, key_or_default, pearson, ratio
 
@@ -39,23 +38,15 @@ def completeness(
     Array([-0.5], dtype=float32)
     """
 
-    shapes = jax.jit(f)
-
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any) -> Array:
-        x, model, weights = _question(f, argnums, args, target)
+        x, model, weights = scoring.question(f, argnums, args, target, "this metric")
         explained = scoring.score(model(x), weights)
         if baseline is not None:
             explained -= scoring.score(model(scoring.baseline(baseline, x)), weights)
         return flat(_shaped(relevance, x)).sum(-1) - explained
 
-    def evaluate(*args: Any, relevance: Any, target: Any = None) -> Array:
-        result: Array = run(
-            args, jnp.asarray(relevance), scoring.checked_target(shapes, args, target)
-        )
-        return result
-
-    return evaluate
+    return scoring.measure(f, run)
 
 
 def sensitivity_n(
@@ -94,11 +85,11 @@ def sensitivity_n(
     Array([[1.]], dtype=float32)
     """
 
-    shapes = jax.jit(f)
-
     @jax.jit
-    def run(args: tuple[Any, ...], relevance: Array, target: Any, key: Array) -> Array:
-        x = scoring.require_array(scoring.pick(args, argnums), "sensitivity_n")
+    def run(
+        args: tuple[Any, ...], relevance: Array, target: Any, key: Array | None = None
+    ) -> Array:
+        x, *_ = asked = scoring.question(f, argnums, args, target, "sensitivity_n")
         moved = scoring.spatial_axes(x.shape, axes)
         shape = [s if a == 0 or a in moved else 1 for a, s in enumerate(x.shape)]
         positions = int(np.prod(shape[1:]))
@@ -110,32 +101,13 @@ def sensitivity_n(
             return (jnp.argsort(noise, -1) < size).reshape(shape)
 
         columns = []
-        for size, size_key in zip(sizes, jax.random.split(key, len(sizes)), strict=True):
-            keys = jax.random.split(size_key, runs)
-            sums, drops = _removals(
-                f,
-                argnums,
-                args,
-                relevance,
-                target,
-                keys,
-                functools.partial(draw, size=size),
-                fill,
-                chunk,
-            )
-            columns.append(pearson(sums, drops))
+        keys = jax.random.split(key_or_default(key), len(sizes))
+        for size, size_key in zip(sizes, keys, strict=True):
+            sets, chosen = jax.random.split(size_key, runs), functools.partial(draw, size=size)
+            columns.append(pearson(*_removals(asked, relevance, sets, chosen, fill, chunk)))
         return jnp.stack(columns, -1)
 
-    def evaluate(*args: Any, relevance: Any, target: Any = None, key: Array | None = None) -> Array:
-        result: Array = run(
-            args,
-            jnp.asarray(relevance),
-            scoring.checked_target(shapes, args, target),
-            key_or_default(key),
-        )
-        return result
-
-    return evaluate
+    return scoring.measure(f, run)
 
 
 def faithfulness_correlation(
@@ -162,26 +134,14 @@ def faithfulness_correlation(
     >>> faithfulness_correlation(f, masks=masks)(w, x, relevance=w.T * x).round(4)
     Array([1.], dtype=float32)
     """
-
-    shapes = jax.jit(f)
+    given = jnp.asarray(masks, bool)
 
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any, masks: Array) -> Array:
-        sums, drops = _removals(
-            f, argnums, args, relevance, target, masks, lambda mask: mask, fill, chunk
-        )
-        return pearson(sums, drops)
+        asked = scoring.question(f, argnums, args, target, "this metric")
+        return pearson(*_removals(asked, relevance, masks, lambda mask: mask, fill, chunk))
 
-    def evaluate(*args: Any, relevance: Any, target: Any = None) -> Array:
-        result: Array = run(
-            args,
-            jnp.asarray(relevance),
-            scoring.checked_target(shapes, args, target),
-            jnp.asarray(masks, bool),
-        )
-        return result
-
-    return evaluate
+    return scoring.measure(f, functools.partial(run, masks=given))
 
 
 def infidelity(
@@ -219,12 +179,13 @@ def infidelity(
     >>> infidelity(f)(w, x, relevance=w.T * x).round(4)
     Array([0.], dtype=float32)
     """
-
-    shapes = jax.jit(f)
+    given = None if masks is None else jnp.asarray(masks, bool)
 
     @jax.jit
-    def run(args: tuple[Any, ...], relevance: Array, target: Any, key: Array, masks: Any) -> Array:
-        x, model, weights = _question(f, argnums, args, target)
+    def run(
+        args: tuple[Any, ...], relevance: Array, target: Any, key: Any = None, masks: Any = None
+    ) -> Array:
+        x, model, weights = scoring.question(f, argnums, args, target, "this metric")
         relevance = _shaped(relevance, x)
         slope = ratio(relevance, x) if multiplied else relevance
         whole = scoring.score(model(x), weights)
@@ -237,37 +198,17 @@ def infidelity(
             drop = whole - scoring.score(model(x - change), weights)
             return (flat(slope * change).sum(-1) - drop) ** 2
 
-        items = jax.random.split(key, runs) if masks is None else masks
-        result: Array = jax.lax.map(error, items, batch_size=min(chunk, len(items))).mean(0)
-        return result
+        items = jax.random.split(key_or_default(key), runs) if masks is None else masks
+        return jax.lax.map(error, items, batch_size=min(chunk, len(items))).mean(0)
 
-    def evaluate(*args: Any, relevance: Any, target: Any = None, key: Array | None = None) -> Array:
-        given = None if masks is None else jnp.asarray(masks, bool)
-        result: Array = run(
-            args,
-            jnp.asarray(relevance),
-            scoring.checked_target(shapes, args, target),
-            key_or_default(key),
-            given,
-        )
-        return result
-
-    return evaluate
+    return scoring.measure(f, functools.partial(run, masks=given))
 
 
 def _removals(
-    f: Callable[..., Any],
-    argnums: int,
-    args: tuple[Any, ...],
-    relevance: Array,
-    target: Any,
-    items: Array,
-    mask_of: Callable[[Array], Array],
-    fill: Any,
-    chunk: int,
+    asked: Any, relevance: Array, items: Array, mask_of: Callable[..., Array], fill: Any, chunk: int
 ) -> tuple[Array, Array]:
     """For each removal, the relevance removed and the fall of the score, each `(batch, runs)`."""
-    x, model, weights = _question(f, argnums, args, target)
+    x, model, weights = asked
     relevance = _shaped(relevance, x)
     cover = scoring.baseline(fill, x)
     whole = scoring.score(model(x), weights)
@@ -279,18 +220,6 @@ def _removals(
 
     sums, drops = jax.lax.map(one, items, batch_size=min(chunk, len(items)))
     return sums.T, drops.T
-
-
-def _question(
-    f: Callable[..., Any], argnums: int, args: tuple[Any, ...], target: Any
-) -> tuple[Array, Callable[[Array], Any], Any]:
-    """The explained argument, the model as a function of it, and the weights of the score."""
-    x = scoring.require_array(scoring.pick(args, argnums), "this metric")
-
-    def model(x: Array) -> Any:
-        return forward(f)(*scoring.replace(args, argnums, x))
-
-    return x, model, scoring.weights(model(x), target)
 
 
 def _shaped(relevance: Array, x: Array) -> Array:

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._forward import forward
 from ..targets import scoring
 from . import fills
+from .correlations import key_or_default
 
 Array = jax.Array
 
@@ -86,8 +86,7 @@ def pixel_flipping(
       TypeError: a `fill` that is none.
 
     Sources: Bach et al., PLoS ONE 2015 (pixel flipping); Samek et al., "Evaluating the
-      Visualization
-    of What a Deep Neural Network Has Learned", TNNLS 2017 (regions).
+      Visualization of What a Deep Neural Network Has Learned", TNNLS 2017 (regions).
 
     >>> f = lambda w, x: x @ w
     >>> w, x = jnp.array([[3.0], [1.0]]), jnp.ones((1, 2))
@@ -102,23 +101,19 @@ def pixel_flipping(
             f"fill is made by lrp_jax.evaluation.fills, such as fills.constant(0.5), not {fill!r}"
         )
     readout = _readout(score)
-    shapes = jax.jit(f)
 
     @jax.jit
-    def run(args: tuple[Any, ...], relevance: Array, target: Any, key: Array) -> Curves:
-        x = scoring.require_array(scoring.pick(args, argnums), "pixel_flipping")
-
-        def model(x: Array) -> Any:
-            return forward(f)(*scoring.replace(args, argnums, x))
-
+    def run(
+        args: tuple[Any, ...], relevance: Array, target: Any, key: Array | None = None
+    ) -> Curves:
+        x, model, weights = scoring.question(f, argnums, args, target, "pixel_flipping")
         moved = scoring.spatial_axes(x.shape, axes)
         labels, count = patch_labels(x.shape, moved, scoring.per_axis("patch", patch, moved))
         counts = flip_counts(schedule, steps, count)
-        fill_key, order_key = jax.random.split(key)
+        fill_key, order_key = jax.random.split(key_or_default(key))
         rank = _ranks(_patch_sums(relevance, x, moved, labels, count), order, order_key)
         place = jnp.expand_dims(rank[:, labels], [a for a in range(1, x.ndim) if a not in moved])
         substitute = None if replace.uses_removed else replace.function(fill_key, x, None)
-        weights = scoring.weights(model(x), target)
 
         def at(flipped: Array) -> Array:
             removed = jnp.broadcast_to(place < flipped, x.shape)
@@ -129,14 +124,7 @@ def pixel_flipping(
         scores = jax.lax.map(at, jnp.asarray(counts), batch_size=min(chunk, len(counts)))
         return Curves(jnp.asarray(counts / count, scores.dtype), scores.T)
 
-    def flip(*args: Any, relevance: Any, target: Any = None, key: Array | None = None) -> Curves:
-        key = jax.random.key(0) if key is None else key
-        result: Curves = run(
-            args, jnp.asarray(relevance), scoring.checked_target(shapes, args, target), key
-        )
-        return result
-
-    return flip
+    return scoring.measure(f, run)
 
 
 def area(curves: Curves) -> Array:
@@ -290,9 +278,8 @@ def _patch_sums(
         relevance = relevance.sum([a for a in range(1, x.ndim) if a not in axes])
     elif relevance.shape != positions:
         raise ValueError(
-            f"relevance of shape {relevance.shape} belongs to no input of shape {x.shape}: give "
-            f"it that shape "
-            f"or {positions}"
+            f"relevance of shape {relevance.shape} belongs to no input of shape {x.shape}: give it "
+            f"that shape or {positions}"
         )
     flat = relevance.reshape(len(x), -1)
     return jnp.zeros((len(x), count), flat.dtype).at[:, labels.reshape(-1)].add(flat)

@@ -117,8 +117,7 @@ def _placed(relevance: Array, mask: Array) -> tuple[Array, Array]:
     if mask.ndim < 2 or relevance.shape[: mask.ndim] != mask.shape:
         raise ValueError(
             f"the mask needs the shape {relevance.shape} of the relevance, or that without its "
-            f"last axes, got "
-            f"{mask.shape}"
+            f"last axes, got {mask.shape}"
         )
     relevance = relevance.sum(tuple(range(mask.ndim, relevance.ndim)))
     return flat(relevance), flat(mask).astype(bool)

@@ -73,21 +73,19 @@ def parameter_randomisation(
     @jax.jit
     def run(args: tuple[Any, ...], target: Any) -> Array:
         relevance = explain(*args, target=target)
-        result: Array = relevance.reshape(len(relevance), -1)
-        return result
+        return relevance.reshape(len(relevance), -1)
 
     compare = jax.jit(alike)
 
     def evaluate(*args: Any, target: Any = None, key: Array | None = None) -> Randomisation:
         params, target = scoring.pick(args, params_argnum), scoring.as_argument(target)
-        key = key_or_default(key)
         groups = _groups(params, layers, lambda: _use_order(explain, args, params_argnum, target))
         intact, tree = jax.tree.flatten(params)
         current, rows = list(intact), []
         for members in groups.values():
             current = current if cascading else list(intact)
             for n in members:
-                current[n] = destroy(jax.random.fold_in(key, n), intact[n])
+                current[n] = destroy(jax.random.fold_in(key_or_default(key), n), intact[n])
             changed = scoring.replace(args, params_argnum, jax.tree.unflatten(tree, current))
             rows.append(compare(run(args, target), run(changed, target)))
         return Randomisation(jnp.stack(rows), tuple(groups))

@@ -57,12 +57,10 @@ def max_sensitivity(
             return ratio(jnp.linalg.norm(again - first, axis=-1), jnp.linalg.norm(first, axis=-1))
 
         keys = jax.random.split(key, samples)
-        result: Array = jax.lax.map(change, keys, batch_size=min(chunk, samples)).max(0)
-        return result
+        return jax.lax.map(change, keys, batch_size=min(chunk, samples)).max(0)
 
     def evaluate(*args: Any, target: Any = None, key: Array | None = None) -> Array:
-        result: Array = run(args, scoring.as_argument(target), key_or_default(key))
-        return result
+        return run(args, scoring.as_argument(target), key_or_default(key))
 
     return evaluate
 
@@ -97,7 +95,6 @@ def random_logit(
         return alike(first, second)
 
     def evaluate(*args: Any, target: Any, key: Array | None = None) -> Array:
-        result: Array = run(args, jnp.asarray(target), key_or_default(key))
-        return result
+        return run(args, jnp.asarray(target), key_or_default(key))
 
     return evaluate

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._forward import forward
 from . import starts
 
 Array = jax.Array
@@ -41,8 +42,7 @@ def floating(x: Any) -> Array:
             f"an explained argument has dtype {x.dtype}, only floating point inputs can be "
             "explained; explain the embeddings of tokens, or cast counts and pixels to float"
         )
-    result: Array = x
-    return result
+    return x
 
 
 def require_array(x: Any, name: str) -> Array:
@@ -78,8 +78,7 @@ def score(output: Any, weights: Any) -> Array:
         (w * y).sum(tuple(range(1, y.ndim)))
         for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(output), strict=True)
     ]
-    result: Array = sum(scores[1:], scores[0])
-    return result
+    return sum(scores[1:], scores[0])
 
 
 def sum_examples(relevance: Any, shape: tuple[int, ...]) -> Array:
@@ -157,6 +156,28 @@ def spatial_axes(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> tuple[
     if not axes or any(not 0 < a < ndim for a in axes) or len(set(axes)) != len(axes):
         raise ValueError(f"axes {axes} must be distinct axes 1 to {ndim - 1} of the shape {shape}")
     return tuple(sorted(axes))
+
+
+def question(
+    f: Callable[..., Any], argnums: int, args: tuple[Any, ...], target: Any, name: str
+) -> tuple[Array, Callable[[Array], Any], Any]:
+    """The explained argument, the model as a function of it, and the weights of the score."""
+    x = require_array(pick(args, argnums), name)
+
+    def model(x: Array) -> Any:
+        return forward(f)(*replace(args, argnums, x))
+
+    return x, model, weights(model(x), target)
+
+
+def measure(f: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled `run(args, relevance, target, ...)` as `(*args, relevance, target=None, ...)`."""
+    shapes = jax.jit(f)
+
+    def evaluate(*args: Any, relevance: Any, target: Any = None, **named: Any) -> Any:
+        return run(args, jnp.asarray(relevance), checked_target(shapes, args, target), **named)
+
+    return evaluate
 
 
 def as_argument(target: Any) -> Any:

@@ -147,6 +147,7 @@ def is_weighting(target: Target) -> bool:
     Returns:
       Whether it does.
 
+    >>> from lrp_jax.targets import contrast
     >>> is_weighting(contrast(0, 1)), is_weighting(abs)
     (True, False)
     """

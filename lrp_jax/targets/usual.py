@@ -19,7 +19,7 @@ def top_k(k: int) -> Computed:
     Args:
       k: how many.
 
-    >>> start(jnp.array([[1.0, 3.0, 2.0]]), top_k(2))
+    >>> top_k(2)(jnp.array([[1.0, 3.0, 2.0]]))
     Array([[0., 3., 2.]], dtype=float32)
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
@@ -41,7 +41,7 @@ def contrast(class_: Classes, others: Classes | list[int] = None) -> Computed:
     Returns:
       A callable for `target=`.
 
-    >>> start(jnp.array([[4.0, 2.0, 6.0]]), contrast(0, [1, 2]))
+    >>> contrast(0, [1, 2])(jnp.array([[4.0, 2.0, 6.0]]))
     Array([[ 4., -1., -3.]], dtype=float32)
     """
     if isinstance(others, list | tuple):
@@ -62,7 +62,7 @@ def clrp(class_: Classes = None) -> Computed:
     Source: Gu, Yang, Tresp, "Understanding Individual Decisions of CNNs via Contrastive
     Backpropagation", ACCV 2018 (CLRP1).
 
-    >>> start(jnp.array([[4.0, 2.0, 6.0]]), clrp(0))
+    >>> clrp(0)(jnp.array([[4.0, 2.0, 6.0]]))
     Array([[ 4., -2., -2.]], dtype=float32)
     """
     return Computed(_clrp, (class_,), (), weights=False)
@@ -77,7 +77,7 @@ def regression(reference: Any) -> Computed:
     Args:
       reference: a number or an array that broadcasts to the output's shape.
 
-    >>> start(jnp.array([[21.5]]), regression(20.0))
+    >>> regression(20.0)(jnp.array([[21.5]]))
     Array([[1.5]], dtype=float32)
     """
     return Computed(_regression, (reference,), (), weights=False)
@@ -92,7 +92,7 @@ def mask(mask: Any, class_: Classes = None) -> Computed:
       mask: booleans or numbers that broadcast to the output's shape without its last axis.
       class_: the class at each position; `None` is the predicted one.
 
-    >>> start(jnp.array([[[1.0, 2.0], [4.0, 3.0]]]), mask(jnp.array([True, False])))
+    >>> mask(jnp.array([True, False]))(jnp.array([[[1.0, 2.0], [4.0, 3.0]]]))
     Array([[[0., 2.],
             [0., 0.]]], dtype=float32)
     """
@@ -115,7 +115,7 @@ def token(position: Any, token: Classes = None, contrast: Classes = None) -> Com
     Returns:
       A callable for `target=`, for outputs `(..., positions, vocabulary)`.
 
-    >>> start(jnp.array([[1.0, 2.0], [5.0, 3.0]]), token(-1, 0, contrast=1))[-1]
+    >>> token(-1, 0, contrast=1)(jnp.array([[1.0, 2.0], [5.0, 3.0]]))[-1]
     Array([ 5., -3.], dtype=float32)
     """
     return Computed(_token, (position, token, contrast), ())
@@ -136,7 +136,7 @@ def softmax(class_: Classes = None, temperature: Any = 1.0) -> Computed:
       class_: `None`, an int, or an int array as in `target=`.
       temperature: a positive number.
 
-    >>> start(jnp.array([[2.0, 2.0]]), softmax(0))
+    >>> softmax(0)(jnp.array([[2.0, 2.0]]))
     Array([[ 0.5, -0.5]], dtype=float32)
     """
     if not isinstance(temperature, jax.core.Tracer) and not np.all(np.asarray(temperature) > 0):
