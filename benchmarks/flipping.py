@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lrp_jax import evaluation, fills
+from lrp_jax import evaluation
+from lrp_jax.evaluation import fills
 
 from .measure import Contestant, race, spread
 from .networks import NETWORKS, EfficientNetLite0

@@ -21,7 +21,7 @@ from PIL import Image
 
 import lrp_jax as lrp
 from lrp_jax import plot
-from lrp_jax.concepts import concept_graph
+from lrp_jax.questions import concept_graph
 
 DOCS = Path(__file__).resolve().parent
 PICTURES = DOCS / "pictures"

@@ -23,7 +23,8 @@ import jax
 import numpy as np
 
 import lrp_jax as lrp
-from lrp_jax import baselines, evaluation, fills, plot
+from lrp_jax import baselines, evaluation, plot
+from lrp_jax.evaluation import fills
 
 GAMMAS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 EPSILONS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

@@ -1,5 +1,6 @@
 """Layer-wise relevance propagation as a JAX transform."""
 
+from . import _former_paths
 from . import composites as composites
 from . import targets as targets
 from ._layers.step import UnsupportedOperation as UnsupportedOperation
@@ -16,8 +17,6 @@ from .composites import EpsilonPlus as EpsilonPlus
 from .composites import EpsilonPlusFlat as EpsilonPlusFlat
 from .composites import ExcitationBackprop as ExcitationBackprop
 from .composites import LRPOverview as LRPOverview
-from .concepts import concept_relevance as concept_relevance
-from .concepts import concept_scores as concept_scores
 from .datasets import explain_dataset as explain_dataset
 from .kinds import Activation as Activation
 from .kinds import AvgPool as AvgPool
@@ -39,15 +38,17 @@ from .kinds import Softmax as Softmax
 from .kinds import depth as depth
 from .kinds import first as first
 from .kinds import last as last
-from .ledger import Ledger as Ledger
-from .ledger import conservation as conservation
 from .plan import Layer as Layer
 from .plan import Plan as Plan
 from .prepared import prepare as prepare
-from .queries import bilrp as bilrp
-from .queries import layer_relevances as layer_relevances
-from .queries import parameter_relevance as parameter_relevance
-from .queries import relevance_matrix as relevance_matrix
+from .questions import Ledger as Ledger
+from .questions import bilrp as bilrp
+from .questions import concept_relevance as concept_relevance
+from .questions import concept_scores as concept_scores
+from .questions import conservation as conservation
+from .questions import layer_relevances as layer_relevances
+from .questions import parameter_relevance as parameter_relevance
+from .questions import relevance_matrix as relevance_matrix
 from .rules import AlphaBeta as AlphaBeta
 from .rules import BetaSmooth as BetaSmooth
 from .rules import DeconvNet as DeconvNet
@@ -70,5 +71,7 @@ from .transform import lrp_transform as lrp_transform
 from .transform import plan as plan
 from .transform import relevance as relevance
 from .transform import value_and_relevance as value_and_relevance
+
+_former_paths.install()
 
 __version__ = "0.1.0"

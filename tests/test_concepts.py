@@ -16,7 +16,7 @@ from zoo import ZOO
 
 import lrp_jax as lrp
 from lrp_jax import plot
-from lrp_jax.concepts import (
+from lrp_jax.questions import (
     References,
     Subspaces,
     concept_graph,

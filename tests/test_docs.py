@@ -131,7 +131,7 @@ EXTERNAL = re.compile(r"https?://[^\s)`\"'<>]+")
 
 def test_addresses_of_other_sites_are_well_formed() -> None:
     """Whether they answer is not asked: tests run without a network."""
-    places = [*PAGES, *(ROOT / "docs").glob("*.py"), *(ROOT / "lrp_jax").glob("*.py")]
+    places = [*PAGES, *(ROOT / "docs").glob("*.py"), *(ROOT / "lrp_jax").rglob("*.py")]
     for place in places:
         for address in EXTERNAL.findall(place.read_text()):
             parts = urllib.parse.urlsplit(address)
@@ -177,12 +177,18 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 
 # -- the reference ------------------------------------------------------------------------------
 
+WHOLE = ("evaluation.fills", "evaluation.flipping", "evaluation.quantus", "plot.colormaps")
+"""Modules in folders that are used whole; of the others the folder offers what is public."""
 MODULES = [
-    f"lrp_jax.{path.stem}"
-    for path in sorted((ROOT / "lrp_jax").glob("*.py"))
-    if not path.stem.startswith("_")
+    *(
+        f"lrp_jax.{path.stem}"
+        for path in sorted((ROOT / "lrp_jax").iterdir())
+        if not path.stem.startswith("_")
+        and (path.suffix == ".py" or (path / "__init__.py").exists())
+    ),
+    *(f"lrp_jax.{name}" for name in WHOLE),
 ]
-INTERNAL = {f"lrp_jax.{n}" for n in ("kinds", "ledger", "metrics", "plan", "queries", "transform")}
+INTERNAL = {f"lrp_jax.{n}" for n in ("kinds", "plan", "transform")}
 USED_BY_NAME = sorted({*MODULES} - INTERNAL)
 """Modules of which users take names; of the others the package offers what they need."""
 DIRECTIVE = re.compile(r"^::: ([\w.]+)$(?:\n .*)*", re.MULTILINE)
@@ -200,8 +206,8 @@ def directives() -> dict[str, set[str] | None]:
 
 
 def public(module: Any) -> dict[str, Any]:
-    """Functions and classes of a module; of the package and of `evaluation` all they offer."""
-    gathers = module.__name__ in ("lrp_jax", "lrp_jax.evaluation")
+    """Functions and classes of a module; of a package all that it offers."""
+    gathers = hasattr(module, "__path__")
     homes = {n: str(getattr(v, "__module__", "")) for n, v in vars(module).items() if callable(v)}
     return {
         name: vars(module)[name]
@@ -253,7 +259,6 @@ def untold(value: Any) -> list[str]:
     else:
         returned = inspect.get_annotations(value).get("return")
         own = str(getattr(returned, "__module__", returned)).startswith("lrp_jax")
-        own = own or str(returned).startswith("_Start")
         if not own and returned not in (None, "None") and not re.search(r"^Returns:", text, re.M):
             missing.append("Returns")
     if not (isinstance(value, type) and issubclass(value, Exception)):

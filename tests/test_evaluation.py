@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import lrp_jax as lrp
-from lrp_jax import baselines, evaluation, fills, targets
+from lrp_jax import baselines, evaluation, targets
 from lrp_jax._forward import forward
-from lrp_jax.flipping import flip_counts, patch_labels
+from lrp_jax.evaluation import fills
+from lrp_jax.evaluation.flipping import flip_counts, patch_labels
 
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(3, 5, 4, 2))

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from zoo import ZOO
 
 import lrp_jax as lrp
-from lrp_jax.ledger import COLUMNS
+from lrp_jax.questions.ledger import COLUMNS
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 CAUSES = COLUMNS[2:]

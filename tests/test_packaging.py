@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lrp_jax as lrp
+from lrp_jax._former_paths import FORMER
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,6 +123,47 @@ print((time.process_time() - between) / (between - begin))
     command = [sys.executable, "-c", code]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
     assert min(float(done.stdout) for done in runs) < 0.6
+
+
+def test_former_paths_are_the_modules_themselves() -> None:
+    code = f"""
+import importlib, sys
+import lrp_jax
+from lrp_jax import _former_paths
+_former_paths.install()
+assert [type(f).__module__ for f in sys.meta_path].count("lrp_jax._former_paths") == 1
+assert not any(name.startswith("lrp_jax.evaluation") for name in sys.modules)
+for former, now in {FORMER!r}.items():
+    name = former.removeprefix("lrp_jax.")
+    found = {{}}
+    exec(f"import {{former}} as module; from lrp_jax import {{name}}", found)
+    wanted = importlib.import_module(now)
+    assert found["module"] is found[name] is getattr(lrp_jax, name) is wanted, former
+    assert sys.modules[former] is wanted and wanted.__name__ == wanted.__spec__.name == now, former
+assert not hasattr(lrp_jax, "never_was")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_former_path_is_an_attribute_of_the_package(former: str) -> None:
+    """As it was for the modules that the package itself imports."""
+    assert getattr(lrp, former.removeprefix("lrp_jax.")).__name__ == FORMER[former]
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("concepts", "References Subspaces concept_graph concept_relevance concept_scores "
+                     "receptive_window reference_relevance reference_samples ConceptGraph"),
+        ("metrics", "completeness complexity faithfulness_correlation infidelity pearson "
+                    "pointing_game relevance_mass_accuracy relevance_rank_accuracy sensitivity_n "
+                    "sparseness spearman"),
+        ("queries", "bilrp layer_relevances parameter_relevance relevance_matrix"),
+    ],
+)  # fmt: skip
+def test_former_modules_that_were_split_have_all_their_names(module: str, names: str) -> None:
+    assert [n for n in names.split() if not hasattr(getattr(lrp, module), n)] == []
 
 
 def test_lower_bounds_are_the_tested_ones() -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrp_jax as lrp
-from lrp_jax import colormaps, evaluation, plot
+from lrp_jax import evaluation, plot
+from lrp_jax.plot import colormaps
 
 RNG = np.random.default_rng(0)
 R = RNG.normal(size=(6, 7))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lrp_jax import baselines, evaluation
-from lrp_jax import quantus as adapter
+from lrp_jax.evaluation import quantus as adapter
 
 STORED = dict(np.load(Path(__file__).parent / "reference" / "quantus.npz"))
 X, LABELS, R, MASK = (STORED[k] for k in ("x", "labels", "relevance", "mask"))

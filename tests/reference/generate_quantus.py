@@ -4,7 +4,7 @@
     python tests/reference/generate_quantus.py
 
 The network, inputs and explanations are in float64 from fixed seeds; Quantus runs them through
-`lrp_jax.quantus`.
+`lrp_jax.evaluation.quantus`.
 """
 
 from importlib.metadata import version
@@ -20,7 +20,7 @@ torch.set_default_dtype(torch.float64)
 
 import quantus  # noqa: E402
 
-import lrp_jax.quantus as adapter  # noqa: E402
+import lrp_jax.evaluation.quantus as adapter  # noqa: E402
 from lrp_jax import baselines  # noqa: E402
 
 PINNED = {"torch": "2.13.0", "quantus": "0.6.0"}

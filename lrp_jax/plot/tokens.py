@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import colormaps
-from ._plot_tools import bound, pyplot, unit
-
-Scale = float | str
+from .tools import Scale, bound, pyplot, unit
 
 
 def text_html(
@@ -21,7 +19,7 @@ def text_html(
       tokens: strings, with their spaces.
       relevance: `(tokens,)`, or `(tokens, features)`: features are summed.
       scale: as `lrp_jax.plot.heatmap`.
-      cmap: a name of `lrp_jax.colormaps`.
+      cmap: a name of `lrp_jax.plot.colormaps`.
 
     Returns:
       One `<span>` for each token in a `<p>`; the relevance is the tooltip.
@@ -42,7 +40,7 @@ def text_terminal(
 ) -> str:
     """Tokens on the colours of their relevance, for a terminal of 24 bit colour.
 
-    Args: as `text_html`.
+    Args, Returns: as `text_html`.
 
     >>> text_terminal(["a"], np.array([0.0]))
     '\\x1b[48;2;255;255;255m\\x1b[38;2;0;0;0ma\\x1b[0m'

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ._plot_tools import bound, colormap, new_axes
+from .tools import COLOURS, bound, colormap, new_axes
 
-# Okabe and Ito's colours, which all readers tell apart.
-_CAUSE_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-# The same, pale enough for black text.
+_CAUSE_COLOURS = (COLOURS[1], COLOURS[0], *COLOURS[2:])
+# The colours of `_CAUSE_COLOURS`, pale enough for black text.
 _KIND_COLOURS = ("#cfe6f5", "#fde3cc", "#d0ece2", "#f3dde9", "#fbf3c4", "#e4e4e4", "#ddf1fb")
 
 
@@ -103,13 +102,12 @@ def concept_graph(
     """The strongest concepts of each layer and what they hand on, the output's side on top.
 
     Args:
-      graph: what `lrp_jax.concepts.concept_graph(...)(...)` returns.
+      graph: what `lrp_jax.questions.concept_graph(...)(...)` returns.
       ax: matplotlib axes, new ones of the needed size if not given.
       example: which example.
       k: how many concepts of each layer, ordered by their relevance.
-      cmap: a name of `lrp_jax.colormaps` or of matplotlib, or a matplotlib colour map. A circle has
-        the colour of its concept's relevance, a line the sign, and the strength and width of what
-        flows along it.
+      cmap: as `heatmap`. A circle has the colour of its concept's relevance, a line the sign, and
+        the strength and width of what flows along it.
 
     Returns:
       The axes.

@@ -1,29 +1,13 @@
-"""Pictures of relevance, worth printing.
-
-The functions that draw need `matplotlib` (an extra), take an `ax` to draw on, and return it;
-`rgb` and the functions for text in HTML and terminals need NumPy alone. Signed relevance is
-always drawn with zero in the middle of the colours, so that white (or black) means none.
-"""
+"""Heatmaps of images: alone, over the picture, in a grid of methods, of references of concepts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..questions.references import receptive_window
 from . import colormaps
-from ._plot_graph import concept_graph as concept_graph
-from ._plot_graph import ledger as ledger
-from ._plot_graph import plan as plan
-from ._plot_text import text as text
-from ._plot_text import text_html as text_html
-from ._plot_text import text_terminal as text_terminal
-from ._plot_tools import bound as bound
-from ._plot_tools import colormap as colormap
-from ._plot_tools import map_of, new_axes, pyplot, unit
-from .flipping import Curves, interval
-from .references import receptive_window
-
-Scale = float | str
+from .tools import Scale, bound, colormap, map_of, new_axes, pyplot, unit
 
 
 def rgb(relevance: Any, *, scale: Scale = "max", cmap: str = "relevance") -> np.ndarray:
@@ -33,7 +17,7 @@ def rgb(relevance: Any, *, scale: Scale = "max", cmap: str = "relevance") -> np.
       relevance: `(height, width)`, `(height, width, channels)` (channels are summed), or a batch
         of the latter; each picture is scaled on its own.
       scale: what is drawn in the last colour, see `bound`.
-      cmap: a name of `lrp_jax.colormaps`.
+      cmap: a name of `lrp_jax.plot.colormaps`.
 
     Returns:
       uint8 array `(height, width, 3)`, or a batch of these. Zero maps have the middle colour
@@ -65,7 +49,7 @@ def heatmap(
       relevance: `(height, width)`, or `(height, width, channels)`: channels are summed.
       ax: matplotlib axes, new ones if not given.
       scale: what is drawn in the last colour, see `bound`.
-      cmap: a name of `lrp_jax.colormaps` or of matplotlib, or a matplotlib colour map.
+      cmap: a name of `lrp_jax.plot.colormaps` or of matplotlib, or a matplotlib colour map.
       image: the picture explained; it is shown in grey where there is no relevance (`overlay`).
       colorbar: whether to draw one.
       title: above the picture.
@@ -185,7 +169,7 @@ def gallery(
         `(k, height, width, channels)`.
       relevances: by the same names their relevance through the concept, of the same shapes; the
         pictures are then cropped to the square that holds `fraction` of it and coloured by it.
-      fraction: see `lrp_jax.concepts.receptive_window`; 1 crops what has no relevance at all.
+      fraction: see `lrp_jax.questions.receptive_window`; 1 crops what has no relevance at all.
       scale, cmap: as `heatmap`; every picture has its own scale.
       size: of one picture, in inches.
 
@@ -221,170 +205,6 @@ def gallery(
     return figure
 
 
-def time_series(
-    signal: Any,
-    relevance: Any,
-    ax: Any = None,
-    *,
-    scale: Scale = "max",
-    cmap: Any = "relevance",
-    times: Any = None,
-) -> Any:
-    """A signal's curve on a ground coloured by its relevance.
-
-    Args:
-      signal: `(steps,)`, or `(steps, channels)`, drawn one below the other.
-      relevance: of the same shape.
-      ax, scale, cmap: as `heatmap`; all channels share the scale.
-      times: where the steps lie, `(steps,)`, evenly spaced; 0, 1, ... if not given.
-
-    Returns:
-      The axes.
-    """
-    signal, relevance = np.asarray(signal, float), np.asarray(relevance, float)
-    if signal.shape != relevance.shape or signal.ndim not in (1, 2):
-        raise ValueError(
-            "signal and relevance need one shape (steps,) or (steps, channels), got "
-            f"{signal.shape} and {relevance.shape}"
-        )
-    ax = new_axes(ax, (6, 2))
-    signal, relevance = signal.reshape(len(signal), -1), relevance.reshape(len(signal), -1)
-    times = np.arange(len(signal)) if times is None else np.asarray(times)
-    limit, half = bound(relevance, scale), (times[1] - times[0]) / 2 if len(times) > 1 else 0.5
-    for i, channel in enumerate(signal.T):
-        low, high = channel.min(), channel.max()
-        middle = (low + high) / 2
-        line = -i + (channel - middle) / ((high - low) or 1) * 0.8
-        extent = (times[0] - half, times[-1] + half, -i - 0.5, -i + 0.5)
-        ax.imshow(
-            relevance[None, :, i],
-            cmap=colormap(cmap),
-            vmin=-limit,
-            vmax=limit,
-            extent=extent,
-            aspect="auto",
-            interpolation="nearest",
-        )
-        # A pale rim keeps the line readable on the darkest relevance.
-        ax.plot(times, line, color="white", linewidth=2.4)
-        ax.plot(times, line, color="black", linewidth=1)
-    ax.set_xlim(times[0] - half, times[-1] + half)
-    ax.set_ylim(-signal.shape[1] + 0.5, 0.5)
-    ax.set_yticks([])
-    ax.set_xlabel("time")
-    return ax
-
-
-def curves(
-    curves: Mapping[str, Curves], ax: Any = None, *, level: float = 0.95, score: str = "score"
-) -> Any:
-    """Flipping curves: the mean over examples, in a band of its bootstrap interval.
-
-    Args:
-      curves: by name what `pixel_flipping` returns.
-      ax: as `heatmap`.
-      level: of the bands.
-      score: what the vertical axis shows.
-
-    Returns:
-      The axes.
-    """
-    outside = len(curves) > 3  # then there is no room for their names between them
-    ax = new_axes(ax, (6, 3) if outside else (4.5, 3))
-    styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-    for i, (name, curve) in enumerate(curves.items()):
-        fraction, values = np.asarray(curve.fraction), np.asarray(curve.score, float)
-        low, high = interval(values, level)
-        (line,) = ax.plot(
-            fraction,
-            values.mean(0),
-            linestyle=styles[i % len(styles)],
-            color=_colour(i),
-            label=name,
-        )
-        ax.fill_between(fraction, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    ax.set_xlabel("fraction removed")
-    ax.set_ylabel(score)
-    ax.set_xlim(0, 1)
-    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if outside else {}
-    ax.legend(framealpha=0.7, edgecolor="none", **beside)
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
-
-
-def surface(table: Any, metric: str, method: str, ax: Any = None, *, best: str = "min") -> Any:
-    """Contours of a metric's mean over a method's grid of two parameters, the best one marked.
-
-    Args:
-      table: what `lrp_jax.evaluation.study` returns.
-      metric, method: names of the study.
-      ax: as `heatmap`.
-      best: `"min"` or `"max"`.
-
-    Returns:
-      The axes; parameters are on logarithmic scales (with room for 0 where it is among them).
-    """
-    axes, means = table.surface(metric, method)
-    if len(axes) != 2 or min(means.shape) < 2:
-        raise ValueError(f"contours need a grid of two parameters, got {dict(axes)}")
-    ax = new_axes(ax, (4.5, 3.4))
-    (y_name, y), (x_name, x) = axes.items()
-    drawn = ax.contourf(x, y, means, levels=12, cmap="cividis")
-    ax.contour(x, y, means, levels=12, colors="white", linewidths=0.4)
-    place = np.unravel_index((np.argmin if best == "min" else np.argmax)(means), means.shape)
-    ax.plot(
-        x[place[1]],
-        y[place[0]],
-        "*",
-        color="#ef7d4b",
-        markeredgecolor="white",
-        markersize=14,
-        clip_on=False,
-    )
-    for values, set_scale in ((x, ax.set_xscale), (y, ax.set_yscale)):
-        positive = values[values > 0]
-        if len(positive) > 1 and positive[-1] / positive[0] > 10:
-            set_scale("symlog", linthresh=positive[0], linscale=0.5)
-    ax.set_xlabel(x_name)
-    ax.set_ylabel(y_name)
-    bar = ax.figure.colorbar(drawn, ax=ax, label=metric)
-    bar.outline.set_linewidth(0.5)
-    return ax
-
-
-def ranking(ranks: Sequence[Any], ax: Any = None, *, metric: str = "mean") -> Any:
-    """The candidates of a study with their intervals, the best on top.
-
-    Filled points are not significantly behind the best.
-
-    Args:
-      ranks: what `Table.ranking` returns, or the first of it.
-      ax: as `heatmap`.
-      metric: the name of the horizontal axis.
-
-    Returns:
-      The axes.
-    """
-    ax = new_axes(ax, (5, 0.3 * len(ranks) + 0.8))
-    for i, rank in enumerate(ranks):
-        tie = rank.behind[0] <= 0 <= rank.behind[1]
-        ax.plot(rank.interval, (i, i), color=_colour(0), linewidth=1.5)
-        ax.plot(
-            rank.mean,
-            i,
-            "o",
-            color=_colour(0),
-            markerfacecolor=_colour(0) if tie else "white",
-            markersize=5,
-        )
-    names = [", ".join([r.method, *(f"{n} {v:.3g}" for n, v in r.point.items())]) for r in ranks]
-    ax.set_yticks(range(len(ranks)), names)
-    ax.set_ylim(len(ranks) - 0.5, -0.5)
-    ax.set_xlabel(metric)
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
-
-
 def _overlay(image: Any, values: np.ndarray, limit: float, colours: Any) -> np.ndarray:
     grey = _grey(image)
     if grey.shape != values.shape:
@@ -414,9 +234,3 @@ def _show(ax: Any, image: np.ndarray) -> None:
     ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
-
-
-def _colour(i: int) -> str:
-    """Okabe and Ito's colours, which all readers tell apart."""
-    palette = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-    return palette[i % len(palette)]

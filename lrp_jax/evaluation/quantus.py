@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .datasets import require
+from ..datasets import require
 
 
 def as_torch(apply_fn: Callable[..., Any], params: Any) -> Any:

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._interpreter import Taps, key
-from ._propagate import relevance_of
-from .composites import Composite
-from .queries import Site, pull_taps, sites, zeros_like
-from .transform import ArgNums, Explained, Start
+from .._interpreter import Taps, key
+from .._propagate import relevance_of
+from ..composites import Composite
+from ..transform import ArgNums, Explained, Start
+from .sites import Site, pull_taps, sites, zeros_like
 
 COLUMNS = ("in", "out", "bias", "stabiliser", "dropped", "rule")
 

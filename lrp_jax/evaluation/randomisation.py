@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _explained
-from .metrics import spearman
+from ..targets import scoring
+from .correlations import key_or_default, spearman
 
 Array = jax.Array
 
@@ -73,22 +73,20 @@ def parameter_randomisation(
     @jax.jit
     def run(args: tuple[Any, ...], target: Any) -> Array:
         relevance = explain(*args, target=target)
-        result: Array = relevance.reshape(len(relevance), -1)
-        return result
+        return relevance.reshape(len(relevance), -1)
 
     compare = jax.jit(alike)
 
     def evaluate(*args: Any, target: Any = None, key: Array | None = None) -> Randomisation:
-        params, target = _explained.pick(args, params_argnum), _explained.as_argument(target)
-        key = jax.random.key(0) if key is None else key
+        params, target = scoring.pick(args, params_argnum), scoring.as_argument(target)
         groups = _groups(params, layers, lambda: _use_order(explain, args, params_argnum, target))
         intact, tree = jax.tree.flatten(params)
         current, rows = list(intact), []
         for members in groups.values():
             current = current if cascading else list(intact)
             for n in members:
-                current[n] = destroy(jax.random.fold_in(key, n), intact[n])
-            changed = _explained.replace(args, params_argnum, jax.tree.unflatten(tree, current))
+                current[n] = destroy(jax.random.fold_in(key_or_default(key), n), intact[n])
+            changed = scoring.replace(args, params_argnum, jax.tree.unflatten(tree, current))
             rows.append(compare(run(args, target), run(changed, target)))
         return Randomisation(jnp.stack(rows), tuple(groups))
 
@@ -131,7 +129,7 @@ def _use_order(
         for n, value in zip(floating, used, strict=True):
             values[n] = value
         return explain(
-            *_explained.replace(args, params_argnum, jax.tree.unflatten(tree, values)),
+            *scoring.replace(args, params_argnum, jax.tree.unflatten(tree, values)),
             target=target,
         )
 

@@ -1,4 +1,7 @@
-"""The explained argument of a call, the score explained, and sums over copies of the input."""
+"""The explained argument of a call, the score that a target names, sums over copies of the input.
+
+For what asks the model again and again: the baselines and the measures.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import targets
+from .._forward import forward
+from . import starts
 
 Array = jax.Array
 
@@ -38,8 +42,7 @@ def floating(x: Any) -> Array:
             f"an explained argument has dtype {x.dtype}, only floating point inputs can be "
             "explained; explain the embeddings of tokens, or cast counts and pixels to float"
         )
-    result: Array = x
-    return result
+    return x
 
 
 def require_array(x: Any, name: str) -> Array:
@@ -55,9 +58,9 @@ def require_positive(name: str, value: int) -> None:
 
 def weights(output: Any, target: Any) -> Any:
     """The weights of the explained score, constant from here on."""
-    weights = targets.weighting(output, target)
+    weights = starts.weighting(output, target)
     if weights is None:
-        relevance = targets.start(output, target)
+        relevance = starts.start(output, target)
         weights = jax.tree.map(
             lambda r, y: jnp.where(y == 0, 0, r / jnp.where(y == 0, 1, y)), relevance, output
         )
@@ -75,8 +78,7 @@ def score(output: Any, weights: Any) -> Array:
         (w * y).sum(tuple(range(1, y.ndim)))
         for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(output), strict=True)
     ]
-    result: Array = sum(scores[1:], scores[0])
-    return result
+    return sum(scores[1:], scores[0])
 
 
 def sum_examples(relevance: Any, shape: tuple[int, ...]) -> Array:
@@ -156,9 +158,31 @@ def spatial_axes(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> tuple[
     return tuple(sorted(axes))
 
 
+def question(
+    f: Callable[..., Any], argnums: int, args: tuple[Any, ...], target: Any, name: str
+) -> tuple[Array, Callable[[Array], Any], Any]:
+    """The explained argument, the model as a function of it, and the weights of the score."""
+    x = require_array(pick(args, argnums), name)
+
+    def model(x: Array) -> Any:
+        return forward(f)(*replace(args, argnums, x))
+
+    return x, model, weights(model(x), target)
+
+
+def measure(f: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled `run(args, relevance, target, ...)` as `(*args, relevance, target=None, ...)`."""
+    shapes = jax.jit(f)
+
+    def evaluate(*args: Any, relevance: Any, target: Any = None, **named: Any) -> Any:
+        return run(args, jnp.asarray(relevance), checked_target(shapes, args, target), **named)
+
+    return evaluate
+
+
 def as_argument(target: Any) -> Any:
     """A target that `jit` takes as an argument: plain functions become part of the compiled key."""
-    # The targets of `lrp_jax.targets` are trees of arrays already, a plain function is a leaf.
+    # The targets that this package makes are trees of arrays already, a plain function is a leaf.
     if callable(target) and jax.tree_util.all_leaves([target]):
         return jax.tree_util.Partial(target)  # type: ignore[no-untyped-call]
     return target
@@ -170,5 +194,5 @@ def checked_target(f: Callable[..., Any], args: tuple[Any, ...], target: Any) ->
     `f` is a function made by `jax.jit`, which remembers the shape of its output.
     """
     if target is not None and not callable(target):
-        targets.check(jax.eval_shape(f, *args), target)
+        starts.check(jax.eval_shape(f, *args), target)
     return as_argument(target)

@@ -1,20 +1,14 @@
 """The command line: `python -m lrp_jax plan | explain | evaluate`.
 
 It reads files, calls the library and writes files; everything it can do is a few lines of Python.
-The model is a function that you name, and its module is imported: that is your code. Checkpoints,
-arrays and images are data, and nothing in them is run: no pickle is read, declared sizes are
-checked against the file before memory is taken, and files are written into the folder asked for
-and nowhere else.
+The model is a function that you name, and its module is imported: that is your code.
 """
 
 import argparse
 import ast
 import importlib
 import inspect
-import math
-import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import composites, rules
-from .transform import plan, value_and_relevance
+from .. import baselines, composites, evaluation, plot, rules
+from ..transform import plan, value_and_relevance
+from .files import Folder, InputError, inputs, optional, read_arrays, tree
 
-IMAGES = (".png", ".jpg", ".jpeg")
 COMPOSITES = (
     "AttnLRP", "CPLRP", "DeepTaylor", "EpsilonAlpha2Beta1", "EpsilonAlpha2Beta1Flat",
     "EpsilonGammaBox", "EpsilonPlus", "EpsilonPlusFlat", "ExcitationBackprop", "LRPOverview",
     "beta_smooth", "deconvnet", "guided_backprop",
 )  # fmt: skip
-PIXELS = 100_000_000
-"""The largest image that is decoded."""
-
-
-class InputError(ValueError):
-    """Something the user gave that cannot be used: shown without a traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,19 +139,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# -- commands -----------------------------------------------------------------------------------
-
-
 def _plan(options: Any) -> None:
     apply_fn, params = _model(options)
-    _, x = _inputs(options)
+    _, x = inputs(options)
     found = plan(apply_fn, _one_composite(options))(params, x[:1])
     print(found.to_json() if options.json else found)
 
 
 def _explain(options: Any) -> None:
     apply_fn, params = _model(options)
-    names, x = _inputs(options)
+    names, x = inputs(options)
     explain = value_and_relevance(apply_fn, _one_composite(options))
     outputs, relevances = [], []
     for part, target in _batches(x, options):
@@ -171,13 +156,11 @@ def _explain(options: Any) -> None:
         outputs.append(np.asarray(output))
         relevances.append(np.asarray(relevance))
     output, relevance = np.concatenate(outputs), np.concatenate(relevances)
-    folder = _Folder(options.out)
+    folder = Folder(options.out)
     np.save(folder.file("relevance.npy"), relevance)
     drawable = relevance.ndim == 3 or (relevance.ndim == 4 and relevance.shape[-1] in (1, 3))
     if drawable:
-        from . import plot
-
-        image = _optional("matplotlib.image", "matplotlib", "heatmaps (relevance.npy is written)")
+        image = optional("matplotlib.image", "matplotlib", "heatmaps (relevance.npy is written)")
         for name, one in zip(names, relevance, strict=True):
             image.imsave(folder.file(f"{name}.png"), plot.rgb(one))
     for name, scores, one in zip(names, output, relevance, strict=True):
@@ -185,10 +168,8 @@ def _explain(options: Any) -> None:
 
 
 def _evaluate(options: Any) -> None:
-    from . import baselines, evaluation
-
     apply_fn, params = _model(options)
-    _, x = _inputs(options)
+    _, x = inputs(options)
     methods: dict[str, Any] = {
         text: value_and_relevance(apply_fn, composite)
         for text, composite in _composites(options).items()
@@ -230,9 +211,6 @@ def _batches(x: np.ndarray, options: Any) -> Iterator[tuple[Any, Any]]:
         yield jnp.asarray(x[part]), None if each is None else jnp.asarray(each[part])
 
 
-# -- the model and its rules --------------------------------------------------------------------
-
-
 def _model(options: Any) -> tuple[Callable[..., Any], Any]:
     module, _, name = options.model.partition(":")
     if not module or not name:
@@ -262,37 +240,6 @@ def _needs_arguments(function: Callable[..., Any]) -> bool:
     parameters = inspect.signature(function).parameters.values()
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return any(p.default is p.empty and p.kind not in optional for p in parameters)
-
-
-def tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries from arrays named by their path.
-
-    Args:
-        arrays: `{"a/b": array}`, or with dots where no name has a slash.
-
-    Returns:
-        The same arrays as a tree.
-
-    Raises:
-        InputError: where one name is the beginning of another.
-
-    Example:
-        >>> tree({"layer.kernel": 1, "layer.bias": 2})
-        {'layer': {'kernel': 1, 'bias': 2}}
-    """
-    separator = "/" if any("/" in name for name in arrays) else "."
-    nested: dict[str, Any] = {}
-    for name, value in arrays.items():
-        *path, last = name.split(separator)
-        place = nested
-        for part in path:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise InputError(f"the checkpoint has {name!r} inside of another array.")
-        if last in place:
-            raise InputError(f"the checkpoint has {name!r} twice, or arrays inside of it.")
-        place[last] = value
-    return nested
 
 
 def composite_from(text: str) -> Any:
@@ -344,151 +291,3 @@ def _one_composite(options: Any) -> Any:
     if len(found) > 1:
         raise InputError("this command takes one --composite.")
     return next(iter(found.values()))
-
-
-# -- files in -----------------------------------------------------------------------------------
-
-
-def _inputs(options: Any) -> tuple[list[str], np.ndarray]:
-    """A name for each example, and the batch."""
-    files: list[Path] = options.inputs
-    if all(file.suffix.lower() in IMAGES for file in files):
-        pictures = [_image(file, options) for file in files]
-        if len({picture.shape for picture in pictures}) > 1:
-            raise InputError("the images differ in size or channels: give --size HEIGHT WIDTH.")
-        names = [f"{i:05d}-{_plain(file.stem)}" for i, file in enumerate(files)]
-        return names, np.stack(pictures)
-    if len(files) > 1:
-        raise InputError("inputs are either images or one .npy or .npz file.")
-    arrays = read_arrays(files[0], options.limit)
-    if len(arrays) > 1 and "x" not in arrays:
-        raise InputError(f"{files[0]} has the arrays {', '.join(arrays)}, and none is called x.")
-    x = np.asarray(arrays["x"] if "x" in arrays else next(iter(arrays.values())))
-    if not x.ndim or not len(x) or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(
-            f"{files[0]} holds {x.dtype} of shape {x.shape}; the input is a floating-point array "
-            "with the batch in front."
-        )
-    return [f"{i:05d}" for i in range(len(x))], x
-
-
-def _plain(stem: str) -> str:
-    return re.sub(r"[^\w-]", "_", stem, flags=re.ASCII)[:80]
-
-
-def _image(file: Path, options: Any) -> np.ndarray:
-    pillow = _optional("PIL.Image", "pillow", "reading images")
-    try:
-        with pillow.open(file, formats=("PNG", "JPEG")) as picture:
-            if math.prod(picture.size) > PIXELS:
-                raise InputError(f"{file} has {math.prod(picture.size)} pixels: too many to read.")
-            picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
-            if options.size:
-                picture = picture.resize(options.size[::-1], pillow.Resampling.BILINEAR)
-            pixels = np.asarray(picture, np.float32) / 255
-    except (OSError, pillow.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as an image: {error}") from error
-    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-    for name, values in (("--mean", options.mean), ("--std", options.std)):
-        if len(values) not in (1, pixels.shape[-1]):
-            raise InputError(f"{name} has {len(values)} numbers for {pixels.shape[-1]} channels.")
-    scaled: np.ndarray = (pixels - np.float32(options.mean)) / np.float32(options.std)
-    return scaled
-
-
-def read_arrays(file: Path, limit: float = 4.0) -> dict[str, Any]:
-    """The arrays of a file by name, without running anything that is in it.
-
-    Args:
-        file: a .npy, .npz or .safetensors file.
-        limit: how many GiB it may unpack to.
-
-    Returns:
-        `{name: array}`; the one array of a .npy file is called "".
-
-    Raises:
-        InputError: for another kind of file, one that is broken, holds Python objects or is larger
-            than the limit.
-    """
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
-    if file.suffix not in readers:
-        raise InputError(f"{file} is none of {', '.join([*readers, *IMAGES])}.")
-    try:
-        return readers[file.suffix](file, int(limit * 2**30))
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise InputError(f"{file}: {error}") from error
-
-
-def _read_npy(file: Path, limit: int) -> dict[str, Any]:
-    size = file.stat().st_size
-    _check_size(size, limit)
-    with open(file, "rb") as stream:
-        _check_header(stream, size)
-    return {"": np.load(file, allow_pickle=False)}
-
-
-def _read_npz(file: Path, limit: int) -> dict[str, Any]:
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        _check_size(sum(member.file_size for member in members), limit)
-        for member in members:
-            with archive.open(member) as stream:
-                _check_header(stream, member.file_size)
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def _read_safetensors(file: Path, limit: int) -> dict[str, Any]:
-    flax = _optional("safetensors.flax", "safetensors", "reading .safetensors files")
-    _check_size(file.stat().st_size, limit)
-    try:
-        arrays: dict[str, Any] = flax.load_file(file)
-    except importlib.import_module("safetensors").SafetensorError as error:
-        raise ValueError(str(error)) from error
-    return arrays
-
-
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise ValueError(f"{size / 2**30:.3g} GiB is more than --limit {limit / 2**30:g}.")
-
-
-def _check_header(stream: Any, size: int) -> None:
-    """Refuse an array whose header promises another size than the file has."""
-    headers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    version = np.lib.format.read_magic(stream)
-    if version not in headers:
-        raise ValueError(f"arrays of format {version} are not read.")
-    shape, _, dtype = headers[version](stream)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are not read.")
-    promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
-    if promised != there:
-        raise ValueError(f"its header promises {promised} bytes and {there} are there.")
-
-
-def _optional(module: str, package: str, purpose: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{package} is needed for {purpose}: pip install {package}") from error
-
-
-# -- files out ----------------------------------------------------------------------------------
-
-
-class _Folder:
-    """A folder that files are written into, and never past it."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        self.path = path.resolve()
-
-    def file(self, name: str) -> Path:
-        found = (self.path / name).resolve()
-        if found.parent != self.path:
-            raise InputError(f"{name} would be written outside of {self.path}, at {found}.")
-        return found

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._flow import Flow, key_of, pooled
-from .composites import Composite
-from .datasets import checksum_of, progress_bar, results
-from .queries import one
-from .transform import ArgNums, Explained, Start
+from ..composites import Composite
+from ..datasets import checksum_of, progress_bar, results
+from ..transform import ArgNums, Explained, Start
+from .flow import Flow, key_of, pooled
+from .sites import one
 
 
 def concept_scores(
@@ -149,7 +149,7 @@ def reference_samples(
         >>> import jax.numpy as jnp, lrp_jax as lrp
         >>> f = lambda w, x: x @ w["a"] @ w["b"]
         >>> w = {"a": jnp.eye(2), "b": jnp.ones((2, 1))}
-        >>> find = lrp.concepts.reference_samples(f, lrp.Zero(), "a", k=1, normalize=False)
+        >>> find = lrp.questions.reference_samples(f, lrp.Zero(), "a", k=1, normalize=False)
         >>> batches = [jnp.array([[1.0, 2.0], [3.0, 0.0]]), jnp.array([[0.0, 5.0]])]
         >>> find(w, batches, progress=False).indices.tolist()
         [[1], [2]]

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _explained
-from .metrics import flat, key_or_default, pearson, ratio
+from ..targets import scoring
+from .correlations import flat, key_or_default, pearson, ratio
 
 Array = jax.Array
 
@@ -48,21 +48,19 @@ def max_sensitivity(
 
     @jax.jit
     def run(args: tuple[Any, ...], target: Any, key: Array) -> Array:
-        x = _explained.require_array(_explained.pick(args, argnums), "max_sensitivity")
+        x = scoring.require_array(scoring.pick(args, argnums), "max_sensitivity")
         first = flat(explain(*args, target=target))
 
         def change(key: Array) -> Array:
             near = x + jax.random.uniform(key, x.shape, x.dtype, -radius, radius)
-            again = flat(explain(*_explained.replace(args, argnums, near), target=target))
+            again = flat(explain(*scoring.replace(args, argnums, near), target=target))
             return ratio(jnp.linalg.norm(again - first, axis=-1), jnp.linalg.norm(first, axis=-1))
 
         keys = jax.random.split(key, samples)
-        result: Array = jax.lax.map(change, keys, batch_size=min(chunk, samples)).max(0)
-        return result
+        return jax.lax.map(change, keys, batch_size=min(chunk, samples)).max(0)
 
     def evaluate(*args: Any, target: Any = None, key: Array | None = None) -> Array:
-        result: Array = run(args, _explained.as_argument(target), key_or_default(key))
-        return result
+        return run(args, scoring.as_argument(target), key_or_default(key))
 
     return evaluate
 
@@ -97,7 +95,6 @@ def random_logit(
         return alike(first, second)
 
     def evaluate(*args: Any, target: Any, key: Array | None = None) -> Array:
-        result: Array = run(args, jnp.asarray(target), key_or_default(key))
-        return result
+        return run(args, jnp.asarray(target), key_or_default(key))
 
     return evaluate

@@ -4,11 +4,16 @@ from typing import Any
 
 import numpy as np
 
+from ..datasets import require
 from . import colormaps
-from .datasets import require
+
+Scale = float | str
+
+# Okabe and Ito's colours, which all readers tell apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 
 
-def bound(values: Any, scale: float | str = "max") -> float:
+def bound(values: Any, scale: Scale = "max") -> float:
     """The relevance that is drawn in the last colour.
 
         "max": max |R|,   "mean_cubed": 10 (mean |R|^3)^(1/3),   "p99": the 99th percentile of |R|
@@ -84,7 +89,14 @@ def pyplot() -> Any:
 
 
 def colormap(name: Any = "relevance") -> Any:
-    """A colour map by a name of `lrp_jax.colormaps` or of matplotlib; a map is itself."""
+    """A colour map of matplotlib.
+
+    Args:
+      name: of `lrp_jax.plot.colormaps` or of matplotlib; a colour map is itself.
+
+    Returns:
+      The colour map.
+    """
     plt = pyplot()
     if not isinstance(name, str):
         return name

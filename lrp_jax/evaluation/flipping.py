@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _explained, fills
-from ._forward import forward
+from ..targets import scoring
+from . import fills
+from .correlations import key_or_default
 
 Array = jax.Array
 
@@ -70,7 +71,7 @@ def pixel_flipping(
       schedule: how many patches are gone at step k of n: `"linear"`, k P / n; `"quadratic"`, P (k
         / n)^2 (each step removes 2 more than the last one: 2k - 1 for n^2 patches); or the rising
         counts of removed patches, which then say the number of steps.
-      fill: what replaces removed elements, zeros by default (`lrp_jax.fills`).
+      fill: what replaces removed elements, zeros by default (`lrp_jax.evaluation.fills`).
       score: `"logit"`, `"probability"` (softmax), `"accuracy"` (1 where the target is the largest
         output), or a function of the output that keeps its shape.
       chunk: how many steps are evaluated together.
@@ -85,8 +86,7 @@ def pixel_flipping(
       TypeError: a `fill` that is none.
 
     Sources: Bach et al., PLoS ONE 2015 (pixel flipping); Samek et al., "Evaluating the
-      Visualization
-    of What a Deep Neural Network Has Learned", TNNLS 2017 (regions).
+      Visualization of What a Deep Neural Network Has Learned", TNNLS 2017 (regions).
 
     >>> f = lambda w, x: x @ w
     >>> w, x = jnp.array([[3.0], [1.0]]), jnp.ones((1, 2))
@@ -97,43 +97,34 @@ def pixel_flipping(
         raise ValueError(f'order is "morf", "lerf" or "random", not {order!r}')
     replace = fills.constant() if fill is None else fill
     if not isinstance(replace, fills.Fill):
-        raise TypeError(f"fill is made by lrp_jax.fills, such as fills.constant(0.5), not {fill!r}")
+        raise TypeError(
+            f"fill is made by lrp_jax.evaluation.fills, such as fills.constant(0.5), not {fill!r}"
+        )
     readout = _readout(score)
-    shapes = jax.jit(f)
 
     @jax.jit
-    def run(args: tuple[Any, ...], relevance: Array, target: Any, key: Array) -> Curves:
-        x = _explained.require_array(_explained.pick(args, argnums), "pixel_flipping")
-
-        def model(x: Array) -> Any:
-            return forward(f)(*_explained.replace(args, argnums, x))
-
-        moved = _explained.spatial_axes(x.shape, axes)
-        labels, count = patch_labels(x.shape, moved, _explained.per_axis("patch", patch, moved))
+    def run(
+        args: tuple[Any, ...], relevance: Array, target: Any, key: Array | None = None
+    ) -> Curves:
+        x, model, weights = scoring.question(f, argnums, args, target, "pixel_flipping")
+        moved = scoring.spatial_axes(x.shape, axes)
+        labels, count = patch_labels(x.shape, moved, scoring.per_axis("patch", patch, moved))
         counts = flip_counts(schedule, steps, count)
-        fill_key, order_key = jax.random.split(key)
+        fill_key, order_key = jax.random.split(key_or_default(key))
         rank = _ranks(_patch_sums(relevance, x, moved, labels, count), order, order_key)
         place = jnp.expand_dims(rank[:, labels], [a for a in range(1, x.ndim) if a not in moved])
         substitute = None if replace.uses_removed else replace.function(fill_key, x, None)
-        weights = _explained.weights(model(x), target)
 
         def at(flipped: Array) -> Array:
             removed = jnp.broadcast_to(place < flipped, x.shape)
             values = replace.function(fill_key, x, removed) if substitute is None else substitute
             output = readout(model(jnp.where(removed, values.astype(x.dtype), x)))
-            return _explained.score(output, weights)
+            return scoring.score(output, weights)
 
         scores = jax.lax.map(at, jnp.asarray(counts), batch_size=min(chunk, len(counts)))
         return Curves(jnp.asarray(counts / count, scores.dtype), scores.T)
 
-    def flip(*args: Any, relevance: Any, target: Any = None, key: Array | None = None) -> Curves:
-        key = jax.random.key(0) if key is None else key
-        result: Curves = run(
-            args, jnp.asarray(relevance), _explained.checked_target(shapes, args, target), key
-        )
-        return result
-
-    return flip
+    return scoring.measure(f, run)
 
 
 def area(curves: Curves) -> Array:
@@ -234,7 +225,7 @@ def flip_counts(schedule: str | Sequence[int], steps: int, patches: int) -> np.n
     (array([ 0,  1,  4,  9, 16]), array([0, 1, 5]))
     """
     if isinstance(schedule, str):
-        _explained.require_positive("steps", steps)
+        scoring.require_positive("steps", steps)
         time = np.arange(steps + 1) / steps
         if schedule == "linear":
             return np.round(time * patches).astype(int)
@@ -287,9 +278,8 @@ def _patch_sums(
         relevance = relevance.sum([a for a in range(1, x.ndim) if a not in axes])
     elif relevance.shape != positions:
         raise ValueError(
-            f"relevance of shape {relevance.shape} belongs to no input of shape {x.shape}: give "
-            f"it that shape "
-            f"or {positions}"
+            f"relevance of shape {relevance.shape} belongs to no input of shape {x.shape}: give it "
+            f"that shape or {positions}"
         )
     flat = relevance.reshape(len(x), -1)
     return jnp.zeros((len(x), count), flat.dtype).at[:, labels.reshape(-1)].add(flat)

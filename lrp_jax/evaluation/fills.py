@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .datasets import require
+from ..datasets import require
 
 Array = jax.Array
 
@@ -136,24 +136,18 @@ def inpaint(method: str = "telea", radius: float = 3.0) -> Fill:
         bytes_ = np.round((image - low) / scale).astype(np.uint8)
         # It takes one channel or three, which share the search for the order of filling.
         together = 3 if bytes_.shape[-1] % 3 == 0 else 1
-        filled = [
-            cv2.inpaint(
-                np.ascontiguousarray(bytes_[..., i : i + together]),
-                mask,
-                radius,
-                cv2.INPAINT_TELEA,
-            ).reshape(*mask.shape, together)
-            for i in range(0, bytes_.shape[-1], together)
-        ]
-        result: np.ndarray = np.concatenate(filled, -1) * scale + low
-        return result
+        filled = []
+        for i in range(0, bytes_.shape[-1], together):
+            part = np.ascontiguousarray(bytes_[..., i : i + together])
+            done = cv2.inpaint(part, mask, radius, cv2.INPAINT_TELEA)
+            filled.append(done.reshape(*mask.shape, together))
+        return np.concatenate(filled, -1) * scale + low
 
     def biharmonic(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
         require("skimage", "biharmonic inpainting (package scikit-image)")
         from skimage.restoration import inpaint_biharmonic
 
-        result: np.ndarray = inpaint_biharmonic(image, removed.any(-1), channel_axis=-1)
-        return result
+        return inpaint_biharmonic(image, removed.any(-1), channel_axis=-1)
 
     one = telea if method == "telea" else biharmonic
 
@@ -172,8 +166,7 @@ def inpaint(method: str = "telea", radius: float = 3.0) -> Fill:
                 f"inpainting needs images (batch, height, width, channels), got {x.shape}"
             )
         shape = jax.eval_shape(lambda: x)
-        result: Array = jax.pure_callback(host, shape, x, removed, vmap_method="sequential")
-        return result
+        return jax.pure_callback(host, shape, x, removed, vmap_method="sequential")
 
     return Fill(method, function, uses_removed=True)
 
@@ -200,8 +193,7 @@ def conditional(references: Any, patch: int = 4, border: int = 2, ridge: float =
     if references.ndim != 4 or min(references.shape[1:3]) < window:
         raise ValueError(
             f"references must be images (count, height, width, channels) of at least {window} x "
-            f"{window} for "
-            f"patch={patch} and border={border}, got {references.shape}"
+            f"{window} for patch={patch} and border={border}, got {references.shape}"
         )
     channels = references.shape[-1]
     views = np.lib.stride_tricks.sliding_window_view(references, (window, window), axis=(1, 2))
@@ -224,24 +216,11 @@ def conditional(references: Any, patch: int = 4, border: int = 2, ridge: float =
             )
         count, height, width, _ = x.shape
         rows, columns = -(-height // patch), -(-width // patch)
-        padding = (
-            (0, 0),
-            (border, border + rows * patch - height),
-            (border, border + columns * patch - width),
-            (0, 0),
-        )
-        wide = jnp.pad(x, padding, mode="edge")
-        frames = jnp.stack(
-            [
-                wide[:, r * patch : r * patch + window, c * patch : c * patch + window].reshape(
-                    count, -1
-                )
-                for r in range(rows)
-                for c in range(columns)
-            ],
-            1,
-        )
-        known = frames[..., outside] - jnp.asarray(centre[outside], x.dtype)
+        far = [border + rows * patch - height, border + columns * patch - width]
+        wide = jnp.pad(x, ((0, 0), (border, far[0]), (border, far[1]), (0, 0)), mode="edge")
+        corners = [(r * patch, c * patch) for r in range(rows) for c in range(columns)]
+        frames = [wide[:, r : r + window, c : c + window].reshape(count, -1) for r, c in corners]
+        known = jnp.stack(frames, 1)[..., outside] - jnp.asarray(centre[outside], x.dtype)
         drawn = jax.random.normal(key, (*known.shape[:-1], len(inside)), x.dtype)
         values = (
             jnp.asarray(centre[inside], x.dtype)

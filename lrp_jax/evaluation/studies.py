@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .datasets import checksum_of, progress_bar, require
+from ..datasets import checksum_of, progress_bar, require
 from .flipping import interval
 
 Array = jax.Array
@@ -87,10 +87,7 @@ class Table:
             chosen &= self.columns[name] == value
         if not chosen.any():
             raise KeyError(f"no values of {metric!r} for {method!r} at {point}")
-        result: np.ndarray = self.columns["value"][chosen][
-            np.argsort(self.columns["example"][chosen])
-        ]
-        return result
+        return self.columns["value"][chosen][np.argsort(self.columns["example"][chosen])]
 
     def candidates(self, metric: str) -> list[tuple[str, dict[str, float]]]:
         """All methods, with each point of their grids, in the order of the table."""
@@ -140,20 +137,12 @@ class Table:
         entries = [(m, p, self.values(metric, m, **p)) for m, p in self.candidates(metric)]
         entries.sort(key=lambda e: e[2].mean() if best == "min" else -e[2].mean())
         top = entries[0][2]
-        ranks = []
-        for method, point, values in entries:
+
+        def bounds(values: np.ndarray) -> tuple[float, float]:
             low, high = interval(values, level)
-            gap_low, gap_high = interval(values - top, level)
-            ranks.append(
-                Rank(
-                    method,
-                    point,
-                    float(values.mean()),
-                    (float(low), float(high)),
-                    (float(gap_low), float(gap_high)),
-                )
-            )
-        return ranks
+            return float(low), float(high)
+
+        return [Rank(m, p, float(v.mean()), bounds(v), bounds(v - top)) for m, p, v in entries]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +167,8 @@ class Rank:
         point = ", ".join(f"{n}={v:g}" for n, v in self.point.items())
         name = f"{self.method}({point})" if point else self.method
         low, high = self.interval
-        tie = (
-            "  (not significantly behind the best)" if self.behind[0] <= 0 <= self.behind[1] else ""
-        )
+        tied = self.behind[0] <= 0 <= self.behind[1]
+        tie = "  (not significantly behind the best)" if tied else ""
         return f"{name:40s} {self.mean:9.4f}  [{low:.4f}, {high:.4f}]{tie}"
 
 
@@ -199,7 +187,7 @@ def study(
       methods: by name an explanation of the form of `relevance` (LRP, or one of
         `lrp_jax.baselines`), or a `Grid` of them.
       metrics: by name a function `(params, x, relevance=, target=) -> (batch,)`, as
-        `lrp_jax.flipping` and `lrp_jax.metrics` make.
+        `lrp_jax.evaluation` makes (of a curve, its `area`).
       batches: pairs of inputs and class indices with the batch axis in front, of equal sizes (the
         last may be smaller and compiles once more). They are read once and kept.
       params: the first argument of `explain` and of the metrics.
@@ -261,8 +249,7 @@ def _measure(method: Any, metrics: Mapping[str, Callable[..., Any]]) -> Callable
             if np.shape(value) != (len(x),):
                 raise ValueError(
                     f"metric {name!r} returned the shape {np.shape(value)} for {len(x)} "
-                    f"examples; a study needs "
-                    "one number for each"
+                    "examples; a study needs one number for each"
                 )
         return results
 
@@ -314,7 +301,7 @@ class _Log:
         if head != fingerprint:
             raise ValueError(
                 f"{self.path} holds another study (its methods, metrics or data differ); give "
-                f"another path"
+                "another path"
             )
         self.records = records
         # A line that was cut short by a kill is done again.

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._interpreter import Taps, key
-from ._layers import Contraction
-from ._propagate import relevance_of, times_value, to_multiplier_value
-from .composites import Composite
-from .queries import Site, path_of, pull_taps, sites, zeros_like
-from .transform import Call, Start
+from .._interpreter import Taps, key
+from .._layers import Contraction
+from .._propagate import relevance_of, times_value, to_multiplier_value
+from ..composites import Composite
+from ..transform import Call, Start
+from .sites import Site, path_of, pull_taps, sites, zeros_like
 
 Concepts = Any  # ints, lists of ints, masks with the concepts leading, or Subspaces
 
@@ -36,7 +36,7 @@ class Subspaces:
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
-        >>> from lrp_jax.concepts import Subspaces
+        >>> from lrp_jax.questions import Subspaces
         >>> f = lambda w, x: (x @ w["a"]) @ w["b"]
         >>> w = {"a": jnp.eye(2), "b": jnp.array([[1.0], [3.0]])}
         >>> both = Subspaces(jnp.array([[[1.0], [1.0]], [[1.0], [-1.0]]]))  # (1, 1) and (1, -1)

@@ -19,7 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._flow import (
+from .._interpreter import Taps
+from ..composites import Composite
+from ..transform import ArgNums, Explained, Start
+from .flow import (
     Concepts,
     Flow,
     check_flow,
@@ -31,15 +34,7 @@ from ._flow import (
     turns_of,
     unit_axis,
 )
-from ._flow import Subspaces as Subspaces
-from ._interpreter import Taps
-from .composites import Composite
-from .queries import Site, one, path_of
-from .references import References as References
-from .references import concept_scores as concept_scores
-from .references import receptive_window as receptive_window
-from .references import reference_samples as reference_samples
-from .transform import ArgNums, Explained, Start
+from .sites import Site, one, path_of
 
 
 def concept_relevance(
@@ -176,7 +171,7 @@ def reference_relevance(
         >>> import jax.numpy as jnp, lrp_jax as lrp
         >>> f = lambda w, x: (x @ w["a"]) @ w["b"]
         >>> w = {"a": jnp.eye(2), "b": jnp.ones((2, 1))}
-        >>> explain = lrp.concepts.reference_relevance(f, lrp.Zero(), "a")
+        >>> explain = lrp.questions.reference_relevance(f, lrp.Zero(), "a")
         >>> print(explain(w, jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0, 1])))
         [[1. 0.]
          [0. 4.]]
@@ -253,7 +248,7 @@ def concept_graph(
         >>> import jax.numpy as jnp, lrp_jax as lrp
         >>> f = lambda w, x: (x @ w["a"]) @ w["b"]
         >>> w = {"a": jnp.eye(2), "b": jnp.array([[1.0, 1.0], [1.0, 0.0]])}
-        >>> graph = lrp.concepts.concept_graph(f, lrp.Zero(), ["a", "b"])(w, jnp.ones((1, 2)))
+        >>> graph = lrp.questions.concept_graph(f, lrp.Zero(), ["a", "b"])(w, jnp.ones((1, 2)))
         >>> graph.layers, graph.edges[0][0].tolist()
         (('b', 'a'), [[1.0, 1.0], [0.0, 0.0]])
 

@@ -1,0 +1,10 @@
+"""The command line `python -m lrp_jax plan | explain | evaluate`.
+
+Read `files` (what is read and written, and how safely), then `commands`.
+"""
+
+from .commands import composite_from as composite_from
+from .commands import main as main
+from .files import InputError as InputError
+from .files import read_arrays as read_arrays
+from .files import tree as tree

@@ -1,0 +1,119 @@
+"""The places of a call where relevance can be read, by name, and the pullback to them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import _primitives as prim
+from .._forms import Forms, made_form
+from .._interpreter import Taps
+from .._layers import Body, Frame, Step
+from ..composites import Composite
+from ..kinds import match
+from ..transform import Call
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where a layer's relevance can be read.
+
+    Attributes:
+        index: the layer's number in the plan.
+        step: the layer.
+        loops: lengths of the loops around it, which lead its arrays.
+        output_form: the form of what arrives at its output.
+        input_form: the form of what it sends to its inputs.
+    """
+
+    index: int
+    step: Step
+    loops: tuple[int, ...]
+    output_form: str
+    input_form: str
+
+    def probe(self, var: Any) -> jax.Array:
+        """Zeros of a variable's shape, one for every turn of the loops."""
+        return jnp.zeros((*self.loops, *var.aval.shape), var.aval.dtype)
+
+
+def sites(call: Call, form: str) -> list[Site]:
+    """Every layer of a call with the forms that relevance has around it."""
+    return list(_sites(call, call.frame, call.forms(form), ()))
+
+
+def _sites(call: Call, frame: Frame, forms: Forms, loops: tuple[int, ...]) -> Iterator[Site]:
+    rules = call.composite.rules
+    for step in frame.steps:
+        if isinstance(step.what, Body):
+            eqn = step.what.eqn
+            inner = (*loops, eqn.params["length"]) if eqn.primitive is prim.SCAN else loops
+            for body, inside in zip(step.what.frames, forms.bodies[step], strict=True):
+                yield from _sites(call, body, inside, inner)
+        elif step in call.resolved.indices:
+            entry = call.resolved.entries.get(step)
+            out = "R" if "R" in [forms.of.get(v, "C") for v in step.outputs] else "C"
+            rule = None if entry is None or call.composite.gradient else rules[entry]
+            made = out if call.composite.gradient else made_form(step, rule, out)
+            yield Site(call.resolved.indices[step], step, loops, out, made)
+
+
+def select(call: Call, spec: Any, form: str) -> list[Site]:
+    """The layers that a match, a glob or a predicate speaks of.
+
+    Raises:
+        ValueError: where there is none, with the names that there are.
+    """
+    layers = call.resolved.plan.layers
+    chosen = match(spec)
+    wanted = {x.index for x in layers if chosen.matches(x, layers)}
+    if not wanted:
+        names = ", ".join(x.path for x in layers[:12])
+        raise ValueError(
+            f"no layer matches {spec!r}; there are {names}{', ...' if len(layers) > 12 else ''}."
+        )
+    return [site for site in sites(call, form) if site.index in wanted]
+
+
+def one(call: Call, spec: Any, form: str = "C") -> Site:
+    """The one layer that a match speaks of; a layer's whole path always names it alone.
+
+    Raises:
+        ValueError: where there is none or more than one, with their names.
+    """
+    found = select(call, spec, form)
+    exact = [site for site in found if path_of(call, site) == spec]
+    if len(exact or found) > 1:
+        names = ", ".join(path_of(call, site) for site in found[:6])
+        raise ValueError(f"{spec!r} matches {len(found)} layers ({names}); name one.")
+    return (exact or found)[0]
+
+
+def path_of(call: Call, site: Site) -> str:
+    """The unique path of a layer."""
+    return call.resolved.plan.layers[site.index].path
+
+
+def pull_taps(
+    call: Call, form: str, composite: Composite, leaves: Sequence[Any], taps: Taps,
+    exposed: frozenset[int], stopped: frozenset[int] = frozenset(),
+) -> tuple[Any, Taps, Callable[[Any, Taps], tuple[list[Any], Taps]]]:  # fmt: skip
+    """Output, exposed values, and the pullback to the explained leaves and the taps."""
+
+    def explain(explained: list[Any], taps: Taps) -> tuple[Any, Taps]:
+        merged = call.with_explained(leaves, explained)
+        output, _, exposures = call.evaluate(
+            form, composite, merged, taps, exposed, stopped=stopped
+        )
+        return output, exposures
+
+    explained = [leaves[i] for i in call.explained]
+    (output, exposures), pullback = jax.vjp(explain, explained, taps)
+    return output, exposures, lambda seed, exposed_seed: pullback((seed, exposed_seed))
+
+
+def zeros_like(tree: Any) -> Any:
+    """Zero cotangents for a tree of arrays."""
+    return jax.tree.map(jnp.zeros_like, tree)
