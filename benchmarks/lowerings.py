@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lrp_jax._lowerings import lowering
+from lrp_jax._propagation.lowerings import lowering
 
 from .measure import Contestant, of_jax, race, spread
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrp_jax import _primitives
-from lrp_jax._primitives import Family
+from lrp_jax._analysis import primitives
+from lrp_jax._analysis.primitives import Family
 
 FAMILIES = {
     Family.CONTRACTION: (
@@ -93,7 +93,7 @@ def families() -> dict[Family, list[str]]:
     """The primitives of each family in the code, without those that are refused all the same."""
     return {
         family: sorted(set(names.split()) - refused())
-        for family, names in _primitives._NAMES.items()
+        for family, names in primitives._NAMES.items()
     }
 
 

@@ -4,8 +4,6 @@ from . import _former_paths
 from . import composites as composites
 from . import targets as targets
 from ._layers.step import UnsupportedOperation as UnsupportedOperation
-from .rule import Rule as Rule
-from .rule import Term as Term
 from .composites import CPLRP as CPLRP
 from .composites import AttnLRP as AttnLRP
 from .composites import Composite as Composite
@@ -49,6 +47,8 @@ from .questions import conservation as conservation
 from .questions import layer_relevances as layer_relevances
 from .questions import parameter_relevance as parameter_relevance
 from .questions import relevance_matrix as relevance_matrix
+from .rule import Rule as Rule
+from .rule import Term as Term
 from .rules import AlphaBeta as AlphaBeta
 from .rules import BetaSmooth as BetaSmooth
 from .rules import DeconvNet as DeconvNet

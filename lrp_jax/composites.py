@@ -13,8 +13,8 @@ from typing import Any
 import jax
 
 from . import kinds
-from .rule import AFFINE, Rule, check_bias, check_class
 from .kinds import Match, first, match
+from .rule import AFFINE, Rule, check_bias, check_class
 from .rules import (
     AlphaBeta,
     BetaSmooth,

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 import lrp_jax as lrp
 from lrp_jax import baselines, evaluation, targets
-from lrp_jax._forward import forward
+from lrp_jax._propagation.forward import forward
 from lrp_jax.evaluation import fills
 from lrp_jax.evaluation.flipping import flip_counts, patch_labels
 

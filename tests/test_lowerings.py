@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 import lrp_jax as lrp
-from lrp_jax import _lowerings
+from lrp_jax._propagation import lowerings as _lowerings
 
 Function = Callable[..., jax.Array]
 

@@ -1,4 +1,4 @@
-"""The arguments of a call: which are explained, which leaves are arrays, what is wrong with them."""
+"""The arguments of a call: which are explained, and what is wrong with them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -40,7 +40,9 @@ def _explained_leaf(number: int, leaf: Any) -> Any:
     return jnp.asarray(value) if isinstance(value, np.ndarray | np.generic) else value
 
 
-def checked(args: tuple[Any, ...], numbers: Sequence[int]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+def checked(
+    args: tuple[Any, ...], numbers: Sequence[int]
+) -> tuple[tuple[Any, ...], tuple[int, ...]]:
     """The arguments with arrays where they are explained, and which those are, counted from 0."""
     for number in numbers:
         if not -len(args) <= number < len(args):

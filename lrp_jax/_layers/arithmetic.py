@@ -157,7 +157,11 @@ def unchanged(visit: Visit) -> list[Any]:
         return cotangent if visit.out == "R" else relevance_of(cotangent, y, visit.out)
 
     # A relevance that only passes needs nothing of the forward pass.
-    return [custom(visit, back, lambda x, y, *_: (y if visit.out == "C" else None, jnp.zeros((), x.dtype)))]
+    return [
+        custom(
+            visit, back, lambda x, y, *_: (y if visit.out == "C" else None, jnp.zeros((), x.dtype))
+        )
+    ]
 
 
 UNCHANGED = Backward("R", unchanged)

@@ -4,7 +4,7 @@ import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,9 +129,7 @@ class Checkpoint(Body):
 
     def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
         params = self.eqn.params
-        body = jax.checkpoint(
-            bodies[0], prevent_cse=params["prevent_cse"], policy=params["policy"]
-        )
+        body = jax.checkpoint(bodies[0], prevent_cse=params["prevent_cse"], policy=params["policy"])
         return body(values, taps)
 
 

@@ -94,7 +94,13 @@ class ComplexLayer(ProportionalSum):
         )
 
     positive = negative = property(_refuse)
-    _by_sign = spread_evenly = flat_relevance = _refuse
+    flat_relevance = _refuse
+
+    def _by_sign(self, terms: Sequence[Term]) -> NoReturn:
+        self._refuse()
+
+    def spread_evenly(self, share: jax.Array) -> NoReturn:
+        self._refuse()
 
 
 def _between_reals(

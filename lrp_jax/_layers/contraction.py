@@ -39,7 +39,7 @@ class Contraction(Linear):
         tail = reading.tail(var)
         if tail is None or tail.core is None or tail.core.layer is not Contraction:
             return None
-        chain, start, (core, _) = tail
+        chain, start, core = tail.chain, tail.start, tail.core.eqn
         position = reading.graph.explained_operands(core)[0]
         operand = core.invars[position]
         before: list[Equation] = []

@@ -7,7 +7,6 @@ where absolute weights are asked for, and its shift is part of the bias.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +16,6 @@ import jax.numpy as jnp
 
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, is_literal
-from .._analysis.primitives import Family, family
 from .arithmetic import at_least_float32, divide
 from .chains import Chain, Read, run_chain
 from .linear import LinearLayer

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from .._analysis import primitives as prim
 from .._analysis.primitives import Family, family
-from .arithmetic import at_least_float32
 from .chains import run_chain
 from .contraction_map import Contracted, ContractionMap
 from .step import Visit

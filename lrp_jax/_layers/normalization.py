@@ -66,17 +66,11 @@ class Normalization(Step):
 
     @classmethod
     def recognise(cls, reading: Reading, var: Var) -> Self | None:
-        chain: list[Equation] = []
-        found = reading.found.get(var)
-        if found is None:
-            tail = reading.tail(var)
-            if tail is None or tail.core is None or not isinstance(tail.core.layer, Statistic):
-                return None
-            chain, start, (_, found) = tail
-        else:
-            start = var
-        if not isinstance(found, Statistic):
+        tail = reading.tail(var)
+        found = None if tail is None or tail.core is None else tail.core.layer
+        if tail is None or not isinstance(found, Statistic):
             return None
+        chain, start = tail.chain, tail.start
         eqns, outside = reading.graph.between(start, [found.root])
         assert not outside, "a normalisation has one root"
         return reading.step(

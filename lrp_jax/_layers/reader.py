@@ -124,6 +124,8 @@ def _readers_of_relu(steps: list[Step], graph: Graph) -> list[Step]:
         )
 
     return [
-        dataclasses.replace(step, before_relu=True) if step.feeds_relu and only_relus(step) else step
+        dataclasses.replace(step, before_relu=True)
+        if step.feeds_relu and only_relus(step)
+        else step
         for step in steps
     ]

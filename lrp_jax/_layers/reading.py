@@ -1,7 +1,6 @@
-"""A graph as the families of layers read it: who is whose core, and which chains belong together."""
+"""A graph as the families of layers read it: cores of layers, and the chains beside them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from .._analysis import compat
@@ -52,7 +51,7 @@ class Reading:
     def __init__(
         self,
         closed_jaxpr: Any,
-        explained: Sequence[bool],
+        explained: tuple[bool, ...],
         names: Iterable[str],
         nonnegative: Iterable[bool] | None,
         outputs: Iterable[bool] | None,

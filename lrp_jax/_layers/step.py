@@ -1,6 +1,7 @@
 """The protocol of layers: what every family says of itself. Frozen records, no arrays.
 
-A family is a subclass of `Step` in a file of its own. It `recognise`s itself in a `Reading` of a graph, the forms and the loop ask for its `backward` pass, the plan and the ledger read its fields.
+A family is a subclass of `Step` in a file of its own. It recognises itself in a `Reading` of a
+graph; the forms and the loop ask for its `backward` pass; the plan and the ledger read its fields.
 """
 
 import enum
@@ -54,7 +55,7 @@ class Visit(Protocol):
         exposing: whether it may start at any layer.
         inputs: values of the explained inputs.
         constants: values of the constants.
-        probe: zeros whose cotangent reports what biases and stabilisers absorb, where that is asked.
+        probe: zeros whose cotangent reports what biases and stabilisers absorb; or None.
         native: the step's own computation, from values of its inputs and constants.
         forms: the forms of the frames inside.
         taps: the taps of layers inside.

@@ -26,11 +26,11 @@ class Sum(Linear):
 
     Attributes:
         signs: +1 or -1 for every operand.
-        turns: whether the division may change the sign.
+        may_turn: whether the division may change the sign.
     """
 
     signs: tuple[int, ...]
-    turns: bool
+    may_turn: bool
 
     @classmethod
     def is_core(cls, reading: Reading, eqn: Equation) -> bool:
@@ -56,7 +56,13 @@ class Sum(Linear):
             kind = "AvgPool"
         signs = (1, -1) if core.primitive is prim.SUB else (1,) * len(operands)
         return reading.step(
-            cls, [core, *chain], operands, [var], kind, signs=signs, turns=any(map(_may_turn, chain))
+            cls,
+            [core, *chain],
+            operands,
+            [var],
+            kind,
+            signs=signs,
+            may_turn=any(map(_may_turn, chain)),
         )
 
     def view(
@@ -64,7 +70,7 @@ class Sum(Linear):
         relevance: jax.Array, bias: str,
     ) -> LinearLayer:  # fmt: skip
         function = partial(first_of, visit.native, constants)
-        return SumLayer(function, self.signs, self.turns, xs, y, relevance)
+        return SumLayer(function, self.signs, self.may_turn, xs, y, relevance)
 
 
 def _may_turn(eqn: Equation) -> bool:

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import composites, rules
-from .._interpreter import key
+from .._calls.explained import Explained
+from .._propagation.loop import key
 from ..questions import sites
 from ..targets import scoring
-from ..transform import Explained, relevance
+from ..transform import relevance
 from .gradients import Explanation
 
 Array = jax.Array

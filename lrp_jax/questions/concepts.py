@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._interpreter import Taps
+from .._calls.arguments import ArgNums
+from .._calls.call import Start
+from .._calls.explained import Explained
+from .._propagation.loop import Taps
 from ..composites import Composite
-from ..transform import ArgNums, Explained, Start
 from .flow import (
     Concepts,
     Flow,

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._interpreter import Taps, key
-from .._layers import Contraction
-from .._propagate import relevance_of, times_value, to_multiplier_value
+from .._calls.call import Call, Start
+from .._layers.arithmetic import relevance_of, times_value, to_multiplier_value
+from .._propagation.loop import Taps, key
 from ..composites import Composite
-from ..transform import Call, Start
 from .sites import Site, path_of, pull_taps, sites, zeros_like
 
 Concepts = Any  # ints, lists of ints, masks with the concepts leading, or Subspaces
@@ -143,12 +142,7 @@ def unit_axis(site: Site, axis: int | None) -> int:
         if not -rank <= axis < rank:
             raise ValueError(f"axis={axis} is out of range for a layer output of rank {rank}.")
         return axis % rank
-    what = site.step.what
-    if isinstance(what, Contraction) and what.features is not None:
-        same = len(what.after.start.aval.shape) == len(site.step.outputs[0].aval.shape)
-        if same:
-            return len(site.loops) + what.features[0]
-    return rank - 1
+    return len(site.loops) + site.step.unit_axis()
 
 
 def pooled(

@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._interpreter import Taps, key
-from .._propagate import relevance_of, to_multiplier_value
+from .._calls.arguments import ArgNums
+from .._calls.call import Call, Start
+from .._calls.explained import Explained
+from .._layers.arithmetic import relevance_of, to_multiplier_value
+from .._propagation.loop import Taps, key
 from ..composites import Composite
-from ..transform import ArgNums, Call, Explained, Start
 from .sites import Site, one, path_of, pull_taps, select, zeros_like
 
 

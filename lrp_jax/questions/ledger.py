@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._interpreter import Taps, key
-from .._propagate import relevance_of
+from .._calls.arguments import ArgNums
+from .._calls.call import Start
+from .._calls.explained import Explained
+from .._layers.arithmetic import relevance_of
+from .._propagation.loop import Taps, key
 from ..composites import Composite
-from ..transform import ArgNums, Explained, Start
 from .sites import Site, pull_taps, sites, zeros_like
 
 COLUMNS = ("in", "out", "bias", "stabiliser", "dropped", "rule")
@@ -228,6 +230,6 @@ def _row(site: Site, found: Taps, values: Taps) -> jax.Array:
     report = found[key("bias", site.index)]
     bias, stabiliser, dropped = report.reshape(-1, 3).sum(0)
     rest = arrived - sent - bias - stabiliser - dropped
-    if site.step.kind is not None and site.step.kind.label in ("Bias", "BatchNorm"):
+    if site.step.rest_is_bias:
         bias, rest = rest, jnp.zeros_like(rest)
     return jnp.stack([arrived, sent, bias, stabiliser, dropped, rest])

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from .._calls.explained import Explained
 from ..composites import Composite
-from ..transform import Explained
 from .layers import reducer
 
 

@@ -7,9 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._propagate import times_value
+from .._calls.arguments import ArgNums
+from .._calls.call import Start
+from .._calls.explained import Explained
+from .._layers.arithmetic import times_value
+from .._layers.step import Way
 from ..composites import Composite
-from ..transform import ArgNums, Explained, Start
 
 
 def parameter_relevance(
@@ -73,7 +76,7 @@ def parameter_relevance(
             multipliers = pulled("multipliers")
             found = [times_value(c, p) for c, p in zip(multipliers, parameters, strict=True)]
             chosen = [composite.rules[entry] for entry in call.resolved.entries.values()]
-            if any(hasattr(rule, "input_relevance") for rule in chosen):
+            if any(rule.way is Way.OWN for rule in chosen):
                 zeros = map(jnp.real, pulled("zeros"))
                 found = [r + z for r, z in zip(found, zeros, strict=True)]
             return found

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._calls.arguments import ArgNums
+from .._calls.call import Start
+from .._calls.explained import Explained
 from ..composites import Composite
 from ..datasets import checksum_of, progress_bar, results
-from ..transform import ArgNums, Explained, Start
 from .flow import Flow, key_of, pooled
 from .sites import one
 

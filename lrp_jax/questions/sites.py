@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import _primitives as prim
-from .._forms import Forms, made_form
-from .._interpreter import Taps
-from .._layers import Body, Frame, Step
+from .._calls.call import Call
+from .._layers.step import Frame, Step
+from .._propagation.forms import Forms
+from .._propagation.loop import Taps
 from ..composites import Composite
 from ..kinds import match
-from ..transform import Call
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +46,13 @@ def sites(call: Call, form: str) -> list[Site]:
 def _sites(call: Call, frame: Frame, forms: Forms, loops: tuple[int, ...]) -> Iterator[Site]:
     rules = call.composite.rules
     for step in frame.steps:
-        if isinstance(step.what, Body):
-            eqn = step.what.eqn
-            inner = (*loops, eqn.params["length"]) if eqn.primitive is prim.SCAN else loops
-            for body, inside in zip(step.what.frames, forms.bodies[step], strict=True):
-                yield from _sites(call, body, inside, inner)
-        elif step in call.resolved.indices:
+        for body, inside in zip(step.frames, forms.bodies[step], strict=True):
+            yield from _sites(call, body, inside, (*loops, *step.turns))
+        if step in call.resolved.indices:
             entry = call.resolved.entries.get(step)
-            out = "R" if "R" in [forms.of.get(v, "C") for v in step.outputs] else "C"
-            rule = None if entry is None or call.composite.gradient else rules[entry]
-            made = out if call.composite.gradient else made_form(step, rule, out)
+            out = forms.at(step)
+            rule = None if entry is None else rules[entry]
+            made = out if call.composite.gradient else step.backward(rule, out).makes
             yield Site(call.resolved.indices[step], step, loops, out, made)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._forward import forward
+from .._propagation.forward import forward
 from . import starts
 
 Array = jax.Array
