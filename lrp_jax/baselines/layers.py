@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from .. import composites, rules
 from .._interpreter import key
@@ -13,8 +14,6 @@ from ..questions import sites
 from ..targets import scoring
 from ..transform import Explained, relevance
 from .gradients import Explanation
-
-Array = jax.Array
 
 
 def grad_cam(f: Callable[..., Any], layer: Any, argnums: int = 1) -> Explanation:
@@ -107,8 +106,7 @@ def _at_layer(f: Callable[..., Any], layer: Any, argnums: int) -> Any:
             weights = scoring.weights(output, target)
             return values[name], pullback(weights, sites.zeros_like(values))[1][name]
 
-        result: tuple[Array, Array] = explained.run(call, "grad_cam", evaluate, leaves, target)
-        return result
+        return explained.run(call, "grad_cam", evaluate, leaves, target)
 
     return look
 
