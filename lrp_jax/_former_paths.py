@@ -2,10 +2,10 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 FORMER = {
     "lrp_jax.colormaps": "lrp_jax.plot.colormaps",
@@ -26,9 +26,7 @@ FORMER = {
 class _Finder(MetaPathFinder, Loader):
     """Imports a former name as the module itself, the first time it is asked for."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name in FORMER else None
 
     def exec_module(self, module: ModuleType) -> None:

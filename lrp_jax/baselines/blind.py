@@ -1,5 +1,6 @@
 """Explanations that see no more of a model than its outputs (occlusion), or nothing at all."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..targets import scoring
 from .gradients import Explanation, explanation
-
-Array = jax.Array
 
 
 def occlusion(
@@ -64,13 +64,8 @@ def occlusion(
         moved = scoring.spatial_axes(x.shape, axes)
         sizes = scoring.per_axis("window", window, moved)
         strides = scoring.per_axis("stride", window if stride is None else stride, moved)
-        starts = np.stack(
-            np.meshgrid(
-                *(np.arange(0, x.shape[a], s) for a, s in zip(moved, strides, strict=True)),
-                indexing="ij",
-            ),
-            -1,
-        ).reshape(-1, len(moved))
+        along = (range(0, x.shape[a], s) for a, s in zip(moved, strides, strict=True))
+        starts = np.array(list(itertools.product(*along)))
         cover = jnp.broadcast_to(jnp.asarray(fill, x.dtype), x.shape)
         whole = scoring.score(model(x), weights)
 
@@ -81,9 +76,8 @@ def occlusion(
                 inside = inside & (place >= first) & (place < first + size)
             covered = jnp.where(inside ^ keep, cover, x)
             score = scoring.score(model(covered), weights)
-            elements = inside.sum() * math.prod(
-                x.shape[a] for a in range(1, x.ndim) if a not in moved
-            )
+            whole_axes = (x.shape[a] for a in range(1, x.ndim) if a not in moved)
+            elements = inside.sum() * math.prod(whole_axes)
             value = score if keep else (whole - score) / elements.astype(x.dtype)
             return inside * value.reshape((-1,) + (1,) * (x.ndim - 1)).astype(x.dtype)
 
@@ -114,13 +108,8 @@ def random(
     def rule(model: Callable[[Any], Any], x: Any, weights: Any) -> Any:
         leaves, tree = jax.tree.flatten(x)
         keys = jax.random.split(key, len(leaves))
-        return jax.tree.unflatten(
-            tree,
-            [
-                jax.random.normal(k, leaf.shape, leaf.dtype)
-                for k, leaf in zip(keys, leaves, strict=True)
-            ],
-        )
+        pairs = zip(keys, leaves, strict=True)
+        return jax.tree.unflatten(tree, [jax.random.normal(k, a.shape, a.dtype) for k, a in pairs])
 
     return explanation(rule, f, argnums, has_aux)
 
@@ -156,9 +145,8 @@ def sobel(f: Callable[..., Any], argnums: Any = 1, *, has_aux: bool = False) -> 
 
         def slope(a: Array, axis: int) -> Array:
             size = a.shape[axis]
-            return jax.lax.slice_in_dim(a, 2, size, axis=axis) - jax.lax.slice_in_dim(
-                a, 0, size - 2, axis=axis
-            )
+            low, high = (jax.lax.slice_in_dim(a, i, size - 2 + i, axis=axis) for i in (0, 2))
+            return high - low
 
         return jnp.hypot(slope(smooth(x, 2), 1), slope(smooth(x, 1), 2))
 

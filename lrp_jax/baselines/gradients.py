@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..targets import scoring
 
-Array = jax.Array
 Explanation = Callable[..., Any]
 
 
@@ -45,11 +45,7 @@ def gradient(f: Callable[..., Any], argnums: Any = 1, *, has_aux: bool = False) 
     >>> gradient(f)(jnp.array([[1.0], [-2.0]]), jnp.array([[3.0, 1.0]]))
     Array([[ 1., -2.]], dtype=float32)
     """
-
-    def rule(model: Callable[[Any], Any], x: Any, weights: Any) -> Any:
-        return scoring.gradient(model, x, weights)
-
-    return explanation(rule, f, argnums, has_aux)
+    return explanation(scoring.gradient, f, argnums, has_aux)
 
 
 def input_x_gradient(
@@ -194,13 +190,9 @@ def integrated_gradients(
 
 
 def explanation(
-    rule: Callable[[Callable[[Any], Any], Any, Any], Any],
-    f: Callable[..., Any],
-    argnums: Any,
-    has_aux: bool,
+    rule: Callable[..., Any], f: Callable[..., Any], argnums: Any, has_aux: bool
 ) -> Explanation:
-    """Give a rule `(model of the explained arguments, these, weights) -> R` the form of
-    `relevance`."""
+    """The form of `relevance` for a rule `(model of the explained arguments, these, weights)`."""
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Any:
         x = scoring.pick(args, argnums)

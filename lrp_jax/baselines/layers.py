@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from .. import composites, rules
 from .._calls.explained import Explained
@@ -14,8 +15,6 @@ from ..questions import sites
 from ..targets import scoring
 from ..transform import relevance
 from .gradients import Explanation
-
-Array = jax.Array
 
 
 def grad_cam(f: Callable[..., Any], layer: Any, argnums: int = 1) -> Explanation:
@@ -108,8 +107,7 @@ def _at_layer(f: Callable[..., Any], layer: Any, argnums: int) -> Any:
             weights = scoring.weights(output, target)
             return values[name], pullback(weights, sites.zeros_like(values))[1][name]
 
-        result: tuple[Array, Array] = explained.run(call, "grad_cam", evaluate, leaves, target)
-        return result
+        return explained.run(call, "grad_cam", evaluate, leaves, target)
 
     return look
 

@@ -179,12 +179,8 @@ def _evaluate(options: Any) -> None:
         "random": baselines.random(apply_fn, key=jax.random.key(0)),
     }
     orders = ("morf", "lerf")
-    flip = {
-        order: evaluation.pixel_flipping(
-            apply_fn, order=order, patch=options.patch, steps=options.steps
-        )
-        for order in orders
-    }
+    how = {"patch": options.patch, "steps": options.steps}
+    flip = {order: evaluation.pixel_flipping(apply_fn, order=order, **how) for order in orders}
     width = max(map(len, methods))
     print("  ".join(["method".ljust(width), *(f"{order:>10}" for order in orders)]))
     for name, method in methods.items():

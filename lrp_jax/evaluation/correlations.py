@@ -2,8 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jax import Array
 
 
 def pearson(a: Array, b: Array) -> Array:

@@ -12,11 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..targets import scoring
 from .correlations import flat, key_or_default, pearson, ratio
-
-Array = jax.Array
 
 
 def completeness(

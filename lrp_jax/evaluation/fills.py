@@ -12,10 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..datasets import require
-
-Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,12 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..targets import scoring
 from . import fills
 from .correlations import key_or_default
-
-Array = jax.Array
 
 
 @jax.tree_util.register_dataclass

@@ -5,10 +5,9 @@ They take arrays, `sparseness(relevance)`, and return one number for each exampl
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from .correlations import flat, ratio
-
-Array = jax.Array
 
 
 @jax.jit

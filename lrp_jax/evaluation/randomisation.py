@@ -11,11 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..targets import scoring
 from .correlations import key_or_default, spearman
-
-Array = jax.Array
 
 
 @jax.tree_util.register_dataclass

@@ -8,11 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..targets import scoring
 from .correlations import flat, key_or_default, pearson, ratio
-
-Array = jax.Array
 
 
 def max_sensitivity(

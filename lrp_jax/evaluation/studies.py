@@ -21,11 +21,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..datasets import checksum_of, progress_bar, require
 from .flipping import interval
-
-Array = jax.Array
 
 
 class Grid:

@@ -44,15 +44,8 @@ def time_series(
         middle = (low + high) / 2
         line = -i + (channel - middle) / ((high - low) or 1) * 0.8
         extent = (times[0] - half, times[-1] + half, -i - 0.5, -i + 0.5)
-        ax.imshow(
-            relevance[None, :, i],
-            cmap=colormap(cmap),
-            vmin=-limit,
-            vmax=limit,
-            extent=extent,
-            aspect="auto",
-            interpolation="nearest",
-        )
+        ground = {"extent": extent, "aspect": "auto", "interpolation": "nearest"}
+        ax.imshow(relevance[None, :, i], colormap(cmap), vmin=-limit, vmax=limit, **ground)
         # A pale rim keeps the line readable on the darkest relevance.
         ax.plot(times, line, color="white", linewidth=2.4)
         ax.plot(times, line, color="black", linewidth=1)
@@ -83,14 +76,9 @@ def curves(
     for i, (name, curve) in enumerate(curves.items()):
         fraction, values = np.asarray(curve.fraction), np.asarray(curve.score, float)
         low, high = interval(values, level)
-        (line,) = ax.plot(
-            fraction,
-            values.mean(0),
-            linestyle=styles[i % len(styles)],
-            color=COLOURS[i % len(COLOURS)],
-            label=name,
-        )
-        ax.fill_between(fraction, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        style, colour = styles[i % len(styles)], COLOURS[i % len(COLOURS)]
+        ax.plot(fraction, values.mean(0), linestyle=style, color=colour, label=name)
+        ax.fill_between(fraction, low, high, color=colour, alpha=0.2, linewidth=0)
     ax.set_xlabel("fraction removed")
     ax.set_ylabel(score)
     ax.set_xlim(0, 1)
@@ -120,15 +108,8 @@ def surface(table: Any, metric: str, method: str, ax: Any = None, *, best: str =
     drawn = ax.contourf(x, y, means, levels=12, cmap="cividis")
     ax.contour(x, y, means, levels=12, colors="white", linewidths=0.4)
     place = np.unravel_index((np.argmin if best == "min" else np.argmax)(means), means.shape)
-    ax.plot(
-        x[place[1]],
-        y[place[0]],
-        "*",
-        color="#ef7d4b",
-        markeredgecolor="white",
-        markersize=14,
-        clip_on=False,
-    )
+    star = {"color": "#ef7d4b", "markeredgecolor": "white", "markersize": 14, "clip_on": False}
+    ax.plot(x[place[1]], y[place[0]], "*", **star)
     for values, set_scale in ((x, ax.set_xscale), (y, ax.set_yscale)):
         positive = values[values > 0]
         if len(positive) > 1 and positive[-1] / positive[0] > 10:
@@ -157,14 +138,8 @@ def ranking(ranks: Sequence[Any], ax: Any = None, *, metric: str = "mean") -> An
     for i, rank in enumerate(ranks):
         tie = rank.behind[0] <= 0 <= rank.behind[1]
         ax.plot(rank.interval, (i, i), color=COLOURS[0], linewidth=1.5)
-        ax.plot(
-            rank.mean,
-            i,
-            "o",
-            color=COLOURS[0],
-            markerfacecolor=COLOURS[0] if tie else "white",
-            markersize=5,
-        )
+        inner = COLOURS[0] if tie else "white"
+        ax.plot(rank.mean, i, "o", color=COLOURS[0], markerfacecolor=inner, markersize=5)
     names = [", ".join([r.method, *(f"{n} {v:.3g}" for n, v in r.point.items())]) for r in ranks]
     ax.set_yticks(range(len(ranks)), names)
     ax.set_ylim(len(ranks) - 0.5, -0.5)

@@ -7,6 +7,8 @@ import numpy as np
 
 from .tools import COLOURS, bound, colormap, new_axes
 
+Place = tuple[float, float]
+
 _CAUSE_COLOURS = (COLOURS[1], COLOURS[0], *COLOURS[2:])
 # The colours of `_CAUSE_COLOURS`, pale enough for black text.
 _KIND_COLOURS = ("#cfe6f5", "#fde3cc", "#d0ece2", "#f3dde9", "#fbf3c4", "#e4e4e4", "#ddf1fb")
@@ -57,12 +59,7 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
         ends = (column[p], row[p]), (column[n], row[n])
         ax.add_patch(_line(*ends, lanes.get((p, n)), colour, wide))
     for index, text, colour in boxes:
-        box = {
-            "boxstyle": "round,pad=0.35",
-            "facecolor": colour,
-            "edgecolor": "#7f7f7f",
-            "linewidth": 0.6,
-        }
+        box = _box("round,pad=0.35", colour, 0.6)
         place = {"ha": "center", "va": "center", "fontsize": 7, "color": "black", "bbox": box}
         ax.text(column[index], row[index], text, **place)
     ax.set_xlim(-0.55, width - 0.45)
@@ -71,13 +68,7 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     return ax
 
 
-def _line(
-    start: tuple[float, float],
-    end: tuple[float, float],
-    lane: float | None,
-    colour: str,
-    width: float,
-) -> Any:
+def _line(start: Place, end: Place, lane: float | None, colour: str, width: float) -> Any:
     """From the lower side of a box to the upper side of another one, along a lane if there is."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
@@ -122,35 +113,18 @@ def concept_graph(
         limit = bound(flow)
         for (i, j), amount in sorted(np.ndenumerate(flow), key=lambda edge: abs(edge[1])):
             strength = float(np.nan_to_num(np.minimum(abs(amount) / limit, 1)))
-            ax.plot(
-                (places[row][i], places[row + 1][j]),
-                (row, row + 1),
-                color=colours(0.5 + 0.3 * np.sign(amount)),
-                alpha=strength,  # little is faint on any background
-                linewidth=0.3 + 4.5 * strength,
-                zorder=1,
-            )
+            # Little is faint on any background.
+            line = {"alpha": strength, "linewidth": 0.3 + 4.5 * strength, "zorder": 1}
+            colour = colours(0.5 + 0.3 * np.sign(amount))
+            ax.plot((places[row][i], places[row + 1][j]), (row, row + 1), color=colour, **line)
     for row, (units, values) in enumerate(zip(chosen, scores, strict=True)):
         limit = bound(values)
         for place, unit, value in zip(places[row], units, values, strict=True):
             colour = colours(value / limit / 2 + 0.5)
             dark = np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5
-            ax.text(
-                place,
-                row,
-                str(unit),
-                ha="center",
-                va="center",
-                fontsize="small",
-                color="white" if dark else "black",
-                bbox={
-                    "boxstyle": "circle,pad=0.4",
-                    "facecolor": colour,
-                    "edgecolor": "#7f7f7f",
-                    "linewidth": 0.8,
-                },
-                zorder=2,
-            )
+            box = _box("circle,pad=0.4", colour, 0.8)
+            look = {"ha": "center", "va": "center", "fontsize": "small", "bbox": box, "zorder": 2}
+            ax.text(place, row, str(unit), color="white" if dark else "black", **look)
     ax.set_yticks(range(len(chosen)), [_short(path) for path in graph.layers])
     ax.set_ylim(len(chosen) - 0.6, -0.4)
     ax.set_xlim(-0.6, width - 0.4)
@@ -184,15 +158,8 @@ def ledger(ledger: Any, ax: Any = None) -> Any:
         ends = {1: 0.0, -1: 0.0}
         for cause, amount in parts.items():
             side = 1 if amount >= 0 else -1
-            number = causes.index(cause)
-            ax.barh(
-                row,
-                amount,
-                left=ends[side],
-                color=_CAUSE_COLOURS[number % len(_CAUSE_COLOURS)],
-                label=cause,
-                height=0.7,
-            )
+            colour = _CAUSE_COLOURS[causes.index(cause) % len(_CAUSE_COLOURS)]
+            ax.barh(row, amount, 0.7, ends[side], color=colour, label=cause)
             ends[side] += amount
     ax.axvline(0, color="#7f7f7f", linewidth=0.8)
     ax.set_yticks(range(len(entries)), [_short(path) for path in entries])
@@ -246,6 +213,10 @@ def _lanes(
         lanes[lane].append((row[p], row[n]))
         found[p, n] = beside + 0.42 + 0.05 * lane
     return found
+
+
+def _box(style: str, colour: Any, width: float) -> dict[str, Any]:
+    return {"boxstyle": style, "facecolor": colour, "edgecolor": "#7f7f7f", "linewidth": width}
 
 
 def _short(name: str, length: int = 30) -> str:

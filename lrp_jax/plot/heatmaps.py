@@ -68,8 +68,7 @@ def heatmap(
     else:
         ax.imshow(_overlay(image, shown, limit, colours), interpolation="nearest")
         drawn = pyplot().cm.ScalarMappable(pyplot().Normalize(-limit, limit), colours)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     if title is not None:
         ax.set_title(title)
     if colorbar:
@@ -191,8 +190,7 @@ def gallery(
     )
     for row, (name, examples) in zip(axes, images.items(), strict=True):
         for ax in row:
-            ax.set_xticks([])
-            ax.set_yticks([])
+            ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         for i, (ax, image) in enumerate(zip(row, np.asarray(examples), strict=False)):
             if relevances is None:
@@ -213,24 +211,22 @@ def _overlay(image: Any, values: np.ndarray, limit: float, colours: Any) -> np.n
     strength = np.clip(np.abs(known) / limit, 0, 1)[..., None] ** 0.5
     # Half the contrast is left to the picture, or dark pixels would read as relevance.
     ground = np.repeat(0.35 + 0.6 * grey[..., None], 3, -1)
-    result: np.ndarray = (1 - strength) * ground + strength * colours(unit(known, limit))[..., :3]
-    return result
+    return (1 - strength) * ground + strength * colours(unit(known, limit))[..., :3]
 
 
 def _grey(image: Any) -> np.ndarray:
     image = np.asarray(image, float)
-    image = image.mean(-1) if image.ndim == 3 else image
+    return _stretched(image.mean(-1) if image.ndim == 3 else image)
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
     low, high = image.min(), image.max()
-    result: np.ndarray = (image - low) / ((high - low) or 1)
-    return result
+    return (image - low) / ((high - low) or 1)
 
 
 def _show(ax: Any, image: np.ndarray) -> None:
-    image = np.asarray(image, float)
-    low, high = image.min(), image.max()
-    image = (image - low) / ((high - low) or 1)
+    image = _stretched(np.asarray(image, float))
     if image.ndim == 3 and image.shape[-1] not in (3, 4):
         image = image.mean(-1)
     ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])

@@ -37,9 +37,8 @@ def bound(values: Any, scale: Scale = "max") -> float:
             limit = largest
         elif scale == "mean_cubed":
             # Scaled first: the cubes of small relevance would underflow.
-            limit = (
-                10 * largest * float(np.mean((size / largest) ** 3)) ** (1 / 3) if largest else 0.0
-            )
+            share = float(np.mean((size / largest) ** 3)) if largest else 0.0
+            limit = 10 * largest * share ** (1 / 3)
         elif (
             scale[:1] == "p" and scale[1:].replace(".", "", 1).isdigit() and float(scale[1:]) <= 100
         ):
@@ -68,8 +67,7 @@ def map_of(relevance: Any) -> np.ndarray:
             "a heatmap needs relevance (height, width) or (height, width, channels), got the shape "
             f"{relevance.shape}"
         )
-    result: np.ndarray = relevance
-    return result
+    return relevance
 
 
 def pyplot() -> Any:

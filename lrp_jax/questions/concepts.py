@@ -106,9 +106,7 @@ def concept_relevance(
         found = [site for site, _ in pairs]
         check_flow(call, found, parallel)
         given = [restriction_of(given, site, axis) for site, given in pairs]
-        turns = [
-            turns_of(restriction, site) for restriction, site in zip(given, found, strict=True)
-        ]
+        turns = [turns_of(r, site) for r, site in zip(given, found, strict=True)]
         given = same_number(given)
 
         def evaluate(

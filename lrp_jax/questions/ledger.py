@@ -190,16 +190,10 @@ def conservation(
             return table, sum(jax.tree.leaves(started)), received, overflow
 
         table, start, received, overflow = explained.run(call, "ledger", evaluate, leaves, target)
-        order = [site.index for site in sites(call, "C")]
-        return Ledger(
-            table,
-            start,
-            received,
-            overflow,
-            tuple(layers[i].path for i in order),
-            tuple(layers[i].kind.label for i in order),
-            tuple(layers[i].rule for i in order),
-        )
+        order = [layers[site.index] for site in sites(call, "C")]
+        paths, kinds = tuple(x.path for x in order), tuple(x.kind.label for x in order)
+        rules = tuple(x.rule for x in order)
+        return Ledger(table, start, received, overflow, paths, kinds, rules)
 
     return ledger
 

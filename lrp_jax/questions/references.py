@@ -78,13 +78,10 @@ def concept_scores(
 
         def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
             flow = Flow(call, begin, composite, leaves, target, [site], axis)
-            found = (
-                flow.relevance(site, flow.arrived)
-                if by == "relevance"
-                else flow.values[key_of(site)]
-            )
+            relevant = by == "relevance"
+            found = flow.relevance(site, flow.arrived) if relevant else flow.values[key_of(site)]
             summed = pooled(found, site, axis, jnp.sum if pool == "sum" else jnp.max)
-            if by == "relevance" if normalize is None else normalize:
+            if relevant if normalize is None else normalize:
                 total = jnp.abs(summed).sum(-1, keepdims=True)
                 summed = summed / jnp.where(total == 0, 1, total)
             return summed
@@ -257,13 +254,7 @@ class _Best:
     def _save(self, path: Path, found: References, batches: list[int]) -> None:
         partial = path.with_name(path.name + ".writing")
         with open(partial, "wb") as file:
-            np.savez(
-                file,
-                indices=found.indices,
-                scores=found.scores,
-                batches=batches,
-                question=self.question,
-            )
+            np.savez(file, **vars(found), batches=batches, question=self.question)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -329,10 +320,9 @@ def receptive_window(relevance: Any, fraction: float = 0.9) -> tuple[slice, slic
 def _masses(integral: np.ndarray, side: int) -> np.ndarray:
     """Sums over all windows of a side."""
     rows, columns = (min(side, n - 1) for n in integral.shape)
-    result: np.ndarray = (
+    return (
         integral[rows:, columns:]
         - integral[:-rows, columns:]
         - integral[rows:, :-columns]
         + integral[:-rows, :-columns]
     )
-    return result

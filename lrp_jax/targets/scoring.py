@@ -8,11 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from .._propagation.forward import forward
 from . import starts
-
-Array = jax.Array
 
 
 def pick(args: tuple[Any, ...], argnums: Any) -> Any:

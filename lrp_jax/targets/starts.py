@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-Array = jax.Array
 Classes = Any  # None, an int, or an int array of the output's shape without its last axis
 Target = Any  # Classes, a float array of the output's shape, a callable, or a pytree of these
 

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from .starts import Array, Classes, Computed, is_array, structure, weighting
+from .starts import Classes, Computed, is_array, structure, weighting
 
 
 def top_k(k: int) -> Computed:
