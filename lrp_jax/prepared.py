@@ -121,7 +121,8 @@ def _inlined(closed: Any, values: Sequence[Any]) -> list[Any]:
         elif eqn.primitive is prim.CONV:
             results = [_kernel_in_order(eqn, *operands)]
         else:
-            results = compat.evaluate(jaxpr, eqn, env)
+            env.update(compat.evaluate(jaxpr, [eqn], env))
+            continue
         env.update(zip(eqn.outvars, results, strict=True))
     return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]
 

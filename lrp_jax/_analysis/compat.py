@@ -105,10 +105,13 @@ def as_function(
     return lambda *values: jax.core.eval_jaxpr(part, (), *values)
 
 
-def evaluate(jaxpr: Any, eqn: Equation, env: Mapping[Any, Any]) -> list[Any]:
-    """The results of one equation of a jaxpr, its operands' values in `env`."""
-    names = list(dict.fromkeys(a for a in eqn.invars if not is_literal(a)))
-    return as_function(jaxpr, [eqn], names, eqn.outvars)(*(env[a] for a in names))
+def evaluate(jaxpr: Any, eqns: Sequence[Equation], env: Mapping[Any, Any]) -> dict[Var, Any]:
+    """The results of some equations of a jaxpr by variable, their operands' values in `env`."""
+    made = {v: None for eqn in eqns for v in eqn.outvars if not is_dropped(v)}
+    operands = (a for eqn in eqns for a in eqn.invars if not is_literal(a) and a not in made)
+    names = list(dict.fromkeys(operands))
+    results = as_function(jaxpr, eqns, names, list(made))(*(env[a] for a in names))
+    return dict(zip(made, results, strict=True))
 
 
 def is_literal(atom: Atom) -> bool:

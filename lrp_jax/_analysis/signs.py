@@ -130,58 +130,27 @@ def scalar(eqn: Equation, values: list[float | None]) -> float | None:
     return _evaluate(eqn, [float(v) for v in values if v is not None])
 
 
-_BY_NAME: dict[str, Callable[..., Any]] = {
-    "mul": lambda a, b: a * b,
-    "add": lambda a, b: a + b,
-    "add_jaxvals": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "neg": lambda a: -a,
-    "div": lambda a, b: a / b if b else None,
-    "max": max,
-    "min": min,
-    "pow": lambda a, b: a**b if a > 0 or b > 0 else None,
-    "abs": abs,
-    "sign": np.sign,
-    "exp": math.exp,
-    "exp2": math.exp2,
-    "expm1": math.expm1,
-    "log": lambda a: math.log(a) if a > 0 else None,
-    "log1p": lambda a: math.log1p(a) if a > -1 else None,
-    "logistic": lambda a: 1 / (1 + math.exp(-a)) if a > -700 else 0.0,
-    "tanh": math.tanh,
-    "sin": math.sin,
-    "cos": math.cos,
-    "tan": math.tan,
-    "asinh": math.asinh,
-    "sinh": math.sinh,
-    "atan": math.atan,
-    "erf": math.erf,
-    "erfc": math.erfc,
-    "square": lambda a: a * a,
-    "sqrt": lambda a: math.sqrt(a) if a >= 0 else None,
-    "cbrt": np.cbrt,
-    "rsqrt": lambda a: a**-0.5 if a > 0 else None,
-    "clamp": lambda low, a, high: min(max(low, a), high),
-    "floor": math.floor,
-    "round": round,
-    "eq": lambda a, b: float(a == b),
-    "ne": lambda a, b: float(a != b),
-    "gt": lambda a, b: float(a > b),
-    "ge": lambda a, b: float(a >= b),
-    "lt": lambda a, b: float(a < b),
-    "le": lambda a, b: float(a <= b),
-}
-_SCALAR_FUNCTIONS = {
-    p: function
-    for p, function in ((compat.primitive(name), f) for name, f in _BY_NAME.items())
-    if p is not None
+_NUMPY = """abs add add_jaxvals:add asinh:arcsinh atan:arctan cbrt ceil cos cosh div:divide eq:equal
+    exp exp2 expm1 floor ge:greater_equal gt:greater le:less_equal log log1p lt:less max:maximum
+    min:minimum mul:multiply ne:not_equal neg:negative pow:power round:rint sign sin sinh sqrt
+    square sub:subtract tan tanh"""
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    compat.primitive(ours): getattr(np, theirs or ours)
+    for ours, _, theirs in (name.partition(":") for name in _NUMPY.split())
+} | {
+    compat.primitive("logistic"): lambda a: 1 / (1 + np.exp(-a)),
+    compat.primitive("erf"): math.erf,
+    compat.primitive("erfc"): math.erfc,
+    compat.primitive("rsqrt"): lambda a: 1 / np.sqrt(a),
+    compat.primitive("clamp"): lambda low, a, high: min(max(low, a), high),
 }
 
 
 def _evaluate(eqn: Equation, values: list[float]) -> float | None:
-    """One equation on scalars."""
+    """One equation on scalars; None for what is unknown, infinite or no number."""
+    function = _FUNCTIONS.get(eqn.primitive)
     if eqn.primitive is compat.primitive("integer_pow"):
-        return values[0] ** eqn.params["y"] if values[0] or eqn.params["y"] >= 0 else None
-    function = _SCALAR_FUNCTIONS.get(eqn.primitive)
-    result = None if function is None else function(*values)
-    return None if result is None else float(result)
+        function = lambda a: a ** float(eqn.params["y"])  # noqa: E731
+    with np.errstate(all="ignore"):
+        result = math.nan if function is None else float(function(*map(np.float64, values)))
+    return result if math.isfinite(result) else None

@@ -7,6 +7,7 @@ their derivative is part of their meaning.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,39 +132,17 @@ def evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
     def read(atom: Any) -> Any:
         return atom.val if compat.is_literal(atom) else env[atom]
 
-    pending: list[compat.Equation] = []
-
-    def flush() -> None:
-        if not pending:
-            return
-        made = {var for eqn in pending for var in eqn.outvars if not compat.is_dropped(var)}
-        needed = dict.fromkeys(
-            atom
-            for eqn in pending
-            for atom in eqn.invars
-            if not compat.is_literal(atom) and atom not in made
-        )
-        outvars = list(dict.fromkeys(v for eqn in pending for v in eqn.outvars if v in made))
-        results = compat.as_function(jaxpr, pending, list(needed), outvars)(
-            *(env[var] for var in needed)
-        )
-        env.update(zip(outvars, results, strict=True))
-        pending.clear()
-
-    for eqn in jaxpr.eqns:
-        body = _body_to_inline(eqn)
-        if body is None:
-            pending.append(eqn)
+    for is_call, group in itertools.groupby(
+        jaxpr.eqns, lambda eqn: _body_to_inline(eqn) is not None
+    ):
+        if not is_call:
+            env.update(compat.evaluate(jaxpr, list(group), env))
             continue
-        flush()
-        with _scopes([*compat.scope(eqn), *_call_site(eqn, body)]):
-            results = evaluate_inlined(body, [read(atom) for atom in eqn.invars])
-        env.update(
-            (var, value)
-            for var, value in zip(eqn.outvars, results, strict=True)
-            if not compat.is_dropped(var)
-        )
-    flush()
+        for eqn in group:
+            body = _body_to_inline(eqn)
+            with _scopes([*compat.scope(eqn), *_call_site(eqn, body)]):
+                results = evaluate_inlined(body, [read(atom) for atom in eqn.invars])
+            env.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 

@@ -102,16 +102,19 @@ class Body(Step):
         return Backward(out, self._rebuilt)
 
     def _rebuilt(self, visit: Visit) -> list[Any]:
+        evaluation = visit.evaluation
+        forms = evaluation.forms.bodies[self]
         values = [
-            visit.read(a, f) for a, f in zip(self.operands(), visit.forms[0].inputs, strict=True)
+            evaluation.read(a, f) for a, f in zip(self.operands(), forms[0].inputs, strict=True)
         ]
-        outs, exposed = self.call(visit, visit.bodies(), values, visit.taps)
-        visit.expose(exposed)
+        bodies = [evaluation.inside(frame, f) for frame, f in zip(self.frames, forms, strict=True)]
+        outs, exposed = self.call(evaluation, bodies, values, evaluation.taps_inside(self))
+        evaluation.exposed.update(exposed)
         kept = zip(self.eqn.outvars, outs, strict=True)
         return [y for v, y in kept if not compat.is_dropped(v)]
 
     def call(
-        self, visit: Visit, bodies: list[Inside], values: list[Any], taps: dict[str, Any]
+        self, evaluation: Any, bodies: list[Inside], values: list[Any], taps: dict[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
         """The equation built again around other bodies, with JAX's public function."""
         raise NotImplementedError
@@ -127,7 +130,7 @@ class Checkpoint(Body):
     def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
         return (reading.analyse(inline(compat.closed(eqn.params["jaxpr"])), *border),)
 
-    def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
+    def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
         params = self.eqn.params
         body = jax.checkpoint(bodies[0], prevent_cse=params["prevent_cse"], policy=params["policy"])
         return body(values, taps)
@@ -147,10 +150,10 @@ class Branches(Body):
     def operands(self) -> Sequence[Any]:
         return list(self.eqn.invars[1:])
 
-    def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
-        if visit.exposing:
+    def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
+        if evaluation.program.exposed:
             bodies = _alike(bodies, values, taps)
-        index = visit.read(self.eqn.invars[0], "").astype(jnp.int32)
+        index = evaluation.read(self.eqn.invars[0], "").astype(jnp.int32)
         return jax.lax.switch(index, bodies, values, taps)
 
     def follow(self, inputs: list[Any], through: Callable[[Frame, list[Any]], list[Any]]) -> Any:
@@ -198,7 +201,7 @@ class Loop(Body):
         inner = assign(frame, rules, [*held, *outs[carries:]], wanted)
         return inner.inputs, (inner,)
 
-    def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
+    def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
         n_constants, n_carries = compat.scan_arity(self.eqn)
         constants, values = values[:n_constants], values[n_constants:]
 
@@ -235,7 +238,7 @@ class Shards(Body):
         (outer,) = jax.make_jaxpr(mapped)(*avals).eqns
         return (reading.analyse(compat.closed(outer.params["jaxpr"]), *border),)
 
-    def call(self, visit: Visit, bodies: Any, values: Any, taps: Any) -> Any:
+    def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
         if taps:
             raise NotImplementedError(
                 "layers inside shard_map cannot be observed: their arrays lie on many devices. Ask "

@@ -1,17 +1,20 @@
 """Elementwise functions of one explained value: activations, whatever they compute."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 
+from .._analysis import compat
 from .._analysis import primitives as prim
-from .._analysis.compat import Equation, Var
-from .._analysis.signs import is_relu, zero_at_zero
-from .arithmetic import UNCHANGED, at_least_float32, custom, of_one
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.primitives import family
+from .._analysis.signs import is_relu, literal_value, scalar, zero_at_zero
+from .arithmetic import UNCHANGED, at_least_float32, custom, divide, of_one
 from .chains import is_literal_link
 from .reading import Reading
-from .slopes import slope
 from .step import Backward, Step, Visit, Way
 
 
@@ -84,3 +87,108 @@ def _activation(visit: Visit) -> list[Any]:
         return at_least_float32(cotangent) * slope(visit.step, *saved)
 
     return [custom(visit, back, lambda x, y, constants, rule: (x, constants))]
+
+
+# -- f(x) / x ---------------------------------------------------------------------------------
+
+
+def slope(step: Step, x: jax.Array, constants: Sequence[Any]) -> jax.Array:
+    """`f(x) / x` for an elementwise f with f(0) = 0, by slopes, finite everywhere.
+
+    Every intermediate value v of f is carried with its own v / x where it has one: x itself has 1,
+    a product has one factor's slope times the other factor. So silu gives sigmoid(x), gelu Phi(x),
+    relu [x > 0], without a division.
+    """
+    start, end = step.inputs[0], step.outputs[0]
+    env: dict[Any, tuple[Any, Any]] = {start: (x, jnp.ones_like(x))}
+    env.update({var: (value, None) for var, value in zip(step.constants, constants, strict=True)})
+    _slopes(step.eqns, env)
+    value, ratio = env[end]
+    if ratio is None:  # f(0) = 0 only through cancellation
+        ratio = divide(at_least_float32(value), at_least_float32(x), 0.0)
+    return at_least_float32(ratio)
+
+
+def _slopes(eqns: Sequence[Any], env: dict[Any, tuple[Any, Any]]) -> None:
+    for eqn in eqns:
+        operands = [
+            (a.val, 0.0 if _is_zero_literal(a) else None) if is_literal(a) else env[a]
+            for a in eqn.invars
+        ]
+        env[eqn.outvars[0]] = _slope_of(eqn, operands)
+
+
+def _is_zero_literal(atom: Any) -> bool:
+    return jnp.ndim(atom.val) == 0 and bool(atom.val == 0)
+
+
+def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    body = compat.plain_call(eqn)
+    body = body if body is not None else compat.custom_call(eqn)
+    if body is not None:
+        jaxpr = compat.open_jaxpr(body)
+        env = dict(zip(jaxpr.invars, operands, strict=True))
+        env.update({v: (c, None) for v, c in zip(jaxpr.constvars, body.consts, strict=True)})
+        _slopes(jaxpr.eqns, env)
+        out = jaxpr.outvars[0]
+        return (out.val, None) if is_literal(out) else env[out]
+    values = [v for v, _ in operands]
+    slopes = [s for _, s in operands]
+    result = eqn.primitive.bind(*values, **eqn.params)
+    primitive = eqn.primitive
+    if all(s is None for s in slopes):
+        return result, None
+    if primitive is prim.MUL:
+        first = 0 if slopes[0] is not None else 1
+        return result, slopes[first] * values[1 - first]
+    if primitive is prim.DIV:
+        return result, None if slopes[0] is None else slopes[0] / values[1]
+    if primitive is prim.NEG:
+        return result, -slopes[0]
+    if (primitive in prim.ADD or primitive is prim.SUB) and None not in slopes:
+        return result, slopes[0] + slopes[1] if primitive in prim.ADD else slopes[0] - slopes[1]
+    if primitive in (prim.MAX, prim.MIN) and None not in slopes:
+        larger = values[0] > values[1] if primitive is prim.MAX else values[0] < values[1]
+        return result, jnp.where(larger, slopes[0], slopes[1])
+    if primitive is prim.SELECT:
+        if None in slopes[1:]:
+            return result, None
+        shape = jnp.shape(result)
+        cases = [jnp.broadcast_to(jnp.asarray(s, result.dtype), shape) for s in slopes[1:]]
+        return result, jax.lax.select_n(values[0], *cases)
+    if primitive is _INTEGER_POW and eqn.params["y"] >= 1:
+        return result, slopes[0] * values[0] ** (eqn.params["y"] - 1)
+    if primitive is _SQUARE:
+        return result, slopes[0] * values[0]
+    if family(primitive) is prim.Family.NEUTRAL:
+        return result, slopes[0].astype(result.dtype) if hasattr(slopes[0], "astype") else slopes[0]
+    inner = [i for i, s in enumerate(slopes) if s is not None and not isinstance(s, float)]
+    if len(inner) != 1 or not _vanishes_at_zero(eqn, operands, inner[0]):
+        return result, None
+    return result, slopes[inner[0]] * _quotient(eqn, values, inner[0], result)
+
+
+def _vanishes_at_zero(eqn: Any, operands: list[tuple[Any, Any]], position: int) -> bool:
+    values: list[float | None] = []
+    for i, a in enumerate(eqn.invars):
+        values.append(0.0 if i == position else literal_value(a))
+    at_zero = scalar(eqn, values)
+    return at_zero is not None and abs(at_zero) < 1e-12
+
+
+def _quotient(eqn: Any, values: list[Any], position: int, result: jax.Array) -> jax.Array:
+    """h(u) / u for one primitive with h(0) = 0, and h'(0) at 0."""
+    u = values[position]
+
+    def h(v: jax.Array) -> jax.Array:
+        operands = [*values[:position], v, *values[position + 1 :]]
+        return eqn.primitive.bind(*operands, **eqn.params)
+
+    zero = jnp.zeros_like(u)
+    _, at_zero = jax.jvp(h, (zero,), (jnp.ones_like(u),))
+    at_zero = jnp.where(jnp.isfinite(at_zero), at_zero, 0)
+    return jnp.where(u == 0, at_zero, result / jnp.where(u == 0, 1, u))
+
+
+_INTEGER_POW = compat.primitive("integer_pow")
+_SQUARE = compat.primitive("square")

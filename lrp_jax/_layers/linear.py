@@ -50,22 +50,6 @@ class LinearLayer:
             dropped = dropped + jnp.sum(jnp.where(dead, lost, 0))
         return stabilized, dropped if self.absorbed else zero
 
-    def multiplier(self, terms: Sequence[Any]) -> Any:
-        """c_i, with R_i = x_i c_i, for the sum of some terms."""
-        raise NotImplementedError
-
-    def bias_share(self, terms: Sequence[Any]) -> jax.Array:
-        """What the bias of each output receives, treated as one more contribution."""
-        raise NotImplementedError
-
-    def spread_evenly(self, share: jax.Array) -> jax.Array:
-        """`share_j / n_j` to every real input of j, summed over j; see `kept`."""
-        raise NotImplementedError
-
-    def kept(self, share: jax.Array) -> jax.Array:
-        """What cannot be spread evenly: that of outputs without a real input."""
-        raise NotImplementedError
-
     def own_bias(self) -> jax.Array:
         """What the bias takes of rules that make relevance by themselves, summed."""
         return jnp.zeros((), self.relevance.dtype)
@@ -82,7 +66,7 @@ class Linear(Step):
     def view(
         self, visit: Visit, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
         relevance: jax.Array, bias: str,
-    ) -> LinearLayer:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """The layer at one input, as a rule sees it."""
         raise NotImplementedError
 
@@ -97,7 +81,7 @@ class Linear(Step):
         # Where the layer's own gradient serves, nothing is better; a parameter too gets its
         # multiplier from it.
         if rule.way is Way.PROPORTION and absorbs and visit.probe is None:
-            (y,) = visit.native(*visit.inputs, *visit.constants)
+            (y,) = visit.as_it_is()
             return [share_out(y, rule.divisor, visit.out)]
         return [_shared(self, visit)]
 
@@ -139,7 +123,8 @@ def _shared(step: Linear, visit: Visit) -> jax.Array:
                 by_bias = jnp.sum(view.kept(share))
             elif has_bias and absorbed is not None:
                 by_bias = jnp.sum(view.bias_share(terms))
-        found = view.parameters(visit.parameters, terms) if visit.parameters else None
+        asked = visit.evaluation.program.parameters
+        found = view.parameters(asked, terms) if asked else None
         results = result if isinstance(result, tuple) else (result,)
         results = tuple(r.astype(x.dtype) for r, x in zip(results, xs, strict=True))
         report = None

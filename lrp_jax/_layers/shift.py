@@ -75,7 +75,7 @@ def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Ste
 
 
 def _proportional(visit: Visit) -> list[Any]:
-    (y,) = visit.native(*visit.inputs, *visit.constants)
+    (y,) = visit.as_it_is()
     return [share_out(y, visit.rule.divisor, visit.out)]
 
 

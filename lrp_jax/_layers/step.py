@@ -7,7 +7,7 @@ graph; the forms and the loop ask for its `backward` pass; the plan and the ledg
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from .._analysis import compat
 from .._analysis.compat import Equation, Var
@@ -38,67 +38,49 @@ class Backward(NamedTuple):
     """
 
     makes: str
-    outputs: Callable[["Visit"], list[Any]]
+    outputs: Callable[[Any], list[Any]]
     multiplies: bool = False
 
 
-class Visit(Protocol):
+@dataclass(frozen=True, eq=False)
+class Visit:
     """One evaluation of a step by the loop: what its backward pass may use.
 
     Attributes:
         step: the step itself.
         rule: its rule, its numbers possibly traced.
         out: the form of what arrives at the outputs.
-        parameters: what the constants' cotangents are: the "multipliers" of the parameters, the
-            relevance that goes through "zeros" among them, or nothing.
-        exposed: whether a backward pass may start here.
-        exposing: whether it may start at any layer.
         inputs: values of the explained inputs.
         constants: values of the constants.
         probe: zeros whose cotangent reports what biases and stabilisers absorb; or None.
-        native: the step's own computation, from values of its inputs and constants.
-        forms: the forms of the frames inside.
-        taps: the taps of layers inside.
+        exposed: whether a backward pass may start here.
+        evaluation: that of the frame around it (`_propagation.loop.Evaluation`).
     """
 
     step: Any
     rule: Any
     out: str
-    parameters: str
+    inputs: list[Any]
+    constants: list[Any]
+    probe: Any
     exposed: bool
-    exposing: bool
-
-    @property
-    def inputs(self) -> list[Any]: ...
-
-    @property
-    def constants(self) -> list[Any]: ...
-
-    @property
-    def probe(self) -> Any: ...
-
-    @property
-    def native(self) -> Callable[..., list[Any]]: ...
-
-    @property
-    def forms(self) -> tuple[Any, ...]: ...
-
-    @property
-    def taps(self) -> dict[str, Any]: ...
+    evaluation: Any
 
     def part(
         self, eqns: Sequence[Equation], invars: Sequence[Var], outvars: Sequence[Any]
     ) -> Callable[..., list[Any]]:
         """Some equations as a function, each operation in the form that suits the platform."""
+        function: Callable[..., list[Any]] = self.evaluation.part(eqns, invars, outvars)
+        return function
 
-    def read(self, atom: Any, form: str) -> Any:
-        """The value of an operand for a reader that hands back relevance in `form`."""
+    def native(self, *values: Any) -> list[Any]:
+        """The step's own computation, from values of its inputs and constants."""
+        step = self.step
+        return self.part(step.eqns, [*step.inputs, *step.constants], step.outputs)(*values)
 
-    def bodies(self) -> list[Callable[..., tuple[list[Any], dict[str, Any]]]]:
-        """The frames inside as functions of (values, taps) to (outputs, exposed values)."""
-
-    def expose(self, values: Mapping[str, Any]) -> None:
-        """Report values of layers inside."""
+    def as_it_is(self) -> list[Any]:
+        """The outputs with the step's own derivative."""
+        return self.native(*self.inputs, *self.constants)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -173,7 +155,7 @@ class Step:
 
     def backward(self, rule: Any, out: str) -> Backward:
         """What the rule does to this step, where relevance arrives in the form `out`."""
-        return Backward(out, lambda visit: visit.native(*visit.inputs, *visit.constants))
+        return Backward(out, Visit.as_it_is)
 
     def follow(self, inputs: list[Any], through: Callable[["Frame", list[Any]], list[Any]]) -> Any:
         """What reaches the results of a body, given what reaches its operands.

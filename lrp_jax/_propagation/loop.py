@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from .._analysis import compat
 from .._analysis.compat import Equation, Var, is_literal
 from .._layers.arithmetic import hold, modified_gradient, tap, to_multiplier, to_relevance
-from .._layers.step import Backward, Frame, Step, Way
+from .._layers.step import Backward, Frame, Step, Visit, Way
 from . import lowerings
 from .forms import Forms
 
@@ -122,98 +121,65 @@ class Evaluation:
         return value
 
     def _execute(self, step: Step) -> list[Any]:
-        visit = StepVisit(self, step)
-        outputs = visit.backward.outputs(visit)
-        if visit.out == "R" and visit.backward.multiplies:
+        program, out = self.program, self.forms.at(step)
+        entry, index = program.entries.get(step), program.indices.get(step)
+        rule = None if entry is None else self.rules[entry]
+        if not program.gradient or step.frames:
+            backward = step.backward(rule, out)
+        elif rule is not None and rule.gradient:
+            backward = Backward(out, modified_gradient)
+        else:
+            backward = Step.backward(step, None, out)
+        inputs: list[Any] = []
+        if not step.frames:  # a body reads what each of its operands demands
+            inputs = [self.read(v, backward.makes) for v in step.inputs]
+        if index is not None:
+            inputs = [self._tapped(key("in", index, i), x) for i, x in enumerate(inputs)]
+        outputs = backward.outputs(
+            Visit(
+                step, rule, out, inputs, self._constants(step, rule),
+                None if index is None else self.taps.get(key("bias", index)),
+                index in program.exposed, self,
+            )
+        )  # fmt: skip
+        if out == "R" and backward.multiplies:
             outputs = [to_multiplier(y) for y in outputs]
-        index = visit.index
         if index is None:
             return outputs
-        if index in self.program.stopped:
+        if index in program.stopped:
             outputs = [hold(y) for y in outputs]
-        outputs = [self.tapped(key("out", index, i), y) for i, y in enumerate(outputs)]
-        if index in self.program.exposed:
+        outputs = [self._tapped(key("out", index, i), y) for i, y in enumerate(outputs)]
+        if index in program.exposed:
             self.exposed[key("out", index)] = outputs[0]
-            self.exposed.update({key("in", index, i): x for i, x in enumerate(visit.inputs)})
+            self.exposed.update({key("in", index, i): x for i, x in enumerate(inputs)})
         return outputs
 
-    def tapped(self, name: str, value: Any) -> Any:
-        probe = self.taps.get(name)
-        return value if probe is None else tap(value, probe)
-
-
-class StepVisit:
-    """What a step's backward pass may use of an evaluation (see `_layers.step.Visit`)."""
-
-    def __init__(self, evaluation: Evaluation, step: Step) -> None:
-        program = evaluation.program
-        self._evaluation, self.step = evaluation, step
-        entry = program.entries.get(step)
-        self.rule = None if entry is None else evaluation.rules[entry]
-        self.out = evaluation.forms.at(step)
-        self.index = program.indices.get(step)
-        self.parameters = program.parameters
-        self.exposed = self.index in program.exposed
-        self.exposing = bool(program.exposed)
-        if not program.gradient or step.frames:
-            self.backward = step.backward(self.rule, self.out)
-        elif self.rule is not None and self.rule.gradient:
-            self.backward = Backward(self.out, modified_gradient)
-        else:
-            self.backward = Step.backward(step, None, self.out)
-
-    @cached_property
-    def inputs(self) -> list[Any]:
-        values = [self.read(v, self.backward.makes) for v in self.step.inputs]
-        if self.index is None:
-            return values
-        names = (key("in", self.index, i) for i in range(len(values)))
-        return list(map(self._evaluation.tapped, names, values))
-
-    @cached_property
-    def constants(self) -> list[Any]:
-        values = [self._evaluation.env[v] for v in self.step.constants]
-        own = self.rule is not None and self.rule.way is Way.OWN
-        if self.parameters != "zeros" or not self.step.inputs or own:
+    def _constants(self, step: Step, rule: Any) -> list[Any]:
+        values = [self.env[v] for v in step.constants]
+        own = rule is not None and rule.way is Way.OWN
+        if self.program.parameters != "zeros" or not step.inputs or own:
             return values
         # These layers send nothing through a weight that is zero.
         return [hold(c) if jnp.issubdtype(c.dtype, jnp.inexact) else c for c in values]
 
-    @property
-    def probe(self) -> Any:
-        return None if self.index is None else self._evaluation.taps.get(key("bias", self.index))
-
-    @cached_property
-    def native(self) -> Callable[..., list[Any]]:
-        step = self.step
-        return self.part(step.eqns, [*step.inputs, *step.constants], step.outputs)
+    def _tapped(self, name: str, value: Any) -> Any:
+        probe = self.taps.get(name)
+        return value if probe is None else tap(value, probe)
 
     def part(
         self, eqns: Sequence[Equation], invars: Sequence[Var], outvars: Sequence[Any]
     ) -> Callable[..., list[Any]]:
-        return lowerings.as_function(self._evaluation.frame.jaxpr, eqns, invars, outvars)
+        """Some equations as a function, each operation in the form that suits the platform."""
+        return lowerings.as_function(self.frame.jaxpr, eqns, invars, outvars)
 
-    def read(self, atom: Any, form: str) -> Any:
-        return self._evaluation.read(atom, form)
+    # -- what bodies ask for --------------------------------------------------------------------
 
-    @property
-    def forms(self) -> tuple[Forms, ...]:
-        return self._evaluation.forms.bodies[self.step]
+    def inside(self, frame: Frame, forms: Forms) -> Callable[..., tuple[list[Any], Taps]]:
+        """A frame inside as a function of (values, taps) to (outputs, exposed values)."""
+        return lambda values, taps: run(frame, forms, self.program, self.rules, values, taps)
 
-    @cached_property
-    def taps(self) -> Taps:
-        indices = self._evaluation.program.indices
-        inside = {str(indices[s]) for f in self.step.frames for s in f.layers() if s in indices}
-        taps = self._evaluation.taps
-        return {name: probe for name, probe in taps.items() if name.split(":")[1] in inside}
-
-    def bodies(self) -> list[Callable[..., tuple[list[Any], Taps]]]:
-        program, rules = self._evaluation.program, self._evaluation.rules
-
-        def inside(frame: Frame, forms: Forms) -> Callable[..., tuple[list[Any], Taps]]:
-            return lambda values, taps: run(frame, forms, program, rules, values, taps)
-
-        return [inside(f, g) for f, g in zip(self.step.frames, self.forms, strict=True)]
-
-    def expose(self, values: Mapping[str, Any]) -> None:
-        self._evaluation.exposed.update(values)
+    def taps_inside(self, step: Step) -> Taps:
+        """The taps of the layers inside of a step."""
+        indices = self.program.indices
+        inside = {str(indices[s]) for f in step.frames for s in f.layers() if s in indices}
+        return {name: probe for name, probe in self.taps.items() if name.split(":")[1] in inside}

@@ -39,10 +39,9 @@ def as_function(
         env = dict(zip(invars, values, strict=True))
         for eqn in eqns:
             if id(eqn) in found:
-                results = [found[id(eqn)](*(env[a] for a in eqn.invars))]
+                env[eqn.outvars[0]] = found[id(eqn)](*(env[a] for a in eqn.invars))
             else:
-                results = compat.evaluate(jaxpr, eqn, env)
-            env.update(zip(eqn.outvars, results, strict=True))
+                env.update(compat.evaluate(jaxpr, [eqn], env))
         return [a.val if is_literal(a) else env[a] for a in outvars]
 
     return function
