@@ -94,6 +94,7 @@ def families() -> dict[Family, list[str]]:
     return {
         family: sorted(set(names.split()) - refused())
         for family, names in primitives._NAMES.items()
+        if family is not Family.COMPARISON
     }
 
 

@@ -14,7 +14,6 @@ import jax
 
 from . import kinds
 from .kinds import Match, first, match
-from .rule import AFFINE, Rule, check_bias, check_class
 from .rules import (
     AlphaBeta,
     BetaSmooth,
@@ -34,6 +33,7 @@ from .rules import (
     Zero,
     ZPlus,
 )  # fmt: skip
+from .rules.base import AFFINE, Rule, check_bias, check_class
 
 
 @dataclass(frozen=True, eq=False)

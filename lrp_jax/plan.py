@@ -16,7 +16,7 @@ from ._analysis.compat import Var, is_literal
 from ._layers.step import Frame, Step, Way
 from .composites import BASE, Composite
 from .kinds import KINDS, BatchNorm, Bias, Glob, Kind, Linear
-from .rule import Rule
+from .rules.base import Rule
 
 
 @dataclass(frozen=True)

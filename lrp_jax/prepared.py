@@ -15,12 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._analysis import compat
-from ._analysis import primitives as prim
+from ._analysis import compat, primitives as prim
 from ._analysis.compat import Equation, Var, is_literal
 from ._analysis.graph import without_dead
-from ._analysis.primitives import family
-from ._analysis.trace import COMPARISONS, POINTWISE, Static, is_array
+from ._analysis.primitives import POINTWISE, family
+from ._analysis.trace import Static, is_array
 
 
 def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
@@ -228,5 +227,4 @@ _MOVES = {*prim.SHAPE_ONLY, prim.SELECT, compat.primitive("iota")}
 
 
 def _is_cheap(eqn: Equation) -> bool:
-    primitive = eqn.primitive
-    return family(primitive) in POINTWISE or primitive in COMPARISONS or primitive in _MOVES
+    return family(eqn.primitive) in POINTWISE or eqn.primitive in _MOVES

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import rules
-from .rule import Rule
+from .rules.base import Rule
 from .transform import relevance as _relevance
 
 Array = NDArray[np.float64]

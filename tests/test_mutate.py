@@ -9,7 +9,8 @@ from mutate import MUTANTS, ROOT, Mutant, applied
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file}: {m.new}")
 def test_a_mutant_applies_and_is_python(mutant: Mutant, tmp_path: Path) -> None:
-    shutil.copy(ROOT / "lrp_jax" / mutant.file, tmp_path)
+    (tmp_path / mutant.file).parent.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "lrp_jax" / mutant.file, tmp_path / mutant.file)
     before = (tmp_path / mutant.file).read_text()
     applied(mutant, tmp_path)
     after = (tmp_path / mutant.file).read_text()

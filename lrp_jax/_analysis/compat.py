@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
-from jax.extend import core as _core
-from jax.extend import source_info_util as _source_info
+from jax.extend import core as _core, source_info_util as _source_info
 from jax.extend.core import primitives as P
 
 if TYPE_CHECKING:  # these classes are typed differently from one release to the next
@@ -31,6 +30,11 @@ _CUSTOM_CALLS = {P.custom_jvp_call_p: "call_jaxpr", P.custom_vjp_call_p: "call_j
 def primitive(name: str) -> Any | None:
     """The primitive `name` of this JAX, or None where this release has none of that name."""
     return getattr(P, name + "_p", None) or getattr(jax.lax, name + "_p", None)
+
+
+def primitives(names: str) -> frozenset[Any]:
+    """Those primitives of some names that this JAX has."""
+    return frozenset(map(primitive, names.split())) - {None}
 
 
 @functools.cache
@@ -122,11 +126,6 @@ def is_literal(atom: Atom) -> bool:
 def is_dropped(var: Var) -> bool:
     """Whether nobody can read the variable (printed as `_`)."""
     return str(var) == "_" or type(var).__name__ == "DropVar"
-
-
-def is_equation(thing: Any) -> bool:
-    """Whether something is an equation of a jaxpr."""
-    return isinstance(thing, _core.JaxprEqn)
 
 
 def source_line(eqn: Equation) -> str:

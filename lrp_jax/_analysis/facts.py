@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 
-from . import compat
-from . import primitives as prim
+from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph, is_complex
-from .primitives import Family, family
+from .primitives import family
 from .signs import is_nonnegative, makes_nonnegative
 
 
@@ -54,7 +53,7 @@ def _is_pointwise(eqn: Equation, graph: Graph) -> bool:
     """Whether the equation computes its output number by number from its explained operands."""
     kind = family(eqn.primitive)
     custom = compat.custom_call(eqn) is not None
-    pointwise = kind in (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
+    pointwise = kind in prim.POINTWISE
     if not (pointwise or custom or eqn.primitive is prim.SELECT):
         return False
     if len(eqn.outvars) != 1 or any(map(is_complex, (*eqn.invars, *eqn.outvars))):

@@ -25,6 +25,7 @@ class Family(enum.Enum):
     ELEMENTWISE = "elementwise"  # any other function applied number by number
     WINNER = "winner"  # keeps the largest or smallest of several operands
     CONTROL = "control"  # has a body that the analysis enters
+    COMPARISON = "comparison"  # a truth value, number by number
     DETACH = "detach"  # what comes out is a constant of the explanation
 
 
@@ -47,71 +48,51 @@ _NAMES: dict[Family, str] = {
         is_finite rem atan2 nextafter""",
     Family.WINNER: "max min",
     Family.CONTROL: "scan while cond remat",
+    Family.COMPARISON: "eq ne lt le gt ge and or not xor eq_to lt_to le_to",
     Family.DETACH: "stop_gradient argmax argmin",
 }
 
 
-def _table() -> dict[Primitive, Family]:
-    table: dict[Primitive, Family] = {}
-    for family, names in _NAMES.items():
-        for name in names.split():
-            found: Any = compat.primitive(name)
-            if found is not None:
-                table[found] = family
-    table[compat.remat_p] = Family.CONTROL
-    return table
-
-
-FAMILIES: dict[Primitive, Family] = _table()
+FAMILIES: dict[Primitive, Family] = {
+    primitive: family for family, names in _NAMES.items() for primitive in compat.primitives(names)
+} | {compat.remat_p: Family.CONTROL}
 """The family of every primitive that a relevance path may pass."""
 
-SHAPE_ONLY = frozenset(
-    p
-    for p in map(
-        compat.primitive,
-        ["reshape", "transpose", "squeeze", "broadcast_in_dim"],
-    )
-    if p is not None
-)
+_UNNAMED = {
+    "shard_map": Family.CONTROL,
+    "psum": Family.SUM,
+    "vary": Family.NEUTRAL,
+    "ragged_dot_general": Family.CONTRACTION,
+}
+
+SHAPE_ONLY = compat.primitives("reshape transpose squeeze broadcast_in_dim")
 """Primitives that rearrange one operand without dropping any of its numbers."""
 
-ADD = frozenset(p for p in map(compat.primitive, ("add", "add_jaxvals")) if p is not None)
+POINTWISE = {
+    Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER, Family.COMPARISON,
+}  # fmt: skip
+"""Families that compute number by number."""
+
+ADD = compat.primitives("add add_jaxvals")
 SUB, MUL, DIV, NEG = (compat.primitive(name) for name in ("sub", "mul", "div", "neg"))
 DOT, CONV = (compat.primitive(name) for name in ("dot_general", "conv_general_dilated"))
 EXP, LOG, SELECT = (compat.primitive(name) for name in ("exp", "log", "select_n"))
-ABS = compat.primitive("abs")
-MAX, MIN = (compat.primitive(name) for name in ("max", "min"))
-REDUCE_SUM = compat.primitive("reduce_sum")
+ABS, MAX, MIN = (compat.primitive(name) for name in ("abs", "max", "min"))
+REDUCE_SUM, BROADCAST = (compat.primitive(name) for name in ("reduce_sum", "broadcast_in_dim"))
 POOL_SUM, POOL_MAX = (compat.primitive(n) for n in ("reduce_window_sum", "reduce_window_max"))
-SCAN, WHILE, COND, REMAT = (
-    compat.primitive("scan"),
-    compat.primitive("while"),
-    compat.primitive("cond"),
-    compat.remat_p,
-)
-ROOTS = frozenset(
-    p for p in map(compat.primitive, ("sqrt", "rsqrt", "pow", "integer_pow")) if p is not None
-)
-NONNEGATIVE = frozenset(
-    p
-    for p in map(compat.primitive, ("exp", "exp2", "logistic", "abs", "square", "sqrt", "rsqrt"))
-    if p is not None
-)
+SCAN, WHILE, COND = (compat.primitive(name) for name in ("scan", "while", "cond"))
+REMAT = compat.remat_p
+ROOTS = compat.primitives("sqrt rsqrt pow integer_pow")
+NONNEGATIVE = compat.primitives("exp exp2 logistic abs square sqrt rsqrt")
 """Elementwise functions whose values are never negative."""
 
 
 def family(primitive: Primitive) -> Family | None:
     """The family of a primitive, or None for one that no rule knows."""
     found = FAMILIES.get(primitive)
-    if found is None and primitive in compat.unnamed_primitives().values():
-        families = {
-            "shard_map": Family.CONTROL,
-            "psum": Family.SUM,
-            "vary": Family.NEUTRAL,
-            "ragged_dot_general": Family.CONTRACTION,
-        }
+    if found is None:
         unnamed = compat.unnamed_primitives()
-        found = next(families[name] for name, p in unnamed.items() if p is primitive)
+        found = next((_UNNAMED[name] for name, p in unnamed.items() if p is primitive), None)
     return found
 
 

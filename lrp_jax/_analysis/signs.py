@@ -7,8 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from . import compat
-from . import primitives as prim
+from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .primitives import Family, family
 
@@ -31,9 +30,7 @@ def is_nonnegative(atom: Any, known: set[Var]) -> bool:
 
 
 _KEEPS_SIGN = (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.SCATTER_SUM)
-_INDEX_OPERANDS = frozenset(
-    p for p in map(compat.primitive, ("gather", "dynamic_slice")) if p is not None
-)
+_INDEX_OPERANDS = compat.primitives("gather dynamic_slice")
 
 
 def makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:

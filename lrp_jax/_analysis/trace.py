@@ -18,17 +18,7 @@ import numpy as np
 
 from . import compat
 from .compat import Var
-from .primitives import SELECT, Family, family
-
-POINTWISE = {Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER}
-COMPARISONS = frozenset(
-    p
-    for p in map(
-        compat.primitive,
-        ["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "eq_to", "lt_to", "le_to"],
-    )
-    if p is not None
-)
+from .primitives import BROADCAST, POINTWISE, SELECT, family
 
 
 def is_array(leaf: Any) -> bool:
@@ -87,15 +77,11 @@ def is_pointwise(closed_jaxpr: Any) -> bool:
                 return False
         elif (
             family(eqn.primitive) not in POINTWISE
-            and eqn.primitive not in COMPARISONS
             and eqn.primitive is not SELECT
-            and not (eqn.primitive is _BROADCAST and eqn.invars[0].aval.shape == ())
+            and not (eqn.primitive is BROADCAST and eqn.invars[0].aval.shape == ())
         ):
             return False
     return True
-
-
-_BROADCAST = compat.primitive("broadcast_in_dim")
 
 
 def _body_to_inline(eqn: compat.Equation) -> Any | None:

@@ -12,8 +12,7 @@ from typing import Any, NoReturn, Self
 
 import jax
 
-from .._analysis import compat
-from .._analysis import primitives as prim
+from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph, is_complex, is_float
 from .._analysis.primitives import Family, family
@@ -22,7 +21,7 @@ from .arithmetic import at_least_float32
 from .linear import Linear, LinearLayer
 from .reading import Reading
 from .step import UnsupportedOperation, Visit
-from .sums import ProportionalSum, first_of
+from .sums import SumLayer, first_of
 from .terms import Term, total_of
 
 _LINEAR = (
@@ -70,7 +69,7 @@ class ComplexMap(Linear):
         return view
 
 
-class ComplexLayer(ProportionalSum):
+class ComplexLayer(SumLayer):
     """A map whose single weights are not known: it has no contributions of one sign."""
 
     place: str
@@ -93,14 +92,8 @@ class ComplexLayer(ProportionalSum):
             "or count of inputs, which its rule asks for: give it Norm(), Epsilon() or Zero()."
         )
 
-    positive = negative = property(_refuse)
-    flat_relevance = _refuse
-
-    def _by_sign(self, terms: Sequence[Term]) -> NoReturn:
-        self._refuse()
-
-    def spread_evenly(self, share: jax.Array) -> NoReturn:
-        self._refuse()
+    positive = negative = property(_refuse)  # type: ignore[assignment]
+    _by_sign = flat_relevance = spread_evenly = _refuse  # type: ignore[assignment]
 
 
 def _between_reals(

@@ -6,12 +6,11 @@ from typing import Any, Self
 
 import jax
 
-from .._analysis import compat
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family
-from .chains import SCALING, is_literal_link, is_mean_factor, pads_with_zeros
+from .chains import SCALING, Chain, is_literal_link, is_mean_factor, pads_with_zeros
 from .contraction_map import Contracted
 from .linear import Linear
 from .reading import Reading
@@ -49,7 +48,7 @@ class Contraction(Linear):
         features = _feature_axes(core, position)
         scales = features is not None and _scales_along(reading.graph, chain, start, features[0])
         parts = Contracted(
-            reading.chain(before, top, operand), core, position, reading.chain(chain, start, var),
+            Chain(tuple(before), top, operand), core, position, Chain(tuple(chain), start, var),
             features, scales,
         )  # fmt: skip
         kind = "Conv" if core.primitive is prim.CONV else "Dense"
@@ -128,10 +127,7 @@ def _varies_along(graph: Graph, atom: Any, axis: int, shape: tuple[int, ...]) ->
     if len(atom.aval.shape) == len(shape) and wide <= {axis}:
         return True
     eqn = graph.maker.get(atom)
-    if eqn is None or eqn.primitive is not _BROADCAST:
+    if eqn is None or eqn.primitive is not prim.BROADCAST:
         return False
     source, dims = eqn.invars[0], eqn.params["broadcast_dimensions"]
     return all(n == 1 or d == axis for n, d in zip(source.aval.shape, dims, strict=True))
-
-
-_BROADCAST = compat.primitive("broadcast_in_dim")

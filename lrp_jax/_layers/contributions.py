@@ -12,7 +12,7 @@ from .._analysis.primitives import Family, family
 from .chains import run_chain
 from .contraction_map import Contracted, ContractionMap
 from .step import Visit
-from .terms import Term, equal, total_of
+from .terms import Term, equal, even_and_odd, shared_alike, total_of
 
 FEW_INPUTS = 64
 
@@ -111,10 +111,9 @@ class Contributions(ContractionMap):
 
     def multiplier(self, terms: Sequence[Term]) -> jax.Array:
         """c_i, with R_i = x_i c_i, for the sum of some terms."""
-        if all(equal(t.positive, t.negative) for t in terms):
-            c = self.backward(
-                total_of([t.share * t.positive for t in terms]), self._weight, "linear"
-            )
+        alike = shared_alike(terms)
+        if alike is not None:
+            c = self.backward(alike, self._weight, "linear")
         elif self._one_sign:
             c = total_of([self._one_signed(t) for t in terms])
         elif self._apart:
@@ -125,8 +124,7 @@ class Contributions(ContractionMap):
             )
             c = jnp.where(self._u > 0, above, jnp.where(self._u < 0, below, 0))
         else:
-            even = total_of([t.share * ((t.positive + t.negative) / 2) for t in terms])
-            odd = total_of([t.share * ((t.positive - t.negative) / 2) for t in terms])
+            even, odd = even_and_odd(terms)
             c = self.backward(even, self._weight, "linear")
             sign = jnp.sign(self._u).astype(c.dtype)
             c = c + sign * self.backward(odd, jnp.abs(self._weight), "absolute")

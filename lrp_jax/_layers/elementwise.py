@@ -7,8 +7,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from .._analysis import compat
-from .._analysis import primitives as prim
+from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.primitives import family
 from .._analysis.signs import is_relu, literal_value, scalar, zero_at_zero

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .._analysis import compat
-from .._analysis import primitives as prim
+from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var
 from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family, is_reduction
@@ -18,7 +17,6 @@ from .reading import Reading
 from .step import Backward, Found, Step, Visit, Way
 
 _MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
-_POINTWISE = (Family.AFFINE, Family.NEUTRAL, Family.ELEMENTWISE, Family.WINNER)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -130,7 +128,7 @@ def _statistic_root(
         operands = graph.explained_operands(maker)
         reduces = kind is Family.SUM or is_reduction(maker)
         custom = compat.custom_call(maker) is not None
-        if not (reduces or custom or kind in _POINTWISE or kind in _MOVES):
+        if not (reduces or custom or kind in prim.POINTWISE or kind in _MOVES):
             return None
         rooted = (
             rooted

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .._analysis import compat
-from .._analysis import primitives as prim
+from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.primitives import Family, family
 from .arithmetic import halve, hold, negate

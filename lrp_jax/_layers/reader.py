@@ -38,14 +38,7 @@ def analyse(
     nonnegative: Iterable[bool] | None = None,
     outputs: Iterable[bool] | None = None,
 ) -> Frame:
-    """Group the equations of a flat jaxpr into steps.
-
-    Args:
-        closed_jaxpr: a jaxpr without plain calls (`trace.inline`).
-        explained: which inputs are explained.
-        names: tree paths of the inputs.
-        nonnegative: which inputs are known to be non-negative.
-        outputs: which outputs carry relevance (default: every explained one).
+    """Group the equations of a flat jaxpr into steps (for the arguments see `Reading`).
 
     Raises:
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.

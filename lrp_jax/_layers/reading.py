@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from .._analysis import compat
-from .._analysis import primitives as prim
+from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.facts import dominators, names_of, nonnegative_variables
 from .._analysis.graph import Graph, is_complex
 from .._analysis.primitives import Family, family
 from .._analysis.trace import layer_name
-from .chains import Chain, pads_with_zeros
+from .chains import pads_with_zeros
 from .step import Found, Frame, Step
 
 AnyStep = TypeVar("AnyStep", bound=Step)
@@ -169,9 +168,6 @@ class Reading:
             nonnegative=len(inputs) > 0 and all(v in self.nonnegative for v in inputs),
             **own,
         )
-
-    def chain(self, eqns: Sequence[Equation], start: Var, end: Var) -> Chain:
-        return Chain(tuple(eqns), start, end)
 
     def refusal(self, eqn: Equation) -> str:
         """The message for an equation through which no rule carries relevance."""

@@ -35,9 +35,7 @@ class Shift(Step):
     def of(
         cls, reading: Reading, chain: list[Equation], start: Var, end: Var, kind: str = ""
     ) -> Self:
-        return reading.step(
-            cls, chain, [start], [end], kind, chain=reading.chain(chain, start, end)
-        )
+        return reading.step(cls, chain, [start], [end], kind, chain=Chain(tuple(chain), start, end))
 
     def backward(self, rule: Any, out: str) -> Backward:
         if self.kind and rule.way is not Way.UNCHANGED:

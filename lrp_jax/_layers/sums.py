@@ -17,7 +17,7 @@ from .chains import is_mean_factor
 from .linear import Linear, LinearLayer
 from .reading import Reading
 from .step import Visit
-from .terms import Term, equal, total_of
+from .terms import Term, shared_alike, total_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,7 +70,7 @@ class Sum(Linear):
         relevance: jax.Array, bias: str,
     ) -> LinearLayer:  # fmt: skip
         function = partial(first_of, visit.native, constants)
-        return SumLayer(function, self.signs, self.may_turn, xs, y, relevance)
+        return SumLayer(function, xs, y, relevance, self.signs, self.may_turn)
 
 
 def _may_turn(eqn: Equation) -> bool:
@@ -85,14 +85,23 @@ def first_of(native: Callable[..., list[Any]], constants: Sequence[Any], *xs: An
     return native(*xs, *constants)[0]
 
 
-class ProportionalSum(LinearLayer):
-    """A linear map of explained values of which there are only the outputs."""
+class SumLayer(LinearLayer):
+    """A fixed linear map of explained values whose weights are +1 or -1, up to a scale.
+
+    Args:
+        function: the map.
+        xs: its operands.
+        y: its value.
+        relevance: of its output.
+        signs: +1 or -1 for every operand.
+        may_turn: whether the scale may be negative.
+    """
 
     def __init__(
         self, function: Callable[..., jax.Array], xs: Sequence[jax.Array], y: jax.Array,
-        relevance: jax.Array,
+        relevance: jax.Array, signs: tuple[int, ...] = (), may_turn: bool = False,
     ) -> None:  # fmt: skip
-        self._function = function
+        self._function, self._signs, self._may_turn = function, signs, may_turn
         self.xs = tuple(xs)
         self.absorbed = []
         self.relevance = relevance
@@ -100,31 +109,12 @@ class ProportionalSum(LinearLayer):
         self.bias = 0.0
         self.only_positive = False
 
+    def _forward(self, xs: Sequence[jax.Array]) -> jax.Array:
+        return at_least_float32(self._function(*xs))
+
     def _backward(self, share: jax.Array) -> tuple[jax.Array, ...]:
         y, pull = jax.vjp(self._function, *self.xs)
         return pull(share.astype(y.dtype))
-
-    def multiplier(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
-        """The multipliers c of every operand, with R = x * c."""
-        if all(equal(t.positive, t.negative) for t in terms):
-            return self._backward(total_of([t.share * t.positive for t in terms]))
-        return self._by_sign(terms)
-
-    def _by_sign(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
-        raise NotImplementedError
-
-
-class SumLayer(ProportionalSum):
-    """A fixed linear map of explained values whose weights are +1 or -1, up to a scale."""
-
-    def __init__(
-        self, function: Callable[..., jax.Array], signs: tuple[int, ...], turns: bool, *values: Any
-    ) -> None:
-        super().__init__(function, *values)
-        self._signs, self._turns = signs, turns
-
-    def _forward(self, xs: Sequence[jax.Array]) -> jax.Array:
-        return at_least_float32(self._function(*xs))
 
     def _of_sign(self, sign: int) -> jax.Array:
         """The sum of what is positive (or negative) before the scale."""
@@ -142,7 +132,7 @@ class SumLayer(ProportionalSum):
 
     def _by_turn(self, straight: Any, swapped: Any) -> Any:
         """One of two values of each output, the second where its scale is negative."""
-        return jnp.where(self._counted < 0, swapped, straight) if self._turns else straight
+        return jnp.where(self._counted < 0, swapped, straight) if self._may_turn else straight
 
     @cached_property
     def positive(self) -> jax.Array:
@@ -151,6 +141,11 @@ class SumLayer(ProportionalSum):
     @cached_property
     def negative(self) -> jax.Array:
         return self._by_turn(self._of_sign(-1), self._of_sign(1))
+
+    def multiplier(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
+        """The multipliers c of every operand, with R = x * c."""
+        alike = shared_alike(terms)
+        return self._by_sign(terms) if alike is None else self._backward(alike)
 
     def _by_sign(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
         up = total_of([t.share * t.positive for t in terms])

@@ -12,7 +12,7 @@ from .arithmetic import at_least_float32, divide
 from .chains import SHIFTING, run_chain
 from .contraction_map import Contracted, filled_like
 from .contributions import Contributions
-from .terms import Term, equal, total_of
+from .terms import Term, even_and_odd, shared_alike, total_of
 
 
 class ContractionLayer(Contributions):
@@ -94,11 +94,10 @@ class ContractionLayer(Contributions):
             z, back = jax.vjp(lambda v: self.forward(u, v, mode), w)
             return back(share.astype(z.dtype))[0]
 
-        even = total_of([t.share * ((t.positive + t.negative) / 2) for t in terms])
+        even, odd = even_and_odd(terms)
         c = pull(self._u, even, "linear")
-        if all(equal(t.positive, t.negative) for t in terms):
+        if shared_alike(terms) is not None:
             return c
-        odd = total_of([t.share * ((t.positive - t.negative) / 2) for t in terms])
         return c + jnp.sign(w) * pull(jnp.abs(self._u), odd, "absolute")
 
     def bias_multiplier(self, terms: Sequence[Term]) -> jax.Array:

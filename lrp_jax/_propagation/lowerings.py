@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._analysis import compat
-from .._analysis import primitives as prim
+from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 
 _LARGEST_WINDOW = 64  # above it, one slice a position is no longer small
@@ -75,28 +74,37 @@ def _extreme(eqn: Equation) -> Callable[..., jax.Array] | None:
     operand, axes = eqn.invars[0].aval, eqn.params["axes"]
     if not jnp.issubdtype(operand.dtype, jnp.floating) or not axes or operand.size == 0:
         return None
-    native, find = _native(eqn), _EXTREMES[eqn.primitive]
+    find = _EXTREMES[eqn.primitive]
     order = [*(i for i in range(operand.ndim) if i not in axes), *axes]
     shape = [operand.shape[i] for i in order]
     back = [order.index(i) for i in range(operand.ndim)]
 
-    @jax.custom_vjp
-    def extreme(x: jax.Array) -> jax.Array:
-        return native(x)
-
-    def forward(x: jax.Array) -> tuple[jax.Array, Any]:
-        return native(x), x
-
-    def backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    def backward(x: jax.Array, _: jax.Array, cotangent: jax.Array) -> jax.Array:
         flat = jnp.transpose(x, order).reshape(*cotangent.shape, -1)
         last = flat.ndim - 1
         winner = jnp.expand_dims(find(flat, last, np.int32), last)
         chosen = winner == jax.lax.broadcasted_iota(np.int32, flat.shape, last)
         spread = jnp.where(chosen, jnp.expand_dims(cotangent, last), 0)
-        return (jnp.transpose(spread.reshape(shape), back),)
+        return jnp.transpose(spread.reshape(shape), back)
 
-    extreme.defvjp(forward, backward)
-    return extreme
+    return _with_backward(_native(eqn), backward)
+
+
+def _with_backward(
+    native: Callable[..., jax.Array], back: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
+    """A function of one array whose cotangent is `back(x, y, cotangent)`."""
+
+    @jax.custom_vjp
+    def function(x: jax.Array) -> jax.Array:
+        return native(x)
+
+    def forward(x: jax.Array) -> tuple[jax.Array, Any]:
+        y = native(x)
+        return y, (x, y)
+
+    function.defvjp(forward, lambda saved, cotangent: (back(*saved, cotangent),))
+    return function
 
 
 def _native(eqn: Equation) -> Callable[..., jax.Array]:
@@ -123,20 +131,10 @@ def _max_pool(eqn: Equation) -> Callable[..., jax.Array] | None:
     def elsewhere(x: jax.Array, y: jax.Array, cotangent: jax.Array) -> jax.Array:
         return jax.vjp(native, x)[1](cotangent)[0]
 
-    @jax.custom_vjp
-    def pool(x: jax.Array) -> jax.Array:
-        return native(x)
+    def backward(*operands: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
 
-    def forward(x: jax.Array) -> tuple[jax.Array, Any]:
-        y = native(x)
-        return y, (x, y)
-
-    def backward(saved: Any, cotangent: jax.Array) -> tuple[jax.Array]:
-        chosen = jax.lax.platform_dependent(*saved, cotangent, cpu=on_cpu, default=elsewhere)
-        return (chosen,)
-
-    pool.defvjp(forward, backward)
-    return pool
+    return _with_backward(native, backward)
 
 
 def _to_winners(

@@ -4,13 +4,11 @@ Read `gradients` (which says what is explained), `layers` (that look inside of t
 `blind` (that see its outputs alone, or nothing).
 """
 
-from .blind import occlusion as occlusion
-from .blind import random as random
-from .blind import sobel as sobel
-from .gradients import gradient as gradient
-from .gradients import input_x_gradient as input_x_gradient
-from .gradients import integrated_gradients as integrated_gradients
-from .gradients import smoothgrad as smoothgrad
-from .layers import grad_cam as grad_cam
-from .layers import guided_backprop as guided_backprop
-from .layers import lrp0 as lrp0
+from .blind import occlusion as occlusion, random as random, sobel as sobel
+from .gradients import (
+    gradient as gradient,
+    input_x_gradient as input_x_gradient,
+    integrated_gradients as integrated_gradients,
+    smoothgrad as smoothgrad,
+)
+from .layers import grad_cam as grad_cam, guided_backprop as guided_backprop, lrp0 as lrp0

@@ -3,8 +3,5 @@
 Read `files` (what is read and written, and how safely), then `commands`.
 """
 
-from .commands import composite_from as composite_from
-from .commands import main as main
-from .files import InputError as InputError
-from .files import read_arrays as read_arrays
-from .files import tree as tree
+from .commands import composite_from as composite_from, main as main
+from .files import InputError as InputError, read_arrays as read_arrays, tree as tree

@@ -4,18 +4,20 @@ Read `sites` (where relevance can be read), `layers`, `parameters`, `matrix`, `l
 lost), then `flow` (through chosen units), `concepts` and `references` (examples of concepts).
 """
 
-from .concepts import ConceptGraph as ConceptGraph
-from .concepts import concept_graph as concept_graph
-from .concepts import concept_relevance as concept_relevance
-from .concepts import reference_relevance as reference_relevance
+from .concepts import (
+    ConceptGraph as ConceptGraph,
+    concept_graph as concept_graph,
+    concept_relevance as concept_relevance,
+    reference_relevance as reference_relevance,
+)
 from .flow import Subspaces as Subspaces
 from .layers import layer_relevances as layer_relevances
-from .ledger import Ledger as Ledger
-from .ledger import conservation as conservation
-from .matrix import bilrp as bilrp
-from .matrix import relevance_matrix as relevance_matrix
+from .ledger import Ledger as Ledger, conservation as conservation
+from .matrix import bilrp as bilrp, relevance_matrix as relevance_matrix
 from .parameters import parameter_relevance as parameter_relevance
-from .references import References as References
-from .references import concept_scores as concept_scores
-from .references import receptive_window as receptive_window
-from .references import reference_samples as reference_samples
+from .references import (
+    References as References,
+    concept_scores as concept_scores,
+    receptive_window as receptive_window,
+    reference_samples as reference_samples,
+)

@@ -4,14 +4,18 @@ Read `starts` (what a target is), `usual` (targets for the questions asked most)
 target as the score of a model that is asked again and again).
 """
 
-from .starts import check as check
-from .starts import is_weighting as is_weighting
-from .starts import start as start
-from .starts import weighting as weighting
-from .usual import clrp as clrp
-from .usual import contrast as contrast
-from .usual import mask as mask
-from .usual import regression as regression
-from .usual import softmax as softmax
-from .usual import token as token
-from .usual import top_k as top_k
+from .starts import (
+    check as check,
+    is_weighting as is_weighting,
+    start as start,
+    weighting as weighting,
+)
+from .usual import (
+    clrp as clrp,
+    contrast as contrast,
+    mask as mask,
+    regression as regression,
+    softmax as softmax,
+    token as token,
+    top_k as top_k,
+)

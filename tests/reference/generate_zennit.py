@@ -53,9 +53,11 @@ import zennit.rules  # noqa: E402
 from zennit.attribution import Gradient  # noqa: E402
 from zennit.canonizers import SequentialMergeBatchNorm  # noqa: E402
 from zennit.layer import Sum  # noqa: E402
-from zennit.types import Activation as ActivationModule  # noqa: E402
-from zennit.types import BatchNorm as BatchNormModule  # noqa: E402
-from zennit.types import Linear  # noqa: E402
+from zennit.types import (  # noqa: E402
+    Activation as ActivationModule,
+    BatchNorm as BatchNormModule,
+    Linear,
+)
 
 
 class ResidualSum(torch.nn.Module):

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from . import kinds
-from ._layers.step import Way
-from ._layers.terms import Term as Term
-from .kinds import Kind
+from .. import kinds
+from .._layers.step import Way
+from .._layers.terms import Term as Term
+from ..kinds import Kind
 
 Bias = Literal["absorb", "ignore", "distribute"]
 Number = Any  # a float or an array that broadcasts against the layer's output

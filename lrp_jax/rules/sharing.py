@@ -1,4 +1,4 @@
-"""The propagation rules: what each one changes in one generic propagation.
+"""Rules of linear layers: what each one changes in one generic propagation.
 
 Notation: a layer computes z_j = sum_i x_i w_ij + b_j. The number k_ij = x_i w_ij is the
 *contribution* of input i to output j; k+ and k- are its positive and negative parts. Every rule of
@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import kinds
-from ._layers.step import Way
-from .rule import (
+from .. import kinds
+from .._layers.step import Way
+from .base import (
     AFFINE,
     LINEAR_AND_SUMS,
     Bias,
@@ -316,143 +316,3 @@ class Flat(Rule):
     def input_relevance(self, layer: Any) -> jax.Array:
         """Relevance of the layer's input."""
         return layer.flat_relevance(self.stabilizer)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Pass(Rule):
-    """Hands relevance on unchanged: R_i = R_i (elementwise layers, stand-alone batch norms).
-
-    Source: Bach et al. 2015 for activations.
-    """
-
-    serves = (
-        kinds.Activation | kinds.BatchNorm | kinds.Bias | kinds.Normalization | kinds.Softmax
-        | kinds.Linear
-    )  # fmt: skip
-    way = Way.UNCHANGED
-    makes_relevance = True
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Identity(Rule):
-    """The identity rule: activations hand relevance on; a norm's statistics are constants.
-
-    Source: Achtibat et al. 2024 (AttnLRP), section 3.2; Ali et al. 2022.
-    """
-
-    serves = kinds.Activation | kinds.Normalization
-    way = Way.IDENTITY
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Taylor(Rule):
-    """First order around zero with everything live; for a softmax R_i = x_i (R_i - s_i sum_j R_j).
-
-    Source: Achtibat et al. 2024 (AttnLRP), proposition 3.1.
-    """
-
-    serves = (
-        kinds.Activation | kinds.Softmax | kinds.LogSumExp | kinds.Normalization | kinds.Bilinear
-    )
-    way = Way.FUNCTION
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Uniform(Rule):
-    """Half of a product's relevance to each of its two factors.
-
-    Source: Achtibat et al. 2024 (AttnLRP), section 3.3.
-    """
-
-    serves = kinds.Bilinear
-    way = Way.FUNCTION
-
-    def shares(self, operands: int, gate: int | None) -> tuple[float, ...]:
-        return (1 / operands,) * operands
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Gate(Rule):
-    """All of a product's relevance to the signal, none to the gate; a softmax only gates.
-
-    The gate is the factor that comes from a softmax, else from a sigmoid, else from another
-    activation; where neither or both do, each factor gets half.
-
-    Source: Arras et al. 2017 (LSTM); Ali et al. 2022 (CP-LRP).
-    """
-
-    serves = kinds.Bilinear | kinds.Softmax | kinds.LogSumExp | kinds.Activation
-    way = Way.FUNCTION
-
-    def shares(self, operands: int, gate: int | None) -> tuple[float, ...]:
-        if gate is None:
-            return (1 / operands,) * operands
-        return tuple(0.0 if i == gate else 1.0 for i in range(operands))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class GuidedBackprop(Rule):
-    """Guided backpropagation through a relu: the gradient where it and the input are positive.
-
-    A modified gradient: the start is used as it is and the result is not multiplied by the input.
-
-    Source: Springenberg et al. 2015.
-    """
-
-    serves = kinds.Activation
-    gradient = True
-
-    def cotangent(self, x: jax.Array, gradient: jax.Array, incoming: jax.Array) -> jax.Array:
-        """The cotangent of the activation's input."""
-        return jnp.where(incoming > 0, gradient, 0)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class DeconvNet(Rule):
-    """Deconvolution networks: the positive part of what comes back, whatever the input was.
-
-    A modified gradient, see `GuidedBackprop`.
-
-    Source: Zeiler and Fergus 2014.
-    """
-
-    serves = kinds.Activation
-    gradient = True
-
-    def cotangent(self, x: jax.Array, gradient: jax.Array, incoming: jax.Array) -> jax.Array:
-        """The cotangent of the activation's input."""
-        return jnp.maximum(incoming, 0)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class BetaSmooth(Rule):
-    """The gradient of a softplus in place of a relu's: sigmoid(beta x) times what comes back.
-
-    A modified gradient, see `GuidedBackprop`.
-
-    Args:
-        beta: sharpness of the softplus.
-
-    Source: Dombrowski et al. 2019.
-    """
-
-    beta: Number = 10.0
-    serves = kinds.Activation
-    gradient = True
-
-    def __post_init__(self) -> None:
-        check_nonnegative(self, "beta")
-
-    def cotangent(self, x: jax.Array, gradient: jax.Array, incoming: jax.Array) -> jax.Array:
-        """The cotangent of the activation's input."""
-        return incoming * jax.nn.sigmoid(self.beta * x)
-
-
-RULES: dict[str, type[Rule]] = {
-    rule.__name__: rule
-    for rule in (
-        Epsilon, Zero, Gamma, ZPlus, AlphaBeta, ZBox, WSquare, Flat, Norm, Pass, Relative,
-        GuidedBackprop, DeconvNet, BetaSmooth, Identity, Taylor, Uniform, Gate,
-    )
-}  # fmt: skip
-"""Every rule by its name."""
