@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._files import replacing
 from ._flow import Flow, key_of, pooled
 from .composites import Composite
 from .datasets import checksum_of, progress_bar, results
@@ -253,8 +254,7 @@ class _Best:
             self._save(self.path, self.found, self.checksums[: index + 1])
 
     def _save(self, path: Path, found: References, batches: list[int]) -> None:
-        partial = path.with_name(path.name + ".writing")
-        with open(partial, "wb") as file:
+        with replacing(path) as partial, open(partial, "wb") as file:
             np.savez(
                 file,
                 indices=found.indices,
@@ -262,9 +262,6 @@ class _Best:
                 batches=batches,
                 question=self.question,
             )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
 
     def references(self) -> References:
         """What was found."""
