@@ -14,6 +14,7 @@ through `jax.jit` and `jax.vmap` like any other argument.
 Class indices count from zero. Negative ones are refused: data sets mark missing labels by -1 or
 -100, and explaining the last class instead would be a silent mistake. Under `jit` the values of an
 index array are unknown; an index out of range then selects nothing and its relevance is zero.
+The same holds for the classes and positions of the helpers.
 """
 
 import dataclasses
@@ -55,6 +56,8 @@ def check(output: Any, target: Target) -> None:
             "return the logits (or cast a count to float) instead of the predicted class"
         )
     if callable(target):
+        if isinstance(target, _Start):
+            target.check(output)
         return
     if target is None:
         if shape and shape[-1] == 0:
@@ -122,9 +125,7 @@ def weighting(output: Any, target: Target) -> Any:
     """
     check(output, target)
     if isinstance(target, _Start):
-        return (
-            target.function(output, *target.operands, *target.options) if target.weights else None
-        )
+        return target.value(output) if target.weights else None
     if callable(target):
         return None
     if not _is_array(output):
@@ -333,84 +334,150 @@ class _Start:
     options: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
     weights: bool = dataclasses.field(default=True, metadata={"static": True})
 
+    def check(self, output: Any) -> None:
+        """Refuse an output that does not fit; shapes and concrete values are read."""
+        name = self.function.__name__.lstrip("_").removesuffix("_set")
+        try:
+            _CHECKS[self.function](output, *self.operands, *self.options)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from None
+
     def value(self, output: Array) -> Array:
+        self.check(output)
         return self.function(output, *self.operands, *self.options)
 
     def __call__(self, output: Array) -> Array:
         return self.value(output) * output if self.weights else self.value(output)
 
 
+# -- the formulas of the helpers, and what each refuses ------------------------------------------
+
+
 def _top_k(output: Array, k: int) -> Array:
-    _require_axes(output, 1, "top_k")
-    if k > output.shape[-1]:
-        raise ValueError(f"top_k({k}) of an output with {output.shape[-1]} classes")
     _, indices = jax.lax.top_k(output, k)
     return jax.nn.one_hot(indices, output.shape[-1], dtype=output.dtype).sum(-2)
 
 
+def _check_top_k(output: Any, k: int) -> None:
+    _require_axes(output, 1)
+    if k > output.shape[-1]:
+        raise ValueError(f"top_k({k}) of an output with {output.shape[-1]} classes")
+
+
 def _contrast(output: Array, class_: Classes, others: Classes) -> Array:
-    _require_axes(output, 1, "contrast")
     chosen = _weights(output, class_)
     if others is None:
-        _require_rivals(output, "contrast")
         return chosen - (1 - chosen) / (output.shape[-1] - 1)
     return chosen - _weights(output, others)
 
 
+def _check_contrast(output: Any, class_: Classes, others: Classes) -> None:
+    _check_classes(output, class_, others)
+    if others is None:
+        _require_rivals(output)
+
+
 def _contrast_set(output: Array, class_: Classes, others: tuple[int, ...]) -> Array:
-    _require_axes(output, 1, "contrast")
-    if not others:
-        raise ValueError("contrast needs at least one other class")
     rivals = sum(_weights(output, other) for other in others) / len(others)
     return _weights(output, class_) - rivals
 
 
+def _check_contrast_set(output: Any, class_: Classes, others: tuple[int, ...]) -> None:
+    if not others:
+        raise ValueError("at least one other class is needed")
+    _check_classes(output, class_, *others)
+
+
 def _clrp(output: Array, class_: Classes) -> Array:
-    _require_axes(output, 1, "clrp")
-    _require_rivals(output, "clrp")
     chosen = _weights(output, class_)
     logit = (chosen * output).sum(-1, keepdims=True)
     return logit * (chosen - (1 - chosen) / (output.shape[-1] - 1))
 
 
+def _check_clrp(output: Any, class_: Classes) -> None:
+    _check_classes(output, class_)
+    _require_rivals(output)
+
+
 def _regression(output: Array, reference: Any) -> Array:
-    _require_broadcast("reference", np.shape(reference), output.shape)
     return output - jnp.asarray(reference, output.dtype)
 
 
+def _check_regression(output: Any, reference: Any) -> None:
+    _require_axes(output, 0)
+    _require_broadcast("reference", np.shape(reference), output.shape)
+
+
 def _mask(output: Array, mask: Any, class_: Classes) -> Array:
-    _require_axes(output, 1, "mask")
-    _require_broadcast("mask", np.shape(mask), output.shape[:-1])
     return jnp.asarray(mask, output.dtype)[..., None] * _weights(output, class_)
 
 
+def _check_mask(output: Any, mask: Any, class_: Classes) -> None:
+    _check_classes(output, class_)
+    _require_broadcast("mask", np.shape(mask), output.shape[:-1])
+
+
 def _token(output: Array, position: Any, token: Classes, contrast: Classes) -> Array:
-    _require_axes(output, 2, "token")
     *batch, positions, _ = output.shape
-    _require_broadcast("position", np.shape(position), tuple(batch))
-    if not isinstance(position, jax.core.Tracer):
-        values = np.asarray(position)
-        if not np.issubdtype(values.dtype, np.integer):
-            raise TypeError(f"position must be an integer, got {values.dtype}")
-        if values.size and (values.min() < -positions or values.max() >= positions):
-            raise ValueError(f"position {position} is out of range for {positions} positions")
-    here = jnp.broadcast_to(jnp.asarray(position) % positions, tuple(batch))
+    asked = jnp.broadcast_to(jnp.asarray(position), tuple(batch))
+    here = asked % positions
     logits = jnp.take_along_axis(output, here[..., None, None], axis=-2)[..., 0, :]
     weights = _weights(logits, token)
     if contrast is not None:
         weights = weights - _weights(logits, contrast)
-    there = jnp.asarray(jax.nn.one_hot(here, positions, dtype=output.dtype))
+    # A traced position is not checked: one out of range selects nothing, as a class does.
+    exists = (asked >= -positions) & (asked < positions)
+    there = jax.nn.one_hot(jnp.where(exists, here, -1), positions, dtype=output.dtype)
     return there[..., None] * weights[..., None, :]
 
 
+def _check_token(output: Any, position: Any, token: Classes, contrast: Classes) -> None:
+    _require_axes(output, 2)
+    *batch, positions, vocabulary = output.shape
+    _require_broadcast("position", np.shape(position), tuple(batch))
+    position = _as_array(position)
+    if not jnp.issubdtype(position.dtype, jnp.integer):
+        raise TypeError(f"position must be an integer, got {position.dtype}")
+    if not isinstance(position, jax.core.Tracer):
+        values = np.asarray(position)
+        if values.size and (values.min() < -positions or values.max() >= positions):
+            wrong = int(values.min() if values.min() < -positions else values.max())
+            raise ValueError(
+                f"position {wrong} is out of range for {positions} positions: they are 0 to "
+                f"{positions - 1}, or -{positions} to -1 from the end"
+            )
+    _check_classes(jax.ShapeDtypeStruct((*batch, vocabulary), output.dtype), token, contrast)
+
+
 def _softmax(output: Array, class_: Classes, temperature: Any) -> Array:
-    _require_axes(output, 1, "softmax")
     wide = output.astype(jnp.float32) if jnp.finfo(output.dtype).bits < 32 else output
     heat = jnp.asarray(temperature, wide.dtype)
     probability = jnp.asarray(jax.nn.softmax(wide / heat))
     chosen = _weights(wide, class_)
     of_class = (chosen * probability).sum(-1, keepdims=True)
     return (of_class * (chosen - probability) / heat).astype(output.dtype)
+
+
+def _check_softmax(output: Any, class_: Classes, temperature: Any) -> None:
+    _check_classes(output, class_)
+
+
+_CHECKS: dict[Callable[..., Array], Callable[..., None]] = {
+    _top_k: _check_top_k,
+    _contrast: _check_contrast,
+    _contrast_set: _check_contrast_set,
+    _clrp: _check_clrp,
+    _regression: _check_regression,
+    _mask: _check_mask,
+    _token: _check_token,
+    _softmax: _check_softmax,
+}
+
+
+def _check_classes(output: Any, *classes: Classes) -> None:
+    _require_axes(output, 1)
+    for class_ in classes:
+        check(output, class_)
 
 
 def _weights(output: Array, class_: Classes) -> Array:
@@ -435,6 +502,8 @@ def _structure(tree: Any) -> Any:
 
 def _check_tree(output: Any, target: Target) -> None:
     """A pytree of outputs takes a callable or one target for each leaf."""
+    if isinstance(target, _Start):
+        target.check(output)
     if callable(target):
         return
     wanted = _structure(output)
@@ -471,15 +540,15 @@ def _like_output(relevance: Any, output: Array) -> Array:
     return jnp.asarray(relevance, output.dtype)
 
 
-def _require_axes(output: Array, axes: int, name: str) -> None:
+def _require_axes(output: Any, axes: int) -> None:
     if not _is_array(output) or len(output.shape) < axes:
         got = output.shape if _is_array(output) else _structure(output)
-        raise ValueError(f"{name} needs one output array with at least {axes} axes, got {got}")
+        raise ValueError(f"one output array with at least {axes} axes is needed, got {got}")
 
 
-def _require_rivals(output: Array, name: str) -> None:
+def _require_rivals(output: Any) -> None:
     if output.shape[-1] < 2:
-        raise ValueError(f"{name} compares classes, but the output {output.shape} has only one")
+        raise ValueError(f"classes are compared, but the output {output.shape} has only one")
 
 
 def _require_broadcast(name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> None:

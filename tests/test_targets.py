@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import lrp_jax as lrp
 from lrp_jax import targets
 
 Y = np.array([[1.0, 4.0, -2.0], [3.0, 0.5, 2.0]], np.float32)
@@ -187,6 +188,11 @@ def test_vmap_over_classes_and_examples():
 
 def test_a_traced_index_out_of_range_selects_nothing():
     assert not np.asarray(jax.jit(targets.start)(Y, 7)).any()
+    for position in (4, -5):
+        assert not np.asarray(jax.jit(targets.start)(TOKENS, targets.token(position))).any()
+    np.testing.assert_array_equal(
+        jax.jit(targets.start)(TOKENS, targets.token(-4)), targets.start(TOKENS, targets.token(0))
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,3 +227,45 @@ def test_sums_are_what_is_explained():
     probability = jax.grad(lambda y: jax.nn.softmax(y / 3, -1)[1, 0])(jnp.asarray(Y))
     start = targets.start(Y, targets.softmax(0, 3.0))
     np.testing.assert_allclose(start[1], (probability * Y)[1], rtol=1e-5)
+
+
+OUT_OF_RANGE = [
+    (Y, targets.contrast(3), "contrast: target 3 is out of range.*0 to 2"),
+    (Y, targets.contrast(0, 3), "contrast: target 3 is out of range"),
+    (Y, targets.contrast(0, [1, -1]), "contrast: target -1 is out of range"),
+    (Y, targets.contrast(0, np.array([1, 7])), "contrast: target 7 is out of range"),
+    (Y, targets.contrast(jnp.array([0, 4]), 1), "contrast: target 4 is out of range"),
+    (Y, targets.clrp(jnp.int32(3)), "clrp: target 3 is out of range"),
+    (Y, targets.softmax(-100), "softmax: target -100 is out of range"),
+    (Y, targets.softmax([0, 3]), "softmax: target 3 is out of range"),
+    (Y, targets.top_k(4), "top_k.4. of an output with 3 classes"),
+    (TOKENS, targets.mask(np.ones(4), 3), "mask: target 3 is out of range"),
+    (TOKENS, targets.token(4), "token: position 4 is out of range for 4 positions.*0 to 3"),
+    (TOKENS, targets.token(-5), "token: position -5 is out of range.*-4 to -1"),
+    (TOKENS, targets.token(jnp.array([0, 9])), "token: position 9 is out of range"),
+    (TOKENS, targets.token([0, -9]), "token: position -9 is out of range"),
+    (TOKENS, targets.token(0, 3), "token: target 3 is out of range"),
+    (TOKENS, targets.token(0, 0, contrast=np.array([0, 3])), "token: target 3 is out of range"),
+    (TOKENS, targets.token(np.array([0, 1, 2])), r"position of shape \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(("output", "target", "words"), OUT_OF_RANGE)
+def test_known_classes_and_positions_of_helpers_are_checked(output, target, words):
+    shape = jax.ShapeDtypeStruct(output.shape, output.dtype)
+    calls = [
+        lambda: targets.check(shape, target),
+        lambda: target(jnp.asarray(output)),
+        lambda: lrp.relevance(lambda w, x: w * x, lrp.Epsilon())(1.0, output, target=target),
+        lambda: jax.jit(lambda y: targets.start(y, target))(output),  # closed over: still known
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_positions_are_integers():
+    with pytest.raises(TypeError, match="position must be an integer, got float"):
+        targets.check(TOKENS, targets.token(1.0))
+    with pytest.raises(TypeError, match="position must be an integer, got bool"):
+        targets.check(TOKENS, targets.token(np.array([True, False])))
