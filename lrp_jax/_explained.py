@@ -169,6 +169,6 @@ def checked_target(f: Callable[..., Any], args: tuple[Any, ...], target: Any) ->
 
     `f` is a function made by `jax.jit`, which remembers the shape of its output.
     """
-    if target is not None and not callable(target):
+    if target is not None and (not callable(target) or targets.is_helper(target)):
         targets.check(jax.eval_shape(f, *args), target)
     return as_argument(target)

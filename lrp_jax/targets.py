@@ -158,6 +158,21 @@ def is_weighting(target: Target) -> bool:
     return isinstance(target, _Start) and target.weights
 
 
+def is_helper(target: Target) -> bool:
+    """Whether a target was made by a function of this module, so that `check` can look into it.
+
+    Args:
+      target: see the module's text.
+
+    Returns:
+      Whether it was.
+
+    >>> is_helper(top_k(2)), is_helper(abs)
+    (True, False)
+    """
+    return isinstance(target, _Start)
+
+
 def start(output: Any, target: Target) -> Any:
     """The relevance of the output that starts the backward pass.
 

@@ -765,6 +765,14 @@ def test_mistakes_in_studies_are_named():
         )
 
 
+def test_classes_of_helpers_are_checked():
+    for evaluate in (FLIP, evaluation.completeness(model)):
+        with pytest.raises(ValueError, match="contrast: target 3 is out of range"):
+            evaluate(W, X, relevance=R, target=targets.contrast(0, 3))
+    with pytest.raises(ValueError, match="softmax: target 3 is out of range"):
+        baselines.gradient(model)(W, X, target=targets.softmax(3))
+
+
 # Planted truth: the whole chain.
 
 
