@@ -2,7 +2,9 @@
 
 A target is one of
 
-- `None`: the largest output of each example (arg-max over the last axis),
+- `None`: the largest output of each example (arg-max over the last axis; of an output
+  `(batch, time, classes)` therefore the largest at every time, all together); where an output
+  `(batch,)` has one number for each example, that number,
 - an int, or an int array of the output's shape without its last axis: class indices,
 - a float array of the output's shape: a weighting; the start is `weighting * output`,
 - a callable `output -> relevance` of the output's shape.
@@ -15,6 +17,11 @@ Class indices count from zero. Negative ones are refused: data sets mark missing
 -100, and explaining the last class instead would be a silent mistake. Under `jit` the values of an
 index array are unknown; an index out of range then selects nothing and its relevance is zero.
 The same holds for the classes and positions of the helpers.
+
+An output `(n,)` may be the numbers of n examples or the n classes of one. It is the numbers of
+examples where an explained argument has n entries on its first axis too and the function, asked on
+shapes, returns n + 1 numbers for n + 1 of them. `start` and `weighting` see the output alone and
+take its last axis for classes.
 """
 
 import dataclasses

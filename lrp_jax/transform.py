@@ -14,6 +14,7 @@ import numpy as np
 from . import targets
 from ._blocks import analyse
 from ._compat import open_jaxpr
+from ._examples import Reading, reading, settled
 from ._forms import Forms, assign
 from ._interpreter import Program, Taps, run
 from ._layers import Frame
@@ -34,6 +35,7 @@ class Call:
         resolved: which rule each layer has.
         composite: the rules (their numbers may be replaced by traced ones).
         explained: positions of the explained leaves among all array leaves.
+        reading: what the axis of an output with one axis holds.
     """
 
     traced: Traced
@@ -41,6 +43,7 @@ class Call:
     resolved: Resolved
     composite: Composite
     explained: tuple[int, ...]
+    reading: Reading
 
     def forms(self, output: str) -> Forms:
         """The forms of relevance, given what arrives at the outputs: "R" or "C"."""
@@ -212,7 +215,15 @@ class Explained:
         frame = analyse(traced.jaxpr, flags, names, outputs=outputs)
         resolved = resolve(frame, self.composite, traced.anonymous)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
-        return Call(traced, frame, resolved, self.composite, positions)
+
+        def output_of(values: Sequence[Any]) -> Any:
+            args, kwargs = rebuild(values)
+            result = self.apply_fn(*args, **kwargs)
+            return result[0] if self.has_aux else result
+
+        avals = [atom.aval for atom in frame.outvars[: traced.outputs]]
+        read = reading(output_of, leaves, flags, jax.tree.unflatten(traced.out_tree, avals))
+        return Call(traced, frame, resolved, self.composite, positions, read)
 
     def _add_hints(self, error: Exception, paths: Any, explained: list[bool]) -> None:
         """What is probably wrong with a call that the user's function has refused."""
@@ -244,7 +255,8 @@ class Explained:
     ) -> Any:  # fmt: skip
         """`function(start, composite, leaves, target, *more)`, compiled once where it can be."""
         targets.check(call.output_shapes, target)
-        for text in call.resolved.mistakes:
+        target, note = settled(call.output_shapes, target, call.reading)
+        for text in [*call.resolved.mistakes, *filter(None, [note])]:
             warnings.warn(text, stacklevel=3)
         # The helpers of `targets` are callables too, but their arrays are operands like any other.
         leaves_of_target = jax.tree.leaves(target)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import lrp_jax as lrp
-from lrp_jax import targets
+from lrp_jax import baselines, evaluation, targets
 
+RNG = np.random.default_rng(0)
 Y = np.array([[1.0, 4.0, -2.0], [3.0, 0.5, 2.0]], np.float32)
 
 
@@ -269,3 +270,103 @@ def test_positions_are_integers():
         targets.check(TOKENS, targets.token(1.0))
     with pytest.raises(TypeError, match="position must be an integer, got bool"):
         targets.check(TOKENS, targets.token(np.array([True, False])))
+
+
+# Outputs with one axis: examples, or the classes of one example.
+
+PARAMS = {"a": RNG.normal(size=(4, 5)), "b": RNG.normal(size=(5, 1))}
+BATCH = RNG.normal(size=(3, 4))
+
+
+def number(w, x):
+    return (jax.nn.relu(x @ w["a"]) @ w["b"])[..., 0]
+
+
+def test_every_example_has_its_own_number_explained():
+    explain = lrp.relevance(number, lrp.EpsilonPlus())
+    one_by_one = jax.vmap(lambda x: explain(PARAMS, x))(BATCH)
+    assert np.all(np.any(one_by_one, -1))
+    for found in (
+        explain(PARAMS, BATCH),
+        jax.jit(explain)(PARAMS, BATCH),
+        explain(PARAMS, BATCH, target=np.ones(3)),
+        lrp.value_and_relevance(number, lrp.EpsilonPlus())(PARAMS, BATCH)[1],
+    ):
+        np.testing.assert_allclose(found, one_by_one, rtol=1e-9)
+    conserved = lrp.relevance(number, lrp.Zero())(PARAMS, BATCH).sum(-1)
+    np.testing.assert_allclose(conserved, number(PARAMS, BATCH), rtol=1e-9)
+    assert float(lrp.conservation(number, lrp.Zero())(PARAMS, BATCH).start) == pytest.approx(
+        float(number(PARAMS, BATCH).sum())
+    )
+
+
+def test_other_arguments_with_the_examples_axis_do_not_matter():
+    explain = lrp.relevance(lambda w, x, mask: number(w, x * mask[:, None]), lrp.Zero())
+    found = explain(PARAMS, BATCH, np.ones(3))
+    np.testing.assert_allclose(found, lrp.relevance(number, lrp.Zero())(PARAMS, BATCH))
+    both = lrp.relevance(lambda x, y: (x * y).sum(-1), lrp.Epsilon(), argnums=(0, 1))(BATCH, BATCH)
+    assert all(np.all(np.any(r, -1)) for r in both)
+    with_aux = lrp.relevance(lambda w, x: (number(w, x), {"n": 1}), lrp.Zero(), has_aux=True)
+    np.testing.assert_allclose(with_aux(PARAMS, BATCH)[0], found)
+
+
+def test_logits_of_one_example_are_classes():
+    square = RNG.normal(size=(4, 4))
+    explain = lrp.relevance(lambda w, x: x @ w, lrp.Zero())
+    x = BATCH[0]
+    best = int((x @ square).argmax())
+    np.testing.assert_allclose(explain(square, x), x * square[:, best], rtol=1e-9)
+    np.testing.assert_allclose(explain(square, x, target=best), x * square[:, best], rtol=1e-9)
+    # tokens of one sequence, as many as classes: the pooled logits do not grow with them
+    pooled = lrp.relevance(lambda w, x: (x @ w).mean(0), lrp.Zero())
+    tokens, w = BATCH, RNG.normal(size=(4, 3))
+    best = int((tokens @ w).mean(0).argmax())
+    np.testing.assert_allclose(pooled(w, tokens), tokens * w[:, best] / 3, rtol=1e-5)
+
+
+def test_what_cannot_be_told_is_said():
+    picture = lrp.relevance(lambda w, x: x.reshape(-1) @ w, lrp.Zero())
+    w = RNG.normal(size=(12, 3))
+    with pytest.warns(UserWarning, match=r"classes of one example.*target=jnp.ones\(3\)"):
+        found = picture(w, BATCH)
+    best = int((BATCH.reshape(-1) @ w).argmax())
+    np.testing.assert_allclose(found, BATCH * w[:, best].reshape(3, 4), rtol=1e-9)
+    np.testing.assert_allclose(picture(w, BATCH, target=targets.top_k(1)), found, rtol=1e-9)
+    curve = lrp.relevance(lambda w, x: w * x**2, lrp.Zero())
+    with pytest.warns(UserWarning, match=r"each is explained.*jnp.ones\(3\).*top_k\(1\)"):
+        found = curve(2.0, CURVE)
+    np.testing.assert_allclose(found, curve(2.0, CURVE, target=np.ones(3)), rtol=1e-9)
+    assert np.all(found)
+    np.testing.assert_array_equal(curve(2.0, CURVE, target=targets.top_k(1)) != 0, [0, 0, 1])
+
+
+CURVE = np.array([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("target", [0, targets.softmax(1), targets.top_k(1), np.int32(2)])
+def test_a_class_of_an_output_without_classes_is_said(target):
+    with pytest.warns(UserWarning, match=r"chooses among examples.*output\[None\]"):
+        lrp.relevance(number, lrp.Epsilon())(PARAMS, BATCH, target=target)
+    rows = lrp.relevance(lambda w, x: number(w, x)[None], lrp.Epsilon())
+    rows(PARAMS, BATCH, target=0)
+    lrp.relevance(number, lrp.Epsilon())(PARAMS, BATCH, target=targets.regression(1.0))
+
+
+def test_baselines_and_metrics_explain_the_same_numbers():
+    slopes = jax.vmap(jax.grad(number, 1), (None, 0))(PARAMS, BATCH)
+    np.testing.assert_allclose(baselines.gradient(number)(PARAMS, BATCH), slopes, rtol=1e-9)
+    relevance = lrp.relevance(number, lrp.Zero())(PARAMS, BATCH)
+    gap = evaluation.completeness(number)(PARAMS, BATCH, relevance=relevance)
+    np.testing.assert_allclose(gap, 0, atol=1e-9)
+    curves = evaluation.pixel_flipping(number, steps=2)(PARAMS, BATCH, relevance=relevance)
+    np.testing.assert_allclose(curves.score[:, 0], number(PARAMS, BATCH), rtol=1e-9)
+    with_mask = baselines.gradient(lambda w, x, mask, flag: number(w, x) * mask if flag else x)
+    np.testing.assert_allclose(with_mask(PARAMS, BATCH, np.ones(3), True), slopes, rtol=1e-9)
+
+
+def test_dense_outputs_are_explained_at_every_position():
+    sequence = RNG.normal(size=(2, 3, 4))
+    w = RNG.normal(size=(4, 5))
+    found = lrp.relevance(lambda w, x: x @ w, lrp.Zero())(w, sequence)
+    best = (sequence @ w).argmax(-1)
+    np.testing.assert_allclose(found, sequence * w.T[best], rtol=1e-9)
