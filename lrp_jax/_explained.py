@@ -1,5 +1,6 @@
 """The explained argument of a call, the score explained, and sums over copies of the input."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from . import targets
+from ._examples import reading_of_call, settled
 
 Array = jax.Array
 
@@ -53,8 +55,14 @@ def require_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def weights(output: Any, target: Any) -> Any:
-    """The weights of the explained score, constant from here on."""
+def weights(
+    output: Any, target: Any, f: Callable[..., Any] | None = None, args: Any = (), argnums: Any = 1
+) -> Any:
+    """The weights of the explained score of `f(*args)`, constant from here on."""
+    if f is not None:
+        target, note = settled(output, target, reading_of_call(f, args, argnums, output))
+        if note:
+            warnings.warn(note, stacklevel=4)
     weights = targets.weighting(output, target)
     if weights is None:
         relevance = targets.start(output, target)

@@ -15,6 +15,7 @@ memory.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -336,7 +337,9 @@ def _at_cut(features: Callable[..., Array], head: Callable[..., Any], argnums: i
         def model(maps: Array) -> Any:
             return head(*_explained.replace(args, argnums, maps), **kwargs)
 
-        return maps, _explained.gradient(model, maps, _explained.weights(model(maps), target))
+        changed = _explained.replace(args, argnums, maps)
+        weights = _explained.weights(model(maps), target, partial(head, **kwargs), changed, argnums)
+        return maps, _explained.gradient(model, maps, weights)
 
     return look
 
@@ -493,7 +496,12 @@ def _explanation(
 
         x = jax.tree.map(_explained.floating, x)
         output, aux = run(x) if has_aux else (run(x), None)
-        relevance = rule(model, x, _explained.weights(output, target))
+
+        def call(*args: Any) -> Any:
+            return f(*args, **kwargs)[0] if has_aux else f(*args, **kwargs)
+
+        weights = _explained.weights(output, target, call, args, argnums)
+        relevance = rule(model, x, weights)
         return (relevance, aux) if has_aux else relevance
 
     return explain

@@ -115,7 +115,7 @@ def pixel_flipping(
         rank = _ranks(_patch_sums(relevance, x, moved, labels, count), order, order_key)
         place = jnp.expand_dims(rank[:, labels], [a for a in range(1, x.ndim) if a not in moved])
         substitute = None if replace.uses_removed else replace.function(fill_key, x, None)
-        weights = _explained.weights(model(x), target)
+        weights = _explained.weights(model(x), target, f, args, argnums)
 
         def at(flipped: Array) -> Array:
             removed = jnp.broadcast_to(place < flipped, x.shape)

@@ -437,7 +437,7 @@ def _question(
     def model(x: Array) -> Any:
         return forward(f)(*_explained.replace(args, argnums, x))
 
-    return x, model, _explained.weights(model(x), target)
+    return x, model, _explained.weights(model(x), target, f, args, argnums)
 
 
 def _shaped(relevance: Array, x: Array) -> Array:
