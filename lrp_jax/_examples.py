@@ -104,6 +104,9 @@ def settled(output: Any, target: Any, reading: Reading) -> tuple[Any, str]:
     """
     if reading is Reading.CLASSES:
         return target, ""
+    if targets.is_each(target):
+        both = [settled(output, one, reading) for one in target.targets]
+        return targets.each([one for one, _ in both]), next((n for _, n in both if n), "")
     n = output.shape[0]
     if target is None:
         if reading is Reading.PERHAPS_CLASSES:

@@ -59,6 +59,8 @@ def weights(
     output: Any, target: Any, f: Callable[..., Any] | None = None, args: Any = (), argnums: Any = 1
 ) -> Any:
     """The weights of the explained score of `f(*args)`, constant from here on."""
+    if targets.is_each(target):
+        raise TypeError(targets.EACH)
     if f is not None:
         target, note = settled(output, target, reading_of_call(f, args, argnums, output))
         if note:

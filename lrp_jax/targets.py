@@ -10,8 +10,9 @@ A target is one of
 - a callable `output -> relevance` of the output's shape.
 
 The helpers of this module (`top_k`, `contrast`, `clrp`, `regression`, `mask`, `token`, `softmax`)
-build callables for the questions asked most. They are pytrees whose arrays are leaves, so they pass
-through `jax.jit` and `jax.vmap` like any other argument.
+build callables for the questions asked most, and `each` stands for several targets at once. They
+are pytrees whose arrays are leaves, so they pass through `jax.jit` and `jax.vmap` like any other
+argument.
 
 Class indices count from zero. Negative ones are refused: data sets mark missing labels by -1 or
 -100, and explaining the last class instead would be a silent mistake. Under `jit` the values of an
@@ -25,7 +26,7 @@ take its last axis for classes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -53,6 +54,10 @@ def check(output: Any, target: Target) -> None:
 
     >>> check(jax.ShapeDtypeStruct((2, 10), jnp.float32), [3, 9])
     """
+    if isinstance(target, _Each | _One):
+        for one in target.targets:
+            check(output, one)
+        return
     if not _is_array(output):
         _check_tree(output, target)
         return
@@ -131,6 +136,11 @@ def weighting(output: Any, target: Target) -> Any:
            [1., 0.]], dtype=float32)
     """
     check(output, target)
+    if isinstance(target, _One):
+        weights = [weighting(output, one) for one in target.targets]
+        return None if any(w is None for w in weights) else target.chosen(weights)
+    if isinstance(target, _Each):
+        raise TypeError(EACH)
     if isinstance(target, _Start):
         return target.value(output) if target.weights else None
     if callable(target):
@@ -151,7 +161,7 @@ def weighting(output: Any, target: Target) -> Any:
 
 
 def is_weighting(target: Target) -> bool:
-    """Whether a target made by this module weighs the outputs, so that zero outputs count too.
+    """Whether a target weighs the outputs, so that zero outputs count too.
 
     Args:
       target: see the module's text.
@@ -162,11 +172,13 @@ def is_weighting(target: Target) -> bool:
     >>> is_weighting(contrast(0, 1)), is_weighting(abs)
     (True, False)
     """
-    return isinstance(target, _Start) and target.weights
+    if isinstance(target, _Each):
+        return all(map(is_weighting, target.targets))
+    return target.weights if isinstance(target, _Start) else not callable(target)
 
 
 def is_helper(target: Target) -> bool:
-    """Whether a target was made by a function of this module, so that `check` can look into it.
+    """Whether a target is a callable made by this module, so that `check` can look into it.
 
     Args:
       target: see the module's text.
@@ -202,6 +214,8 @@ def start(output: Any, target: Target) -> Any:
     weights = weighting(output, target)
     if weights is not None:
         return jax.tree.map(jnp.multiply, weights, output)
+    if isinstance(target, _One):
+        return target.chosen([start(output, one) for one in target.targets])
     relevance = target(output)
     if _structure(relevance) != _structure(output):
         raise ValueError(
@@ -340,6 +354,83 @@ def softmax(class_: Classes = None, temperature: Any = 1.0) -> "_Start":
     if not isinstance(temperature, jax.core.Tracer) and not np.all(np.asarray(temperature) > 0):
         raise ValueError(f"the temperature must be positive, got {temperature}")
     return _Start(_softmax, (class_, temperature), ())
+
+
+def each(targets: Sequence[Target]) -> "_Each":
+    """Several targets for one call: every result has one leading axis for them.
+
+    There is one forward pass, and their backward passes are computed together. What `relevance`
+    and the queries return (the output that `value_and_relevance` returns beside it too) is stacked.
+
+    Args:
+      targets: anything that `target=` takes, several of it; kinds may differ.
+
+    Returns:
+      Something for `target=` of `relevance`, `value_and_relevance` and the queries of this package;
+      baselines and metrics take one target at a time.
+
+    Raises:
+      ValueError: there is none, or one of them is `each` again.
+
+    >>> import lrp_jax as lrp
+    >>> explain = lrp.relevance(lambda w, x: x @ w, lrp.Zero())
+    >>> w, x = jnp.array([[1.0, -1.0], [0.0, 2.0]]), jnp.array([[2.0, 1.5]])
+    >>> print(explain(w, x, target=each([0, 1, contrast(0, 1)]))[:, 0])
+    [[ 2.  0.]
+     [-2.  3.]
+     [ 4. -3.]]
+    """
+    several = tuple(targets)
+    if not several or any(isinstance(one, _Each) for one in several):
+        raise ValueError(f"each takes at least one target, and none made by each: {targets!r}")
+    return _Each(several)
+
+
+EACH = (
+    "targets.each is for relevance, value_and_relevance and the queries of lrp_jax; here call the "
+    "function once for each target"
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Each:
+    """Several targets."""
+
+    targets: tuple[Any, ...]
+
+    def over(self, function: Callable[["_One"], Any]) -> Any:
+        """A function of one of the targets for all of them, results stacked."""
+        # What does not depend on the number, such as the forward pass, is computed once.
+        return jax.vmap(lambda number: function(_One(self.targets, number)))(
+            jnp.arange(len(self.targets))
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _One:
+    """One of several targets, by its (traced) number."""
+
+    targets: tuple[Any, ...]
+    number: Array
+
+    def chosen(self, starts: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *each: jnp.stack(each)[self.number], *starts)
+
+
+def is_each(target: Target) -> bool:
+    """Whether a target was made by `each`, or is one of those.
+
+    Args:
+      target: see the module's text.
+
+    Returns:
+      Whether it is.
+
+    >>> is_each(each([0, 1])), is_each([0, 1])
+    (True, False)
+    """
+    return isinstance(target, _Each | _One)
 
 
 @jax.tree_util.register_dataclass

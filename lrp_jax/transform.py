@@ -261,15 +261,21 @@ class Explained:
         # The helpers of `targets` are callables too, but their arrays are operands like any other.
         leaves_of_target = jax.tree.leaves(target)
         plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)
-        weighted = plain is None and (not callable(target) or targets.is_weighting(target))
+        weighted = plain is None and targets.is_weighting(target)
         start = Start("C" if weighted and not self.composite.gradient else "R")
+
+        def explain(composite: Composite, leaves: Any, target: Any, *more: Any) -> Any:
+            if targets.is_each(target):
+                return target.over(lambda one: function(start, composite, leaves, one, *more))
+            return function(start, composite, leaves, target, *more)
+
         if plain is None:
             target = jax.tree.map(jnp.asarray, target)
-            compiled = self.compiled(call, (purpose, start), partial(function, start))
+            compiled = self.compiled(call, (purpose, start), explain)
             return compiled(self.composite, leaves, target, *more)
 
         def with_target(composite: Composite, leaves: Any, *more: Any) -> Any:
-            return function(start, composite, leaves, target, *more)
+            return explain(composite, leaves, target, *more)
 
         compiled = self.compiled(call, (purpose, Static(target)), with_target)
         return compiled(self.composite, leaves, *more)

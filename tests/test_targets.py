@@ -370,3 +370,115 @@ def test_dense_outputs_are_explained_at_every_position():
     found = lrp.relevance(lambda w, x: x @ w, lrp.Zero())(w, sequence)
     best = (sequence @ w).argmax(-1)
     np.testing.assert_allclose(found, sequence * w.T[best], rtol=1e-9)
+
+
+# Several targets in one call.
+
+NET = {"a": RNG.normal(size=(4, 5)), "b": RNG.normal(size=(5, 3))}
+
+
+def net(w, x):
+    return jax.nn.relu(x @ w["a"]) @ w["b"]
+
+
+SEVERAL = {
+    "classes": [0, 2, None],
+    "classes of examples": [np.array([0, 1, 2]), np.array([2, 2, 0])],
+    "kinds": [1, targets.contrast(0, 1), np.full((3, 3), 0.5), targets.softmax(2), [0, 1, 2]],
+    "relevance": [None, targets.regression(1.0), targets.clrp(0)],
+    "functions": [lambda y: y / 2, 1],
+    "one": [targets.top_k(2)],
+}
+QUERIES = {
+    "relevance": lambda composite: lrp.relevance(net, composite),
+    "value_and_relevance": lambda composite: lrp.value_and_relevance(net, composite),
+    "layer_relevances": lambda composite: lrp.layer_relevances(net, composite),
+    "conservation": lambda composite: lrp.conservation(net, composite),
+    "parameter_relevance": lambda composite: lrp.parameter_relevance(net, composite),
+    "concept_relevance": lambda composite: lrp.concept_relevance(net, composite, "a", [0, 3]),
+    "concept_scores": lambda composite: lrp.concept_scores(net, composite, "a"),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_each_is_every_target_by_itself(name):
+    several = SEVERAL[name]
+    for composite in (lrp.EpsilonPlus(), lrp.composites.guided_backprop()):
+        explain = lrp.relevance(net, composite)
+        expected = np.stack([explain(NET, BATCH, target=target) for target in several])
+        found = explain(NET, BATCH, target=targets.each(several))
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+        if name != "functions":  # these are no arguments of a compiled function
+            compiled = jax.jit(explain)(NET, BATCH, target=targets.each(several))
+            np.testing.assert_allclose(compiled, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_query_takes_each(name):
+    explain, several = QUERIES[name](lrp.EpsilonPlus()), [0, targets.contrast(1, 2)]
+    found = explain(NET, BATCH, target=targets.each(several))
+    expected = [explain(NET, BATCH, target=target) for target in several]
+    assert jax.tree.structure(found) == jax.tree.structure(expected[0])
+    jax.tree.map(
+        lambda f, *e: np.testing.assert_allclose(f, np.stack(e), rtol=1e-9, atol=1e-12),
+        found,
+        *expected,
+    )
+
+
+def test_each_takes_trees_aux_and_numbers_of_examples():
+    both = lrp.relevance(lambda w, x: {"p": net(w, x), "q": x}, lrp.Epsilon())
+    several = [{"p": 0, "q": np.zeros((3, 4))}, {"p": np.zeros((3, 3)), "q": 1}]
+    found = both(NET, BATCH, target=targets.each(several))
+    for one, target in zip(found, several, strict=True):
+        np.testing.assert_allclose(one, both(NET, BATCH, target=target), rtol=1e-9)
+    with_aux = lrp.relevance(lambda w, x: (net(w, x), x.sum()), lrp.Epsilon(), has_aux=True)
+    relevance, aux = with_aux(NET, BATCH, target=targets.each([0, 1]))
+    assert relevance.shape == (2, 3, 4)
+    np.testing.assert_allclose(aux, [BATCH.sum()] * 2)
+    numbers = lrp.relevance(number, lrp.Epsilon())
+    found = numbers(PARAMS, BATCH, target=targets.each([None, targets.regression(0.5)]))
+    np.testing.assert_allclose(found[0], numbers(PARAMS, BATCH), rtol=1e-9)
+
+
+def test_each_passes_forward_once():
+    explain = lrp.relevance(net, lrp.Gamma(0.25))
+
+    def products(target):
+        text = str(jax.make_jaxpr(lambda x: explain(NET, x, target=target))(BATCH))
+        return text.count(" dot_general[")
+
+    assert products(targets.each([0] * 5)) == products(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: targets.each([]), ValueError, "at least one"),
+        (lambda: targets.each([0, targets.each([1])]), ValueError, "none made by each"),
+        (lambda: targets.check(Y, targets.each([0, 3])), ValueError, "target 3 is out of range"),
+        (lambda: targets.start(Y, targets.each([0])), TypeError, "once for each target"),
+        (
+            lambda: baselines.gradient(net)(NET, BATCH, target=targets.each([0])),
+            TypeError,
+            "once for each target",
+        ),
+        (
+            lambda: evaluation.completeness(net)(
+                NET, BATCH, relevance=BATCH, target=targets.each([0])
+            ),
+            TypeError,
+            "once for each target",
+        ),
+        (
+            lambda: baselines.grad_cam(
+                lambda w, x: jax.nn.relu(x * 2).mean((1, 2)) @ w, "Activation"
+            )(np.ones((1, 2)), np.ones((1, 4, 4, 1)), target=targets.each([0])),
+            TypeError,
+            "once for each target",
+        ),
+    ],
+)
+def test_mistakes_with_each_are_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
