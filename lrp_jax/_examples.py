@@ -5,6 +5,7 @@ on shapes, for one more. Where its output grows with its input the numbers are e
 """
 
 import enum
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -102,11 +103,11 @@ def settled(output: Any, target: Any, reading: Reading) -> tuple[Any, str]:
     Returns:
         The target, and a warning or "".
     """
-    if reading is Reading.CLASSES:
-        return target, ""
     if targets.is_each(target):
         both = [settled(output, one, reading) for one in target.targets]
         return targets.each([one for one, _ in both]), next((n for _, n in both if n), "")
+    if reading is Reading.CLASSES:
+        return target, _of_every_position(output) if target is None else ""
     n = output.shape[0]
     if target is None:
         if reading is Reading.PERHAPS_CLASSES:
@@ -131,6 +132,18 @@ def settled(output: Any, target: Any, reading: Reading) -> tuple[Any, str]:
             "are the classes of one example, explain a function that returns output[None]."
         )
     return target, ""
+
+
+def _of_every_position(output: Any) -> str:
+    shape: tuple[int, ...] = tuple(getattr(output, "shape", ()))
+    positions = math.prod(shape[1:-1])
+    if len(shape) < 3 or positions < 2 or shape[-1] < 2:
+        return ""
+    return (
+        f"target=None explains the largest class at each of the {positions} positions of the "
+        f"output {shape}, all of them together. For one position write target=targets.token(i), "
+        "for some targets.mask(positions); to say that all are meant, targets.top_k(1)."
+    )
 
 
 def _names_classes(target: Any) -> bool:

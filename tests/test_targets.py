@@ -367,7 +367,14 @@ def test_baselines_and_metrics_explain_the_same_numbers():
 def test_dense_outputs_are_explained_at_every_position():
     sequence = RNG.normal(size=(2, 3, 4))
     w = RNG.normal(size=(4, 5))
-    found = lrp.relevance(lambda w, x: x @ w, lrp.Zero())(w, sequence)
+    explain = lrp.relevance(lambda w, x: x @ w, lrp.Zero())
+    with pytest.warns(UserWarning, match=r"each of the 3 positions.*\(2, 3, 5\).*token\(i\)"):
+        found = explain(w, sequence)
+    np.testing.assert_array_equal(explain(w, sequence, target=targets.top_k(1)), found)
+    with pytest.warns(UserWarning, match="3 positions"):
+        explain(w, sequence, target=targets.each([None, 1]))
+    explain(w, sequence[:, :1])  # one position is no choice
+    explain(w[:, :1], sequence)  # nor is one class
     best = (sequence @ w).argmax(-1)
     np.testing.assert_allclose(found, sequence * w.T[best], rtol=1e-9)
 
