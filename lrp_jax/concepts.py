@@ -32,6 +32,7 @@ from ._flow import (
     unit_axis,
 )
 from ._flow import Subspaces as Subspaces
+from ._hints import no_target
 from ._interpreter import Taps
 from .composites import Composite
 from .queries import Site, one, path_of
@@ -42,6 +43,7 @@ from .references import reference_samples as reference_samples
 from .transform import ArgNums, Explained, Start
 
 
+@no_target
 def concept_relevance(
     apply_fn: Callable[..., Any],
     composite: Any,

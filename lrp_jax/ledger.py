@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._hints import no_target
 from ._interpreter import Taps, key
 from ._propagate import relevance_of
 from .composites import Composite
@@ -133,6 +134,7 @@ class Ledger:
         return "\n".join([*lines, total])
 
 
+@no_target
 def conservation(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Ledger]:

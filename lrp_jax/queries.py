@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from . import _primitives as prim
 from ._forms import Forms, made_form
+from ._hints import no_target
 from ._interpreter import Taps, key
 from ._layers import Body, Frame, Step
 from ._propagate import relevance_of, times_value, to_multiplier_value
@@ -151,6 +152,7 @@ def _largest(relevance: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return jnp.take_along_axis(relevance, positions, -1), positions
 
 
+@no_target
 def layer_relevances(
     apply_fn: Callable[..., Any],
     composite: Any,
@@ -245,6 +247,7 @@ def _seed(relevance: jax.Array, value: jax.Array, site: Site) -> jax.Array:
     return relevance if site.output_form == "R" else to_multiplier_value(relevance, value)
 
 
+@no_target
 def parameter_relevance(
     apply_fn: Callable[..., Any],
     composite: Any,
@@ -320,6 +323,7 @@ def parameter_relevance(
     return relevances
 
 
+@no_target
 def relevance_matrix(
     apply_fn: Callable[..., Any],
     composite: Any,

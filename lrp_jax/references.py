@@ -18,12 +18,14 @@ import numpy as np
 
 from ._files import replacing
 from ._flow import Flow, key_of, pooled
+from ._hints import no_target
 from .composites import Composite
 from .datasets import checksum_of, progress_bar, results
 from .queries import one
 from .transform import ArgNums, Explained, Start
 
 
+@no_target
 def concept_scores(
     apply_fn: Callable[..., Any],
     composite: Any,

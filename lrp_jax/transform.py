@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import targets
+from . import _hints, targets
 from ._blocks import analyse
 from ._compat import open_jaxpr
 from ._examples import Reading, reading, settled
@@ -155,7 +155,11 @@ class Explained:
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, list[Any]]:
         """The analysed call for these arguments, and their array leaves."""
-        args, numbers = self._check(args)
+        try:
+            args, numbers = self._check(args)
+        except TypeError as error:
+            _hints.add_to(error, self.apply_fn, self.argnums, args, kwargs)
+            raise
         paths, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
         explained_leaf = [_is_explained(path, numbers) for path, _ in paths]
         leaves = [value for _, value in paths if is_array(value)]
@@ -177,7 +181,8 @@ class Explained:
                     f"argnums={number} is out of range: the call has {len(args)} positional "
                     "arguments (argnums counts them from 0, as in jax.grad; the default is 1, "
                     "for apply_fn(params, x)). Pass the parameters, or the model, as an argument: "
-                    "relevance(lambda model, x: model(x), composite)(model, x)."
+                    "relevance(lambda model, x: model(x), composite)(model, x). A class to explain "
+                    "is the call's target: (params, x, target=...)."
                 )
         numbers = tuple(n % len(args) for n in self.argnums)
         converted = list(args)
@@ -209,7 +214,8 @@ class Explained:
         try:
             traced = trace(self.apply_fn, leaves, rebuild, flags, names, self.has_aux)
         except Exception as error:
-            self._add_hints(error, paths, explained)
+            args, kwargs = jax.tree.unflatten(tree, [value for _, value in paths])
+            _hints.add_to(error, self.apply_fn, self.argnums, args, kwargs)
             raise
         outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
         frame = analyse(traced.jaxpr, flags, names, outputs=outputs)
@@ -224,18 +230,6 @@ class Explained:
         avals = [atom.aval for atom in frame.outvars[: traced.outputs]]
         read = reading(output_of, leaves, flags, jax.tree.unflatten(traced.out_tree, avals))
         return Call(traced, frame, resolved, self.composite, positions, read)
-
-    def _add_hints(self, error: Exception, paths: Any, explained: list[bool]) -> None:
-        """What is probably wrong with a call that the user's function has refused."""
-        if hasattr(self.apply_fn, "init") and hasattr(self.apply_fn, "apply"):
-            error.add_note("lrp_jax: explain the function model.apply, not the module itself.")
-        held = [len(path) > 2 for (path, _), flag in zip(paths, explained, strict=True) if flag]
-        rest = [len(path) > 2 for (path, _), flag in zip(paths, explained, strict=True) if not flag]
-        if all(held) and rest and not any(rest):
-            error.add_note(
-                "lrp_jax: the explained argument is a structure and the other one an array. Are "
-                f"they swapped? argnums={self.argnums[0]} counts from 0: explain(params, x)."
-            )
 
     def compiled(
         self, call: Call, purpose: Any, function: Callable[..., Any]
@@ -339,6 +333,7 @@ def _aval_key(value: Any) -> Any:
     return (np.shape(value), str(value.dtype), bool(getattr(value, "weak_type", False)))
 
 
+@_hints.no_target
 def lrp_transform(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -399,6 +394,7 @@ def lrp_transform(
     return lrp_apply
 
 
+@_hints.no_target
 def value_and_relevance(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -440,6 +436,7 @@ def value_and_relevance(
     return explain
 
 
+@_hints.no_target
 def relevance(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -475,6 +472,7 @@ def relevance(
     return relevance_of
 
 
+@_hints.no_target
 def plan(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Plan]:
