@@ -9,10 +9,14 @@ and nowhere else.
 
 import argparse
 import ast
+import contextlib
 import importlib
 import inspect
 import math
 import re
+import sys
+import traceback
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import composites, rules
+from ._files import replacing, writable
 from .transform import plan, value_and_relevance
 
 IMAGES = (".png", ".jpg", ".jpeg")
@@ -33,6 +38,8 @@ COMPOSITES = (
 )  # fmt: skip
 PIXELS = 100_000_000
 """The largest image that is decoded."""
+SHOWN = 12
+"""How many names of parameters are shown."""
 
 
 class InputError(ValueError):
@@ -53,11 +60,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *place: Any, **more: Any) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"{parser.prog}: warning: {message}", file=sys.stderr)
+
     try:
-        options.command(options)
+        _check_options(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = tell
+            options.command(options)
     except InputError as error:
+        if options.traceback:
+            raise
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     return 0
+
+
+def _check_options(options: Any) -> None:
+    """What the parser cannot check."""
+    height, width = options.size or (1, 1)
+    if min(height, width) < 1 or height * width > PIXELS:
+        raise InputError(f"--size is a height and a width in pixels, got {height} {width}.")
+    if not all(map(math.isfinite, options.mean)):
+        raise InputError("--mean holds finite numbers.")
+    if not all(math.isfinite(value) and value > 0 for value in options.std):
+        raise InputError("--std holds positive numbers.")
+    if not options.limit > 0:
+        raise InputError(f"--limit is a positive number of GiB, got {options.limit}.")
+    for name in ("batch", "patch", "steps"):
+        if getattr(options, name, 1) < 1:
+            raise InputError(f"--{name} is at least 1, got {getattr(options, name)}.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,6 +158,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar="GIB",
             help="refuse files that unpack to more than this many GiB (default: 4)",
         )
+        added.add_argument(
+            "--traceback", action="store_true", help="show where in the code a mistake was found"
+        )
         return added
 
     planned = command("plan", _plan, "Print which layer gets which rule, and why.")
@@ -157,7 +195,8 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: Any) -> None:
     apply_fn, params = _model(options)
     _, x = _inputs(options)
-    found = plan(apply_fn, _one_composite(options))(params, x[:1])
+    with _model_runs(options, params, x):
+        found = plan(apply_fn, _one_composite(options))(params, x[:1])
     print(found.to_json() if options.json else found)
 
 
@@ -165,23 +204,31 @@ def _explain(options: Any) -> None:
     apply_fn, params = _model(options)
     names, x = _inputs(options)
     explain = value_and_relevance(apply_fn, _one_composite(options))
-    outputs, relevances = [], []
-    for part, target in _batches(x, options):
-        output, relevance = explain(params, part, target=target)
-        outputs.append(np.asarray(output))
-        relevances.append(np.asarray(relevance))
-    output, relevance = np.concatenate(outputs), np.concatenate(relevances)
     folder = _Folder(options.out)
-    np.save(folder.file("relevance.npy"), relevance)
+    outputs, relevances = [], []
+    with _model_runs(options, params, x):
+        for part, target in _batches(x, options):
+            output, relevance = explain(params, part, target=target)
+            outputs.append(np.asarray(output))
+            relevances.append(np.asarray(relevance))
+    output, relevance = np.concatenate(outputs), np.concatenate(relevances)
+    with folder.file("relevance.npy") as partial, open(partial, "wb") as file:
+        np.save(file, relevance)
     drawable = relevance.ndim == 3 or (relevance.ndim == 4 and relevance.shape[-1] in (1, 3))
     if drawable:
         from . import plot
 
         image = _optional("matplotlib.image", "matplotlib", "heatmaps (relevance.npy is written)")
         for name, one in zip(names, relevance, strict=True):
-            image.imsave(folder.file(f"{name}.png"), plot.rgb(one))
+            with folder.file(f"{name}.png") as partial:
+                image.imsave(partial, plot.rgb(one), format="png")
     for name, scores, one in zip(names, output, relevance, strict=True):
-        print(f"{name}  largest output {scores.argmax(-1)}  sum of relevance {one.sum():.6g}")
+        said = (
+            f"largest output {scores.argmax(-1).tolist()}"
+            if scores.ndim
+            else f"output {scores:.6g}"
+        )
+        print(f"{name}  {said}  sum of relevance {one.sum():.6g}")
 
 
 def _evaluate(options: Any) -> None:
@@ -208,19 +255,18 @@ def _evaluate(options: Any) -> None:
     print("  ".join(["method".ljust(width), *(f"{order:>10}" for order in orders)]))
     for name, method in methods.items():
         areas: dict[str, list[Any]] = {order: [] for order in orders}
-        for part, target in _batches(x, options):
-            found = method(params, part, target=target)
-            relevance = found[1] if isinstance(found, tuple) else found
-            for order in orders:
-                curve = flip[order](params, part, relevance=relevance, target=target)
-                areas[order].append(np.asarray(evaluation.area(curve)))
+        with _model_runs(options, params, x):
+            for part, target in _batches(x, options):
+                found = method(params, part, target=target)
+                relevance = found[1] if isinstance(found, tuple) else found
+                for order in orders:
+                    curve = flip[order](params, part, relevance=relevance, target=target)
+                    areas[order].append(np.asarray(evaluation.area(curve)))
         means = [np.concatenate(areas[order]).mean() for order in orders]
         print("  ".join([name.ljust(width), *(f"{mean:10.4g}" for mean in means)]))
 
 
 def _batches(x: np.ndarray, options: Any) -> Iterator[tuple[Any, Any]]:
-    if options.batch < 1:
-        raise InputError(f"--batch is at least 1, got {options.batch}.")
     targets = options.target
     if targets is not None and len(targets) not in (1, len(x)):
         raise InputError(f"--target has {len(targets)} classes for {len(x)} examples: one or all.")
@@ -240,22 +286,69 @@ def _model(options: Any) -> tuple[Callable[..., Any], Any]:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0] and error.name != module:
-            raise
+        if error.name not in (module.split(".")[0], module):
+            raise InputError(f"module {module!r} cannot be imported: {_said(error)}") from error
         raise InputError(f"there is no module {module!r} on the path or in this folder.") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"module {module!r} cannot be imported: {_said(error)}") from error
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
         raise InputError(f"module {module!r} has no function {name!r}.")
     if options.checkpoint is not None:
-        return found, tree(read_arrays(options.checkpoint, options.limit))
-    made = None if _needs_arguments(found) else found()
+        arrays = read_arrays(options.checkpoint, options.limit)
+        for path, array in arrays.items():
+            if jnp.issubdtype(array.dtype, jnp.inexact) and np.isnan(array).any():
+                raise InputError(f"{options.checkpoint} has NaN in {path or 'its array'}.")
+        return found, tree(arrays)
+    try:
+        made = None if _needs_arguments(found) else found()
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{name}() failed: {_said(error)}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
         raise InputError(
             f"{name} needs parameters: give --checkpoint, or a function without arguments that "
             "returns the pair (apply_fn, params)."
         )
     return made
+
+
+@contextlib.contextmanager
+def _model_runs(options: Any, params: Any, x: np.ndarray) -> Iterator[None]:
+    """What goes wrong inside is the model's, its parameters' or the input's doing: say which."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        paths = jax.tree_util.tree_flatten_with_path(params)[0]
+        held = [
+            f"{jax.tree_util.keystr(path, simple=True, separator='/')} {np.shape(leaf)}"
+            for path, leaf in paths
+        ]
+        shown = ", ".join(held[:SHOWN]) + (f", ... ({len(held)} in all)" if held[SHOWN:] else "")
+        raise InputError(
+            f"{options.model} cannot be explained: {_said(error)}\n"
+            f"the input has the shape {x.shape}; the parameters are {shown or 'none'}."
+        ) from error
+
+
+def _said(error: BaseException) -> str:
+    """An error on one line, with the place in the user's code that it comes from."""
+    text = str(error).strip().splitlines() or [""]
+    here = Path(__file__).parent
+    others = (here, Path(sys.prefix), Path(sys.base_prefix))
+    places = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<")
+        and not any(other in Path(frame.filename).parents for other in others)
+    ]
+    if isinstance(error, SyntaxError):
+        places.append(f"{error.filename}:{error.lineno}")
+        text = [error.msg]
+    where = f" ({places[-1]})" if places else ""
+    return f"{type(error).__name__}: {text[0][:400]}{where}"
 
 
 def _needs_arguments(function: Callable[..., Any]) -> bool:
@@ -352,6 +445,8 @@ def _one_composite(options: Any) -> Any:
 def _inputs(options: Any) -> tuple[list[str], np.ndarray]:
     """A name for each example, and the batch."""
     files: list[Path] = options.inputs
+    for file in files:
+        _require_file(file)
     if all(file.suffix.lower() in IMAGES for file in files):
         pictures = [_image(file, options) for file in files]
         if len({picture.shape for picture in pictures}) > 1:
@@ -369,7 +464,19 @@ def _inputs(options: Any) -> tuple[list[str], np.ndarray]:
             f"{files[0]} holds {x.dtype} of shape {x.shape}; the input is a floating-point array "
             "with the batch in front."
         )
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
+    if len(bad):
+        raise InputError(
+            f"{files[0]} has NaN or infinite numbers in example {bad[0]} ({len(bad)} of {len(x)})."
+        )
     return [f"{i:05d}" for i in range(len(x))], x
+
+
+def _require_file(file: Path) -> None:
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: name the files in it, such as {file / '*.png'}.")
+    if not file.exists():
+        raise InputError(f"there is no file {file}.")
 
 
 def _plain(stem: str) -> str:
@@ -382,12 +489,20 @@ def _image(file: Path, options: Any) -> np.ndarray:
         with pillow.open(file, formats=("PNG", "JPEG")) as picture:
             if math.prod(picture.size) > PIXELS:
                 raise InputError(f"{file} has {math.prod(picture.size)} pixels: too many to read.")
-            picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+            # Stored as the camera was held; viewers turn it, and so do data sets.
+            picture = _optional("PIL.ImageOps", "pillow", "reading images").exif_transpose(picture)
+            whole = 255
+            if picture.mode.startswith("I"):  # 16 bits, which a conversion to "L" would cut off
+                picture, whole = pillow.fromarray(np.asarray(picture, np.float32)), 65535
+            else:
+                picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
             if options.size:
                 picture = picture.resize(options.size[::-1], pillow.Resampling.BILINEAR)
-            pixels = np.asarray(picture, np.float32) / 255
-    except (OSError, pillow.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as an image: {error}") from error
+            pixels = np.asarray(picture, np.float32) / whole
+    except InputError:
+        raise
+    except Exception as error:  # of a broken file a decoder raises what it likes
+        raise InputError(f"{file} cannot be read as an image: {_said(error)}") from error
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     for name, values in (("--mean", options.mean), ("--std", options.std)):
         if len(values) not in (1, pixels.shape[-1]):
@@ -411,12 +526,18 @@ def read_arrays(file: Path, limit: float = 4.0) -> dict[str, Any]:
             than the limit.
     """
     readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
-    if file.suffix not in readers:
+    _require_file(file)
+    suffix = file.suffix.lower()
+    if suffix not in readers:
         raise InputError(f"{file} is none of {', '.join([*readers, *IMAGES])}.")
+    if not file.stat().st_size:
+        raise InputError(f"{file} is empty.")
     try:
-        return readers[file.suffix](file, int(limit * 2**30))
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise InputError(f"{file}: {error}") from error
+        return readers[suffix](file, int(limit * 2**30))
+    except InputError:
+        raise
+    except Exception as error:  # of a broken file a reader raises what it likes
+        raise InputError(f"{file} cannot be read as {suffix}: {error}") from error
 
 
 def _read_npy(file: Path, limit: int) -> dict[str, Any]:
@@ -484,11 +605,26 @@ class _Folder:
     """A folder that files are written into, and never past it."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--out {path} is a file; name a folder to write into.")
         self.path = path.resolve()
+        try:
+            writable(self._inside("relevance.npy"))
+        except OSError as error:
+            raise InputError(f"--out {path} {error.strerror}.") from error
 
-    def file(self, name: str) -> Path:
+    def _inside(self, name: str) -> Path:
         found = (self.path / name).resolve()
         if found.parent != self.path:
             raise InputError(f"{name} would be written outside of {self.path}, at {found}.")
         return found
+
+    @contextlib.contextmanager
+    def file(self, name: str) -> Iterator[Path]:
+        """A name to write to, moved to its place once it is whole."""
+        found = self._inside(name)
+        try:
+            with replacing(found) as partial:
+                yield partial
+        except OSError as error:
+            raise InputError(f"{found} cannot be written: {error}.") from error
