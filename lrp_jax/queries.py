@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from . import _primitives as prim
+from . import targets
 from ._forms import Forms, made_form
 from ._hints import no_target
 from ._interpreter import Taps, key
@@ -317,7 +318,8 @@ def parameter_relevance(
         found = dict(
             zip(floats, explained.run(call, "parameters", evaluate, leaves, target), strict=True)
         )
-        values = [found.get(i, jnp.zeros(jnp.shape(leaves[i]))) for i in positions]
+        lead = targets.leading(target)
+        values = [found.get(i, jnp.zeros((*lead, *jnp.shape(leaves[i])))) for i in positions]
         return explained.rebuild(args[params_argnum], values)
 
     return relevances

@@ -360,7 +360,8 @@ def each(targets: Sequence[Target]) -> "_Each":
     """Several targets for one call: every result has one leading axis for them.
 
     There is one forward pass, and their backward passes are computed together. What `relevance`
-    and the queries return (the output that `value_and_relevance` returns beside it too) is stacked.
+    and the queries return (the output that `value_and_relevance` returns beside it too) is stacked:
+    `jax.tree.map(lambda a: a[0], result)` is that of the first target.
 
     Args:
       targets: anything that `target=` takes, several of it; kinds may differ.
@@ -431,6 +432,18 @@ def is_each(target: Target) -> bool:
     (True, False)
     """
     return isinstance(target, _Each | _One)
+
+
+def leading(target: Target) -> tuple[int, ...]:
+    """The axes that a target puts before every result: `()`, or the number of targets of `each`.
+
+    Args:
+      target: see the module's text.
+
+    >>> leading(each([0, 1])), leading(0)
+    ((2,), ())
+    """
+    return (len(target.targets),) if isinstance(target, _Each) else ()
 
 
 @jax.tree_util.register_dataclass

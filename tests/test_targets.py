@@ -448,6 +448,16 @@ def test_each_takes_trees_aux_and_numbers_of_examples():
     np.testing.assert_allclose(found[0], numbers(PARAMS, BATCH), rtol=1e-9)
 
 
+def test_parameters_without_relevance_are_zeros_for_each_target():
+    explain = lrp.parameter_relevance(net, lrp.Epsilon())
+    found = explain({**NET, "steps": np.arange(4)}, BATCH, target=targets.each([0, 1]))
+    assert {name: r.shape for name, r in found.items()} == {
+        "a": (2, 4, 5),
+        "b": (2, 5, 3),
+        "steps": (2, 4),
+    }
+
+
 def test_each_passes_forward_once():
     explain = lrp.relevance(net, lrp.Gamma(0.25))
 
