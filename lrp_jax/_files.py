@@ -1,6 +1,7 @@
 """Files that a long run leaves: whole or absent, one process at a time, tried before the work."""
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -53,7 +54,7 @@ def writable(path: Path) -> None:
         OSError: with a message that names the path.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; a path names the file to write")
+        raise OSError(errno.EISDIR, "is a folder; a path names the file to write", str(path))
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():

@@ -611,7 +611,7 @@ class _Folder:
         try:
             writable(self._inside("relevance.npy"))
         except OSError as error:
-            raise InputError(f"--out {path} {error.strerror}.") from error
+            raise InputError(f"--out: {error.filename} {error.strerror}.") from error
 
     def _inside(self, name: str) -> Path:
         found = (self.path / name).resolve()

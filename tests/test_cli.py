@@ -411,6 +411,8 @@ def test_where_nothing_can_be_written_nothing_is_computed(
     call = ["explain", "cli_net:ready", "x.npy", "--out"]
     assert "--out file is a file" in refused(capsys, *call, "file")
     assert "cannot be written (Not a directory)" in refused(capsys, *call, "file/out")
+    (folder / "taken" / "relevance.npy").mkdir(parents=True)
+    assert "relevance.npy is a folder" in refused(capsys, *call, "taken")
     if os.geteuid():
         (folder / "locked").mkdir(mode=0o500)
         assert "cannot be written (Permission denied)" in refused(capsys, *call, "locked")
