@@ -435,10 +435,13 @@ def is_each(target: Target) -> bool:
 
 
 def leading(target: Target) -> tuple[int, ...]:
-    """The axes that a target puts before every result: `()`, or the number of targets of `each`.
+    """The axes that a target puts before every result.
 
     Args:
       target: see the module's text.
+
+    Returns:
+      `()`, or `(n,)` for the n targets of `each`.
 
     >>> leading(each([0, 1])), leading(0)
     ((2,), ())
