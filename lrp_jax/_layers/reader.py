@@ -7,6 +7,7 @@ nothing here sees an array.
 
 import dataclasses
 import heapq
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,10 +65,11 @@ def _cover(reading: Reading) -> dict[int, Step]:
     steps: dict[int, Step] = {}
     covered: set[Var] = set()
     heap: list[tuple[int, int, Var]] = []
+    order = itertools.count()  # variables themselves have none
 
     def need(variables: Iterable[Var]) -> None:
         for var in variables:
-            heapq.heappush(heap, (-graph.position[var], len(steps), var))
+            heapq.heappush(heap, (-graph.position[var], next(order), var))
 
     need(dict.fromkeys(needed))
     while heap:
