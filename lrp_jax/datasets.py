@@ -3,10 +3,12 @@
 The last batch is padded to the size of the first, so that nothing compiles twice; the next batch
 is prepared and sent to the device while the current one is computed; with a file as destination
 every finished batch is on disk before the next is awaited, and a run that was killed goes on
-where it stopped.
+where it stopped. It goes on only with the function, the parameters and the data that it began with.
 """
 
 import collections
+import itertools
+import json
 import os
 import shutil
 import zlib
@@ -17,6 +19,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ._analysis.identity import program_of
+from ._files import UNFINISHED, differences, locked, replacing
 
 Tree = Any
 
@@ -45,8 +50,12 @@ def explain_dataset(
         array `attribution`. With the keys `attribution`, `prediction`, `label` it is an
         attribution database of ViRelAy and CoRelAy, with `data` and `label` an input database.
         While it is made, finished batches lie in `<path>.parts`; a second call with the same
-        data continues from them, and does nothing once the file is there. With several processes
-        (`jax.distributed`) each writes a file of its own, `all-0-of-2.h5` for `all.h5`.
+        function and data continues from them, and returns the path once the file is there.
+        Another function (its rules are part of it), other parameters, other data are refused: of
+        a finished file by its first batch and the number of batches. A function that JAX cannot
+        trace is known by its results for the first batch. One process at a time writes a path
+        (`<path>.lock`). With several processes (`jax.distributed`) each writes a file of its own,
+        `all-0-of-2.h5` for `all.h5`.
       channels_first: names whose last axis is moved behind the batch axis in the file; `None` means
         `attribution` and `data` where they have four axes, as ViRelAy expects.
       progress: whether to show a progress bar (needs `tqdm`).
@@ -57,7 +66,10 @@ def explain_dataset(
 
     Raises:
       ValueError: batches that grow, disagree in size or do not fit what an earlier run has left
-        at `path`; results that lie on several processes.
+        at `path`, which another function, composite or parameters may have begun; results that lie
+        on several processes.
+      RuntimeError: another process is writing `path`.
+      OSError: `path` cannot be written, which is tried first.
       ImportError: `h5py` or `tqdm` is needed and missing, by name.
 
     >>> batches = [np.ones((4, 2), np.float32), np.ones((3, 2), np.float32)]
@@ -81,14 +93,27 @@ def explain_dataset(
     if jax.process_count() > 1:
         number = f"{jax.process_index()}-of-{jax.process_count()}"
         path = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    if path.exists():
+    batches, first = _first(batches)
+    stored = _Parts(path, fn, first, channels_first, total)
+    if stored.finished(h5py):
         return path
-    stored = _Parts(path)
-    bar = progress_bar(batches, total, progress)
-    for index, result in results(fn, bar, skip=stored.done):
-        stored.write(index, _named(result, channels_first))
-    stored.join(h5py)
+    with locked(path):
+        if stored.finished(h5py):  # by the process that had the lock
+            return path
+        stored.begin()
+        bar = progress_bar(batches, total, progress)
+        for index, result in results(fn, bar, skip=stored.done):
+            stored.write(index, _named(result, channels_first))
+        stored.join(h5py)
     return path
+
+
+def _first(batches: Iterable[Any]) -> tuple[Iterable[Any], Any]:
+    """The batches, and the first of them."""
+    rest = iter(batches)
+    for first in rest:
+        return itertools.chain([first], rest), first
+    raise ValueError("explain_dataset got no batches")
 
 
 def progress_bar(items: Iterable[Any], total: int | None, progress: bool) -> Iterable[Any]:
@@ -239,19 +264,89 @@ def _plain(value: np.ndarray) -> np.ndarray:
     )
 
 
+_WORDS = {
+    "data": "the data (the first batch)",
+    "batches": "the number of batches",
+    "function": "the function or its composite",
+    "arrays": "the parameters (arrays that the function holds)",
+    "name": "the function",
+    "channels_first": "channels_first",
+}
+
+
 class _Parts:
     """Finished batches beside the file they will be joined into.
 
     Every part is written under another name and moved into place, so a part that is there is
     whole. It carries a checksum of its input: a batch whose data changed since is refused rather
-    than mixed in.
+    than mixed in. `run.json` says which function and parameters began.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fn: Callable[..., Tree],
+        first: Any,
+        channels_first: Sequence[str] | None,
+        total: int | None,
+    ) -> None:
         self.path = path
         self.folder = path.with_name(path.name + ".parts")
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.checksums: list[int] = []
+        self.total = total
+        program = program_of(lambda batch: _call(fn, batch), first)
+        self.identity: dict[str, Any] = {
+            "data": checksum_of(jax.tree.leaves(first)),
+            "channels_first": None if channels_first is None else list(channels_first),
+            **(program or {"name": getattr(fn, "__qualname__", type(fn).__qualname__)}),
+        }
+        self.again = None if program else lambda: _again(fn, first, channels_first)
+
+    def finished(self, h5py: Any) -> bool:
+        """Whether the file is there; one of another run is refused."""
+        if not self.path.is_file():
+            return False
+        try:
+            with h5py.File(self.path) as file:
+                stored = json.loads(file.attrs["lrp_jax"])
+                rows = {name: file[name][: stored["size"]] for name in file if name != "index"}
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} is there and was not written by explain_dataset ({error}); give "
+                "another path, or remove it"
+            ) from error
+        now = {"batches": stored["batches"] if self.total is None else self.total, **self.identity}
+        self._compare(stored, now, rows, f"the results in {self.path}", "it")
+        return True
+
+    def begin(self) -> None:
+        """Make the folder of parts, or go on with that of an earlier run of the same kind."""
+        self.folder.mkdir(exist_ok=True)
+        for left in self.folder.glob(f".*{UNFINISHED}"):
+            left.unlink()
+        about = self.folder / "run.json"
+        if any(self.folder.glob("*.npz")):
+            stored = json.loads(about.read_text()) if about.exists() else {}
+            rows = None
+            if self.part(0).exists():
+                with np.load(self.part(0)) as part:
+                    rows = {name: part[name] for name in part.files if name != "__checksum__"}
+            self._compare(
+                stored, self.identity, rows, f"the batches in {self.folder}", "that folder"
+            )
+            return
+        with replacing(about) as partial:
+            partial.write_text(json.dumps(self.identity))
+
+    def _compare(self, stored: Any, now: Any, rows: Any, what: str, them: str) -> None:
+        found = differences(stored, now, _WORDS)
+        if not found and self.again is not None and rows is not None:
+            found = "" if _equal(rows, self.again()) else "what the function returns"
+        if found:
+            raise ValueError(
+                f"{what} are of another run, which differs in {found}: give another path, or "
+                f"remove {them} to start anew"
+            )
 
     def part(self, index: int) -> Path:
         return self.folder / f"{index:08d}.npz"
@@ -271,35 +366,50 @@ class _Parts:
         return True
 
     def write(self, index: int, named: dict[str, np.ndarray]) -> None:
-        partial = self.folder / "writing"
-        with open(partial, "wb") as file:
-            arrays: dict[str, Any] = {"__checksum__": np.uint32(self.checksums[index]), **named}
+        arrays: dict[str, Any] = {"__checksum__": np.uint32(self.checksums[index]), **named}
+        with replacing(self.part(index)) as partial, open(partial, "wb") as file:
             np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.part(index))
 
     def join(self, h5py: Any) -> None:
         count = len(self.checksums)
-        if not count:
-            raise ValueError("explain_dataset got no batches")
         if self.part(count).exists():
             raise ValueError(
                 f"{self.folder} holds more batches than the {count} of this run; remove it to "
                 f"start anew"
             )
-        partial = self.folder / "joining"
-        with h5py.File(partial, "w") as file:
+        with replacing(self.path) as partial, h5py.File(partial, "w") as file:
             for index in range(count):
                 with np.load(self.part(index)) as part:
                     for name in part.files:
                         if name != "__checksum__":
                             _append(file, name, part[name])
+                if not index:
+                    size = file[next(iter(file))].shape[0]
             examples = file[next(iter(file))].shape[0]
             if "index" not in file and "attribution" in file:
                 file["index"] = np.arange(examples, dtype=np.uint32)
-        os.replace(partial, self.path)
+            about = {**self.identity, "batches": count, "size": size}
+            file.attrs["lrp_jax"] = json.dumps(about, sort_keys=True)
         shutil.rmtree(self.folder)
+
+
+def _again(
+    fn: Callable[..., Tree], batch: Any, channels_first: Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """The results of one batch, as the file has them."""
+    ((_, result),) = results(fn, [batch], skip=lambda index, batch: False)
+    return _named(result, channels_first)
+
+
+def _equal(stored: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> bool:
+    """Whether results are the same but for rounding."""
+    if stored.keys() != now.keys():
+        return False
+    return all(
+        a.shape == now[name].shape
+        and np.allclose(a, now[name], 1e-4, 1e-5 * np.abs(a).max(initial=0.0), equal_nan=True)
+        for name, a in stored.items()
+    )
 
 
 def _append(file: Any, name: str, value: np.ndarray) -> None:

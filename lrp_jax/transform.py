@@ -8,10 +8,12 @@ import jax
 from ._calls.arguments import ArgNums
 from ._calls.call import Start
 from ._calls.explained import Explained
+from ._calls.hints import no_target
 from .composites import Composite
 from .plan import Plan
 
 
+@no_target
 def lrp_transform(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -72,6 +74,7 @@ def lrp_transform(
     return lrp_apply
 
 
+@no_target
 def value_and_relevance(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -113,6 +116,7 @@ def value_and_relevance(
     return explain
 
 
+@no_target
 def relevance(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -148,6 +152,7 @@ def relevance(
     return relevance_of
 
 
+@no_target
 def plan(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Plan]:

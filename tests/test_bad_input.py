@@ -238,6 +238,87 @@ def test_swapped_arguments_are_noticed_where_the_model_fails() -> None:
     assert "swapped" not in "".join(getattr(error_of_model.value, "__notes__", []))
 
 
+def notes_of(call: Callable[[], Any], error: type[Exception] = TypeError) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    return "".join(getattr(caught.value, "__notes__", []))
+
+
+def matrix(w: jax.Array, x: jax.Array) -> jax.Array:
+    return x @ w
+
+
+def test_swapped_arguments_are_found_by_trying() -> None:
+    swapped = notes_of(lambda: lrp.relevance(matrix, lrp.Epsilon())(X, WEIGHTS["lower"]))
+    assert "swapped? argnums=1 counts from 0: explain(params, x)" in swapped
+    first = lrp.relevance(lambda x, w: x @ w, lrp.Epsilon(), argnums=0)
+    assert "argnums=0 counts from 0: explain(x, params)" in notes_of(
+        lambda: first(WEIGHTS["lower"], X)
+    )
+    # parameters with a counter are refused before the function is called
+    counted = WEIGHTS | {"steps": jnp.arange(3)}
+    assert "swapped?" in notes_of(lambda: lrp.relevance(mlp, lrp.Epsilon())(X, counted))
+    inputs = {"x": X}
+    both = lrp.relevance(lambda w, x: mlp(w, x["x"]), lrp.Epsilon())
+    assert "swapped?" in notes_of(lambda: both(inputs, WEIGHTS), KeyError)
+    wrong = lrp.relevance(matrix, lrp.Epsilon())
+    assert "lrp_jax" not in notes_of(lambda: wrong(WEIGHTS["lower"], jnp.ones((2, 7))))
+
+
+MAKERS: list[Callable[..., Any]] = [
+    lrp.relevance,
+    lrp.value_and_relevance,
+    lrp.lrp_transform,
+    lrp.plan,
+    lrp.conservation,
+    lrp.layer_relevances,
+    lrp.parameter_relevance,
+    lrp.relevance_matrix,
+    lrp.concept_scores,
+    lrp.concept_relevance,
+]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_a_target_where_the_explanation_is_made(make: Callable[..., Any]) -> None:
+    name = make.__name__
+    with pytest.raises(TypeError, match=rf"{name}\(apply_fn, composite\)\(params, x, target="):
+        make(mlp, lrp.Epsilon(), target=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'argnum'"):
+        make(mlp, lrp.Epsilon(), argnum=0)
+
+
+def test_a_target_where_none_is_taken() -> None:
+    for make in (lrp.lrp_transform, lrp.plan, lrp.relevance_matrix):
+        notes = notes_of(lambda make=make: make(mlp, lrp.Epsilon())(WEIGHTS, X, target=3))
+        assert "relevance(apply_fn, composite)(params, x, target=...) takes one" in notes
+        assert "cotangent" in notes
+
+
+@pytest.mark.parametrize(
+    "target", [3, np.array([0, 1]), [0, 1], lambda y: y, lrp.targets.top_k(1)], ids=str
+)
+def test_a_target_without_its_name(target: Any) -> None:
+    notes = notes_of(lambda: lrp.relevance(mlp, lrp.Epsilon())(WEIGHTS, X, target))
+    assert "passed by its name: explain(params, x, target=...)" in notes
+    net = nn.Dense(5)
+    params = net.init(jax.random.key(0), X)
+    notes = notes_of(lambda: lrp.relevance(net.apply, lrp.Epsilon())(params, X, target))
+    assert "passed by its name" in notes
+
+
+def test_a_target_in_the_place_of_argnums() -> None:
+    with pytest.raises(ValueError, match=r"argnums=3 .*\(params, x, target=...\)"):
+        lrp.relevance(mlp, lrp.Epsilon(), 3)(WEIGHTS, X)
+
+
+def test_a_keyword_that_the_function_does_not_take() -> None:
+    explain = lrp.relevance(mlp, lrp.Epsilon())
+    notes = notes_of(lambda: explain(WEIGHTS, X, targets=3))
+    assert "without targets= the function runs" in notes
+    assert "explain(params, x, target=...)" in notes
+
+
 def test_a_module_in_the_place_of_its_function() -> None:
     net = nn.Dense(2)
     with pytest.raises(Exception, match=r"unbound") as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import json
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import pytest
 
 import lrp_jax as lrp
 from lrp_jax import cli
+from lrp_jax.cli import commands, files as read_files
 
 MODEL = """
 import jax, jax.numpy as jnp
@@ -30,6 +34,18 @@ def ready():
 
 def half_ready():
     return apply
+
+def unreadable():
+    return open("/nowhere/weights")
+
+def stopped():
+    raise SystemExit("no")
+
+def numbers():
+    return (lambda params, x: apply(params, x)[:, 0]), ready()[1]
+
+def dense():
+    return (lambda params, x: x @ params["w"]), {"w": jnp.ones((3, 5))}
 """
 
 
@@ -89,6 +105,7 @@ def test_explain_writes_what_relevance_returns(
     np.testing.assert_allclose(np.load("out/relevance.npy"), expected, rtol=1e-5, atol=1e-6)
     files = {file.name for file in (folder / "out").iterdir()}
     assert files == {"relevance.npy", "00000.png", "00001.png", "00002.png"}
+    assert (folder / "out" / "00000.png").read_bytes().startswith(b"\x89PNG")
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
@@ -213,7 +230,19 @@ def test_nothing_is_written_outside_of_the_folder(
         (["plan", "cli_net:missing", "x.npy"], "no function 'missing'"),
         (["plan", "cli_net:half_ready", "x.npy"], "the pair"),
         (["plan", "cli_net:apply", "x.npy"], "needs parameters: give --checkpoint"),
-        (["plan", "cli_net:ready", "x.csv"], "is none of .npy"),
+        (["plan", "cli_net:ready", "cli_net.py"], "is none of .npy"),
+        (["plan", "cli_net:ready", "x.csv"], "there is no file x.csv"),
+        (["plan", "cli_net:unreadable", "x.npy"], "unreadable() failed: FileNotFoundError"),
+        (["plan", "cli_net:stopped", "x.npy"], "stopped() failed: SystemExit: no"),
+        (["plan", "cli_net:ready", "x.npy", "--limit", "nan"], "--limit"),
+        (["plan", "cli_net:ready", "x.npy", "--size", "0", "1"], "--size"),
+        (["plan", "cli_net:ready", "x.npy", "--size", "99999", "99999"], "--size"),
+        (["plan", "cli_net:ready", "x.npy", "--std", "0"], "--std"),
+        (["plan", "cli_net:ready", "x.npy", "--mean", "inf"], "--mean"),
+        (["evaluate", "cli_net:ready", "x.npy", "--patch", "0"], "--patch is at least 1"),
+        (["evaluate", "cli_net:ready", "x.npy", "--steps", "0"], "--steps is at least 1"),
+        (["evaluate", "cli_net:ready", "x.npy", "--target", "9"], "target 9 is out of range"),
+        (["explain", "cli_net:ready", "x.npy", "--out=o", "--target", "3"], "target 3 is out of"),
         (["plan", "cli_net:ready", "absent.npy"], "absent.npy"),
         (["plan", "cli_net:ready", "x.npy", "x.npy"], "either images or one"),
         (["plan", "cli_net:ready", "net.npz"], "none is called x"),
@@ -261,3 +290,185 @@ def test_a_name_inside_of_another_is_refused() -> None:
     for names in (["a", "a/b"], ["a/b", "a"]):
         with pytest.raises(cli.InputError, match="inside"):
             cli.tree({name: np.zeros(1) for name in names})
+
+
+def test_files_that_mean_no_good_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is one or two lines and no traceback."""
+    (folder / "folder").mkdir()
+    (folder / "folder.npy").mkdir()
+    safetensors = [".safetensors"] if importlib.util.find_spec("safetensors") else []
+    pictures = [".png", ".jpg"] if importlib.util.find_spec("PIL") else []
+    for suffix in [".npy", ".npz", *safetensors, *pictures]:
+        (folder / f"empty{suffix}").touch()
+        (folder / f"text{suffix}").write_text("this is text" * 40)
+        (folder / f"zeros{suffix}").write_bytes(bytes(200))
+    checkpoint = ["plan", "cli_net:apply", "x.npy", "--checkpoint"]
+    for name in sorted(p.name for p in folder.iterdir() if p.suffix not in (".py", "")):
+        if name in ("x.npy", "net.npz"):
+            continue
+        calls = [["plan", "cli_net:ready", name]]
+        if not name.endswith((".png", ".jpg")):
+            calls.append([*checkpoint, name])
+        for call in calls:
+            message = refused(capsys, *call)
+            assert f" {name} " in message
+            assert message.count("\n") == 1
+            assert "Traceback" not in message
+    for name in ("folder", "folder.npy"):
+        assert f"{name} is a folder: name the files in it" in refused(capsys, *checkpoint, name)
+    assert "empty.npz is empty" in refused(capsys, *checkpoint, "empty.npz")
+
+
+def test_broken_archives_and_pictures_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez_compressed(folder / "small.npz", **dict(np.load("net.npz")))
+    files = [folder / "net.npz", folder / "small.npz"]
+    if importlib.util.find_spec("PIL"):
+        image = importlib.import_module("PIL.Image")
+        noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+        for name in ("noise.png", "noise.jpg"):
+            image.fromarray(noise).save(folder / name)
+            files.append(folder / name)
+    for file in files:
+        whole = file.read_bytes()
+        for cut in (9, len(whole) // 2, len(whole) - 30):
+            file.write_bytes(whole[:cut])
+            assert file.name in refused(capsys, "plan", "cli_net:ready", file.name)
+        for start in range(20, len(whole) - 40, max(len(whole) // 12, 1)):
+            file.write_bytes(whole[:start] + b"\xff" * 20 + whole[start + 20 :])
+            with contextlib.suppress(SystemExit):  # a picture may look broken instead
+                cli.main(["plan", "cli_net:ready", file.name])
+            assert "Traceback" not in capsys.readouterr().err
+
+
+def test_names_and_shapes_of_wrong_parameters_are_listed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = dict(np.load("net.npz"))
+    np.savez(folder / "names.npz", **{f"{n}s": a for n, a in arrays.items()})
+    np.savez(folder / "shapes.npz", **{n: a[1:] for n, a in arrays.items()})
+    many = {f"layer{i}/kernel": np.ones(2, np.float32) for i in range(40)}
+    np.savez(folder / "many.npz", **many)
+    call = ["plan", "cli_net:apply", "x.npy", "--checkpoint"]
+    message = refused(capsys, *call, "names.npz")
+    assert "KeyError: 'kernel'" in message
+    assert "cli_net.py:6" in message  # where in the model
+    assert "a/kernels (12, 4), b/kernels (4, 3)" in message
+    assert "shape (3, 2, 2, 3)" in message
+    assert "a/kernel (11, 4)" in refused(capsys, *call, "shapes.npz")
+    assert "(40 in all)" in refused(capsys, *call, "many.npz")
+    assert message.count("\n") == 2
+    np.save(folder / "narrow.npy", np.ones((3, 5), np.float32))
+    message = refused(capsys, "plan", "cli_net:ready", "narrow.npy")
+    assert "shape (3, 5)" in message
+    with pytest.raises(cli.InputError) as shown:
+        cli.main(["plan", "cli_net:ready", "narrow.npy", "--traceback"])
+    assert isinstance(shown.value.__cause__, TypeError)
+
+
+def test_numbers_that_are_none_are_reported(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.load("x.npy")
+    for name, value in (("nan", np.nan), ("inf", np.inf)):
+        x[1, 0, 0, 0] = value
+        np.save(folder / f"{name}.npy", x)
+        message = refused(capsys, "plan", "cli_net:ready", f"{name}.npy")
+        assert f"{name}.npy has NaN or infinite numbers in example 1 (1 of 3)" in message
+    arrays = dict(np.load("net.npz"))
+    arrays["b/kernel"][0, 0] = np.nan
+    np.savez(folder / "nan.npz", **arrays)
+    message = refused(capsys, "plan", "cli_net:apply", "x.npy", "--checkpoint", "nan.npz")
+    assert "nan.npz has NaN in b/kernel" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def f(:", "cannot be imported: SyntaxError: invalid syntax"),
+        ("import json\nraise RuntimeError('no weights')", "RuntimeError: no weights"),
+        ("import not_there", "No module named 'not_there'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_modules_that_cannot_be_imported(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    name = f"cli_broken_{abs(hash(text))}"
+    (folder / f"{name}.py").write_text(text)
+    message = refused(capsys, "plan", f"{name}:f", "x.npy")
+    assert words in message
+    assert f"{name}.py:" in message
+
+
+def test_where_nothing_can_be_written_nothing_is_computed(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "value_and_relevance", lambda *_: lambda *_, **__: 1 / 0)
+    (folder / "file").touch()
+    call = ["explain", "cli_net:ready", "x.npy", "--out"]
+    assert "--out file is a file" in refused(capsys, *call, "file")
+    assert "cannot be written (Not a directory)" in refused(capsys, *call, "file/out")
+    (folder / "taken" / "relevance.npy").mkdir(parents=True)
+    assert "relevance.npy is a folder" in refused(capsys, *call, "taken")
+    if os.geteuid():
+        (folder / "locked").mkdir(mode=0o500)
+        assert "cannot be written (Permission denied)" in refused(capsys, *call, "locked")
+
+
+def test_no_half_written_picture_is_left(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = pytest.importorskip("matplotlib.image")
+
+    def full(path: Any, *_: Any, **__: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image, "imsave", full)
+    message = refused(capsys, "explain", "cli_net:ready", "x.npy", "--out", "out")
+    assert "00000.png cannot be written: [Errno 28] No space left" in message
+    assert os.listdir(folder / "out") == ["relevance.npy"]
+
+
+def test_pictures_of_16_bits_are_scaled_to_their_range(folder: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    deep = np.array([[0, 65535], [13107, 32768]], np.uint16)
+    image.fromarray(deep).save(folder / "deep.png")
+    image.fromarray((deep // 257).astype(np.uint8)).save(folder / "flat.png")
+    options = commands._parser().parse_args(["plan", "cli_net:ready", "deep.png"])
+    found = read_files._image(folder / "deep.png", options)
+    np.testing.assert_allclose(found[..., 0], deep / 65535, rtol=1e-6)
+    np.testing.assert_allclose(found, read_files._image(folder / "flat.png", options), atol=1 / 255)
+    options.size = [1, 1]
+    np.testing.assert_allclose(
+        read_files._image(folder / "deep.png", options), deep.mean() / 65535, 0.02
+    )
+
+
+def test_pictures_are_turned_as_the_camera_was_held(folder: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    upright = np.zeros((4, 2, 3), np.uint8)
+    upright[0] = 255
+    exif = image.Exif()
+    exif[0x0112] = 6  # stored lying: to be turned by 90 degrees clockwise
+    image.fromarray(np.rot90(upright)).save(folder / "lying.png", exif=exif)
+    options = commands._parser().parse_args(["plan", "cli_net:ready", "lying.png"])
+    np.testing.assert_array_equal(read_files._image(folder / "lying.png", options), upright / 255)
+
+
+def test_one_number_for_each_example_and_dense_outputs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("explain", "cli_net:numbers", "x.npy", "--out", "out")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["output"] * 3
+    assert np.load("out/relevance.npy").any((1, 2, 3)).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        run("evaluate", "cli_net:dense", "x.npy", "--steps", "2")
+    (line,) = capsys.readouterr().err.splitlines()  # once, without the line of code
+    assert line.startswith("python -m lrp_jax: warning: target=None explains the largest class")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lrp_jax as lrp
 import lrp_jax.datasets as datasets
 from lrp_jax.datasets import explain_dataset
 
@@ -127,7 +128,12 @@ def test_an_attribution_database(tmp_path):
         assert file["index"].dtype == np.uint32
         np.testing.assert_array_equal(file["label"], np.eye(10))
     assert os.listdir(tmp_path) == [path.name]
-    explain_dataset(None, batches(), path=path, progress=False)  # it is there: nothing is called
+
+    def same(x, y):
+        assert isinstance(x, jax.core.Tracer)  # it is there: nothing is computed
+        return fn(x, y)
+
+    assert explain_dataset(same, batches(), path=path, progress=False) == path
 
 
 def test_small_floats_are_widened_and_axes_stay_where_told(tmp_path):
@@ -141,42 +147,224 @@ def test_small_floats_are_widened_and_axes_stay_where_told(tmp_path):
         assert file["attribution"].dtype == np.float32
 
 
+def environment():
+    """Of a process that imports this package too."""
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
+
+
+class Interrupted:
+    """A function that fails in one of its calls, and counts them."""
+
+    def __init__(self, function, call=3):
+        self.function, self.calls, self.call = function, [], call
+
+    def __call__(self, x, y):
+        if isinstance(x, jax.core.Tracer):
+            return self.function(x, y)
+        self.calls.append(int(y[0]))
+        if len(self.calls) == self.call:
+            raise RuntimeError("out of memory")
+        return self.function(x, y)
+
+
+def interrupted(path, function=fn, items=None):
+    with pytest.raises(RuntimeError, match="out of memory"):
+        explain_dataset(Interrupted(function), items or batches(), path=path, progress=False)
+
+
 def test_a_run_goes_on_after_an_error(tmp_path):
     pytest.importorskip("h5py")
-    calls = []
-
-    def fails(x, y):
-        calls.append(int(y[0]))
-        if len(calls) == 3:
-            raise RuntimeError("out of memory")
-        return fn(x, y)
-
+    fails = Interrupted(fn)
     with pytest.raises(RuntimeError, match="out of memory"):
         explain_dataset(fails, batches(), path=tmp_path / "a.h5", progress=False)
     explain_dataset(fails, batches(), path=tmp_path / "a.h5", progress=False)
-    assert calls == [0, 4, 8, 4, 8]  # the batch that was still waiting is done again
+    assert fails.calls == [0, 4, 8, 4, 8]  # the batch that was still waiting is done again
     explain_dataset(fn, batches(), path=tmp_path / "b.h5", progress=False)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
-def test_other_data_is_not_mixed_in(tmp_path):
+WEIGHTS = RNG.normal(size=(48, 3)).astype(np.float32)
+
+
+def explained(composite, weights=WEIGHTS):
+    explain = lrp.relevance(lambda w, x: jax.nn.relu(x.reshape(len(x), -1) @ w), composite)
+    return lambda x, y: explain(weights, x)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"function": explained(lrp.Gamma(0.5))}, "differs in the function or its composite:"),
+        ({"function": explained(lrp.Epsilon(1e-5))}, "differs in the function or its composite:"),
+        (
+            {"function": explained(lrp.Epsilon(), WEIGHTS + 1e-3)},
+            r"differs in the parameters \(arrays that the function holds\):",
+        ),
+        ({"data": [(x + 1, y) for x, y in batches()]}, r"differs in the data \(the first batch\):"),
+        ({"channels_first": ()}, "differs in channels_first:"),
+    ],
+    ids=["composite", "number of a rule", "parameters", "data", "layout"],
+)
+def test_another_run_is_not_mixed_in(tmp_path, change, words):
+    pytest.importorskip("h5py")
+    given = {"function": explained(lrp.Epsilon()), "data": batches(), **change}
+    function, data = given.pop("function"), given.pop("data")
+    parts, whole = tmp_path / "parts.h5", tmp_path / "whole.h5"
+    interrupted(parts, explained(lrp.Epsilon()))
+    explain_dataset(explained(lrp.Epsilon()), batches(), path=whole, progress=False)
+    for path, remedy in ((parts, "that folder"), (whole, "it")):
+        with pytest.raises(ValueError, match=f"(?s){path}.*{words}.*remove {remedy} to start"):
+            explain_dataset(function, data, path=path, progress=False, **given)
+        # the same run goes on and is done, a function of the same program and arrays is the same
+        explain_dataset(explained(lrp.Epsilon()), batches(), path=path, progress=False)
+
+
+def test_later_batches_are_compared_too(tmp_path):
+    pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        explain_dataset(Interrupted(fn, 5), batches(2), path=path, progress=False)
+    other = batches(2)
+    other[1] = (other[1][0] + 1, other[1][1])
+    with pytest.raises(ValueError, match="batch 1 is not the one"):
+        explain_dataset(fn, other, path=path, progress=False)
+    with pytest.raises(ValueError, match="more batches than the 2"):
+        explain_dataset(fn, batches(2)[:2], path=path, progress=False)
+    explain_dataset(fn, batches(2), path=path, progress=False)
+    with pytest.raises(ValueError, match="differs in the number of batches"):
+        explain_dataset(fn, batches(2)[:2], path=path, progress=False)
+
+
+def test_a_function_that_is_not_traced_is_known_by_its_results(tmp_path):
     pytest.importorskip("h5py")
 
-    def fails(x, y):
-        if y[0]:
-            raise RuntimeError
+    def of(composite):
+        return lambda x, y: np.asarray(explained(composite)(x, y)) * float(np.ones(1)[0])
+
+    for path, start in ((tmp_path / "a.h5", interrupted), (tmp_path / "b.h5", None)):
+        if start is not None:
+            start(path, of(lrp.Epsilon()))
+        else:
+            explain_dataset(Interrupted(of(lrp.Epsilon()), 0), batches(), path=path, progress=False)
+        with pytest.raises(ValueError, match="differs in what the function returns"):
+            explain_dataset(Interrupted(of(lrp.ZPlus()), 0), batches(), path=path, progress=False)
+        explain_dataset(Interrupted(of(lrp.Epsilon()), 0), batches(), path=path, progress=False)
+        assert path.exists()
+
+
+def test_a_file_of_something_else_is_not_returned(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["attribution"] = DATA
+    (tmp_path / "text.h5").write_text("no HDF5")
+    for name in ("other.h5", "text.h5"):
+        with pytest.raises(ValueError, match=f"{name} is there and was not written by"):
+            explain_dataset(fn, batches(), path=tmp_path / name, progress=False)
+
+
+def test_parts_of_unknown_origin_are_refused(tmp_path):
+    pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    interrupted(path)
+    (tmp_path / "a.h5.parts" / "run.json").unlink()
+    with pytest.raises(ValueError, match="are of another run"):
+        explain_dataset(fn, batches(), path=path, progress=False)
+
+
+def test_the_disk_is_tried_before_the_work(tmp_path):
+    pytest.importorskip("h5py")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.h5").mkdir()
+
+    def never(x, y):
+        assert isinstance(x, jax.core.Tracer)
         return fn(x, y)
 
+    for path in (tmp_path / "file" / "a.h5", tmp_path / "folder.h5", Path("/proc/a.h5")):
+        with pytest.raises(OSError, match=str(path)):
+            explain_dataset(never, batches(), path=path, progress=False)
+    if os.geteuid():
+        os.chmod(tmp_path, 0o500)
+        with pytest.raises(PermissionError, match=r"a\.h5"):
+            explain_dataset(never, batches(), path=tmp_path / "a.h5", progress=False)
+        os.chmod(tmp_path, 0o700)
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch):
+    pytest.importorskip("h5py")
     path = tmp_path / "a.h5"
-    with pytest.raises(RuntimeError):
-        explain_dataset(fails, batches(3), path=path, progress=False)
-    with pytest.raises(RuntimeError):
-        explain_dataset(fails, [(x, y + 1) for x, y in batches(5)], path=path, progress=False)
-    parts = datasets._Parts(path)
-    parts.checksums.append(0)
-    parts.write(0, {"attribution": DATA})
-    with pytest.raises(ValueError, match="batch 0 is not the one"):
-        explain_dataset(fn, batches(), path=path, progress=False)
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(OSError, match="No space"):
+            explain_dataset(fn, batches(), path=path, progress=False)
+    assert sorted(os.listdir(tmp_path)) == ["a.h5.parts"]
+    assert os.listdir(tmp_path / "a.h5.parts") == ["run.json"]
+    left = tmp_path / "a.h5.parts" / f".00000000.npz.1{datasets.UNFINISHED}"
+    left.write_bytes(b"of a process that was killed")
+    interrupted(path)
+    assert not left.exists()
+    explain_dataset(fn, batches(), path=path, progress=False)
+    assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_one_process_at_a_time_writes_a_path(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+
+    def second(x, y):
+        if not isinstance(x, jax.core.Tracer):
+            with pytest.raises(RuntimeError, match=f"process {os.getpid()} on .* is writing"):
+                explain_dataset(second, batches(), path=path, progress=False)
+        return fn(x, y)
+
+    explain_dataset(second, batches(), path=path, progress=False)
+    assert os.listdir(tmp_path) == ["a.h5"]
+    # a lock file whose process is gone holds nobody up
+    path.unlink()
+    (tmp_path / "a.h5.lock").write_text("process 1 on another computer")
+    explain_dataset(fn, batches(), path=path, progress=False)
+    assert os.listdir(tmp_path) == ["a.h5"]
+    with h5py.File(path) as file:
+        assert len(file["index"]) == 10
+
+
+def test_processes_on_one_path_leave_no_batch_out(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys, time
+        import numpy as np
+        from lrp_jax.datasets import explain_dataset
+
+        def batches():
+            for i in range(12):
+                time.sleep(0.02)
+                yield np.full((2, 3), i, np.float32)
+
+        while True:
+            try:
+                explain_dataset(lambda x: 2 * x, batches(), path=sys.argv[1], progress=False)
+                break
+            except RuntimeError as error:
+                assert "is writing" in str(error), error
+                time.sleep(0.01)
+        """)
+    )
+    env = environment()
+    path = tmp_path / "out" / "a.h5"
+    command = [sys.executable, str(script), str(path)]
+    processes = [subprocess.Popen(command, env=env) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["attribution"][:, 0], 2 * np.repeat(np.arange(12), 2))
+    assert os.listdir(path.parent) == ["a.h5"]
 
 
 def test_a_killed_run_ends_with_the_same_file(tmp_path):
@@ -197,8 +385,7 @@ def test_a_killed_run_ends_with_the_same_file(tmp_path):
         explain_dataset(lambda x: 2 * x, batches(), path=sys.argv[1], progress=False)
         """)
     )
-    root = str(Path(__file__).parents[1])
-    env = {**os.environ, "PYTHONPATH": root, "JAX_PLATFORMS": "cpu"}
+    env = environment()
     killed, clean = tmp_path / "killed.h5", tmp_path / "clean.h5"
     parts = tmp_path / "killed.h5.parts"
     process = subprocess.Popen([sys.executable, str(script), str(killed), "0.2"], env=env)

@@ -638,15 +638,83 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
     table = run(part)
     assert part.read_bytes() == text
     np.testing.assert_array_equal(table.columns["value"], expected.columns["value"])
-    with pytest.raises(ValueError, match="another study"):
-        evaluation.study(
-            {"gradient": METHODS["gradient"]},
-            METRICS,
-            batches(),
-            params=W,
-            path=part,
-            progress=False,
-        )
+    again = run(part)  # nothing is left to do
+    np.testing.assert_array_equal(again.columns["value"], expected.columns["value"])
+    (tmp_path / "begun.jsonl").write_bytes(text[:20])
+    run(tmp_path / "begun.jsonl")
+    assert (tmp_path / "begun.jsonl").read_bytes() == text
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def small_study(path, rule=None, w=W, scale=1.0, x=X, metrics=("sum",), grid=(0.0, 1.0), weights=1):
+    rule = lrp.Epsilon() if rule is None else rule
+    methods = {
+        "lrp": lrp.relevance(lambda w, x: model(w, weights * x), rule),
+        "grid": evaluation.Grid(lambda gamma: lambda p, x, target=None: gamma * x, gamma=grid),
+    }
+    measure = lambda p, x, relevance, target: scale * relevance.sum((1, 2, 3))  # noqa: E731
+    return evaluation.study(
+        methods, dict.fromkeys(metrics, measure), [(x, LABELS)], params=w, path=path, progress=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rule": lrp.Gamma(0.5)}, r"what method 'lrp' computes \(its function or composite\)"),
+        ({"rule": lrp.Epsilon(1e-5)}, "what method 'lrp' computes"),
+        ({"weights": 2.0}, "what method 'lrp' computes"),
+        ({"w": jax.tree.map(lambda a: a + 1e-3, W)}, "the parameters"),
+        ({"scale": 2.0}, "what metric 'sum' computes"),
+        ({"x": X + 1}, "the data"),
+        ({"metrics": ("sum", "more")}, "the metrics"),
+        ({"grid": (0.0, 2.0)}, "the methods or their grids"),
+    ],
+    ids=["composite", "rule", "function", "parameters", "metric", "data", "metrics", "grid"],
+)
+def test_another_study_is_not_continued(tmp_path, change, words):
+    path = tmp_path / "study.jsonl"
+    small_study(path)
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    with pytest.raises(ValueError, match=f"holds another study, which differs in {words}.*remove"):
+        small_study(path, **change)
+    small_study(path)
+    assert path.read_bytes().count(b"\n") == 4
+
+
+def test_what_is_no_study_is_not_overwritten(tmp_path):
+    path = tmp_path / "study.jsonl"
+    for text in ("notes", "notes\n", "[1]\n", "3\n{}\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"study\.jsonl is not the file of a study"):
+            small_study(path)
+        assert path.read_text() == text
+
+
+def test_a_study_tries_its_path_first_and_alone(tmp_path):
+    called = []
+
+    def explain(p, x, target=None):
+        called.append(1)
+        return x
+
+    def run(path, metric=lambda p, x, relevance, target: relevance.sum((1, 2, 3))):
+        methods = {"input": explain}
+        evaluation.study(methods, {"m": metric}, [(X, LABELS)], path=path, params=W, progress=False)
+
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "s.jsonl"):
+        with pytest.raises(OSError, match=str(path)):
+            run(path)
+    assert not called
+
+    def metric(p, x, relevance, target):
+        if not isinstance(x, jax.core.Tracer):
+            with pytest.raises(RuntimeError, match=f"process {os.getpid()} .* is writing"):
+                run(tmp_path / "s.jsonl")
+        return relevance.sum((1, 2, 3))
+
+    run(tmp_path / "s.jsonl", metric)
 
 
 def test_a_killed_study_ends_with_the_same_file(tmp_path):
@@ -695,6 +763,14 @@ def test_mistakes_in_studies_are_named():
             params=W,
             progress=False,
         )
+
+
+def test_classes_of_helpers_are_checked():
+    for evaluate in (FLIP, evaluation.completeness(model)):
+        with pytest.raises(ValueError, match="contrast: target 3 is out of range"):
+            evaluate(W, X, relevance=R, target=targets.contrast(0, 3))
+    with pytest.raises(ValueError, match="softmax: target 3 is out of range"):
+        baselines.gradient(model)(W, X, target=targets.softmax(3))
 
 
 # Planted truth: the whole chain.

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lrp_jax import targets
+import lrp_jax as lrp
+from lrp_jax import baselines, evaluation, targets
 
+RNG = np.random.default_rng(0)
 Y = np.array([[1.0, 4.0, -2.0], [3.0, 0.5, 2.0]], np.float32)
 
 
@@ -186,6 +188,11 @@ def test_vmap_over_classes_and_examples():
 
 def test_a_traced_index_out_of_range_selects_nothing():
     assert not np.asarray(jax.jit(targets.start)(Y, 7)).any()
+    for position in (4, -5):
+        assert not np.asarray(jax.jit(targets.start)(TOKENS, targets.token(position))).any()
+    np.testing.assert_array_equal(
+        jax.jit(targets.start)(TOKENS, targets.token(-4)), targets.start(TOKENS, targets.token(0))
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,3 +227,274 @@ def test_sums_are_what_is_explained():
     probability = jax.grad(lambda y: jax.nn.softmax(y / 3, -1)[1, 0])(jnp.asarray(Y))
     start = targets.start(Y, targets.softmax(0, 3.0))
     np.testing.assert_allclose(start[1], (probability * Y)[1], rtol=1e-5)
+
+
+OUT_OF_RANGE = [
+    (Y, targets.contrast(3), "contrast: target 3 is out of range.*0 to 2"),
+    (Y, targets.contrast(0, 3), "contrast: target 3 is out of range"),
+    (Y, targets.contrast(0, [1, -1]), "contrast: target -1 is out of range"),
+    (Y, targets.contrast(0, np.array([1, 7])), "contrast: target 7 is out of range"),
+    (Y, targets.contrast(jnp.array([0, 4]), 1), "contrast: target 4 is out of range"),
+    (Y, targets.clrp(jnp.int32(3)), "clrp: target 3 is out of range"),
+    (Y, targets.softmax(-100), "softmax: target -100 is out of range"),
+    (Y, targets.softmax([0, 3]), "softmax: target 3 is out of range"),
+    (Y, targets.top_k(4), "top_k.4. of an output with 3 classes"),
+    (TOKENS, targets.mask(np.ones(4), 3), "mask: target 3 is out of range"),
+    (TOKENS, targets.token(4), "token: position 4 is out of range for 4 positions.*0 to 3"),
+    (TOKENS, targets.token(-5), "token: position -5 is out of range.*-4 to -1"),
+    (TOKENS, targets.token(jnp.array([0, 9])), "token: position 9 is out of range"),
+    (TOKENS, targets.token([0, -9]), "token: position -9 is out of range"),
+    (TOKENS, targets.token(0, 3), "token: target 3 is out of range"),
+    (TOKENS, targets.token(0, 0, contrast=np.array([0, 3])), "token: target 3 is out of range"),
+    (TOKENS, targets.token(np.array([0, 1, 2])), r"position of shape \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(("output", "target", "words"), OUT_OF_RANGE)
+def test_known_classes_and_positions_of_helpers_are_checked(output, target, words):
+    shape = jax.ShapeDtypeStruct(output.shape, output.dtype)
+    calls = [
+        lambda: targets.check(shape, target),
+        lambda: target(jnp.asarray(output)),
+        lambda: lrp.relevance(lambda w, x: w * x, lrp.Epsilon())(1.0, output, target=target),
+        lambda: jax.jit(lambda y: targets.start(y, target))(output),  # closed over: still known
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_positions_are_integers():
+    with pytest.raises(TypeError, match="position must be an integer, got float"):
+        targets.check(TOKENS, targets.token(1.0))
+    with pytest.raises(TypeError, match="position must be an integer, got bool"):
+        targets.check(TOKENS, targets.token(np.array([True, False])))
+
+
+# Outputs with one axis: examples, or the classes of one example.
+
+PARAMS = {"a": RNG.normal(size=(4, 5)), "b": RNG.normal(size=(5, 1))}
+BATCH = RNG.normal(size=(3, 4))
+
+
+def number(w, x):
+    return (jax.nn.relu(x @ w["a"]) @ w["b"])[..., 0]
+
+
+def test_every_example_has_its_own_number_explained():
+    explain = lrp.relevance(number, lrp.EpsilonPlus())
+    one_by_one = jax.vmap(lambda x: explain(PARAMS, x))(BATCH)
+    assert np.all(np.any(one_by_one, -1))
+    for found in (
+        explain(PARAMS, BATCH),
+        jax.jit(explain)(PARAMS, BATCH),
+        explain(PARAMS, BATCH, target=np.ones(3)),
+        lrp.value_and_relevance(number, lrp.EpsilonPlus())(PARAMS, BATCH)[1],
+    ):
+        np.testing.assert_allclose(found, one_by_one, rtol=1e-9)
+    conserved = lrp.relevance(number, lrp.Zero())(PARAMS, BATCH).sum(-1)
+    np.testing.assert_allclose(conserved, number(PARAMS, BATCH), rtol=1e-9)
+    assert float(lrp.conservation(number, lrp.Zero())(PARAMS, BATCH).start) == pytest.approx(
+        float(number(PARAMS, BATCH).sum())
+    )
+
+
+def test_other_arguments_with_the_examples_axis_do_not_matter():
+    explain = lrp.relevance(lambda w, x, mask: number(w, x * mask[:, None]), lrp.Zero())
+    found = explain(PARAMS, BATCH, np.ones(3))
+    np.testing.assert_allclose(found, lrp.relevance(number, lrp.Zero())(PARAMS, BATCH))
+    both = lrp.relevance(lambda x, y: (x * y).sum(-1), lrp.Epsilon(), argnums=(0, 1))(BATCH, BATCH)
+    assert all(np.all(np.any(r, -1)) for r in both)
+    with_aux = lrp.relevance(lambda w, x: (number(w, x), {"n": 1}), lrp.Zero(), has_aux=True)
+    np.testing.assert_allclose(with_aux(PARAMS, BATCH)[0], found)
+
+
+def test_logits_of_one_example_are_classes():
+    square = RNG.normal(size=(4, 4))
+    explain = lrp.relevance(lambda w, x: x @ w, lrp.Zero())
+    x = BATCH[0]
+    best = int((x @ square).argmax())
+    np.testing.assert_allclose(explain(square, x), x * square[:, best], rtol=1e-9)
+    np.testing.assert_allclose(explain(square, x, target=best), x * square[:, best], rtol=1e-9)
+    # tokens of one sequence, as many as classes: the pooled logits do not grow with them
+    pooled = lrp.relevance(lambda w, x: (x @ w).mean(0), lrp.Zero())
+    tokens, w = BATCH, RNG.normal(size=(4, 3))
+    best = int((tokens @ w).mean(0).argmax())
+    np.testing.assert_allclose(pooled(w, tokens), tokens * w[:, best] / 3, rtol=1e-5)
+
+
+def test_what_cannot_be_told_is_said():
+    picture = lrp.relevance(lambda w, x: x.reshape(-1) @ w, lrp.Zero())
+    w = RNG.normal(size=(12, 3))
+    with pytest.warns(UserWarning, match=r"classes of one example.*target=jnp.ones\(3\)"):
+        found = picture(w, BATCH)
+    best = int((BATCH.reshape(-1) @ w).argmax())
+    np.testing.assert_allclose(found, BATCH * w[:, best].reshape(3, 4), rtol=1e-9)
+    np.testing.assert_allclose(picture(w, BATCH, target=targets.top_k(1)), found, rtol=1e-9)
+    curve = lrp.relevance(lambda w, x: w * x**2, lrp.Zero())
+    with pytest.warns(UserWarning, match=r"each is explained.*jnp.ones\(3\).*top_k\(1\)"):
+        found = curve(2.0, CURVE)
+    np.testing.assert_allclose(found, curve(2.0, CURVE, target=np.ones(3)), rtol=1e-9)
+    assert np.all(found)
+    np.testing.assert_array_equal(curve(2.0, CURVE, target=targets.top_k(1)) != 0, [0, 0, 1])
+
+
+CURVE = np.array([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("target", [0, targets.softmax(1), targets.top_k(1), np.int32(2)])
+def test_a_class_of_an_output_without_classes_is_said(target):
+    with pytest.warns(UserWarning, match=r"chooses among examples.*output\[None\]"):
+        lrp.relevance(number, lrp.Epsilon())(PARAMS, BATCH, target=target)
+    rows = lrp.relevance(lambda w, x: number(w, x)[None], lrp.Epsilon())
+    rows(PARAMS, BATCH, target=0)
+    lrp.relevance(number, lrp.Epsilon())(PARAMS, BATCH, target=targets.regression(1.0))
+
+
+def test_baselines_and_metrics_explain_the_same_numbers():
+    slopes = jax.vmap(jax.grad(number, 1), (None, 0))(PARAMS, BATCH)
+    np.testing.assert_allclose(baselines.gradient(number)(PARAMS, BATCH), slopes, rtol=1e-9)
+    relevance = lrp.relevance(number, lrp.Zero())(PARAMS, BATCH)
+    gap = evaluation.completeness(number)(PARAMS, BATCH, relevance=relevance)
+    np.testing.assert_allclose(gap, 0, atol=1e-9)
+    curves = evaluation.pixel_flipping(number, steps=2)(PARAMS, BATCH, relevance=relevance)
+    np.testing.assert_allclose(curves.score[:, 0], number(PARAMS, BATCH), rtol=1e-9)
+    with_mask = baselines.gradient(lambda w, x, mask, flag: number(w, x) * mask if flag else x)
+    np.testing.assert_allclose(with_mask(PARAMS, BATCH, np.ones(3), True), slopes, rtol=1e-9)
+
+
+def test_dense_outputs_are_explained_at_every_position():
+    sequence = RNG.normal(size=(2, 3, 4))
+    w = RNG.normal(size=(4, 5))
+    explain = lrp.relevance(lambda w, x: x @ w, lrp.Zero())
+    with pytest.warns(UserWarning, match=r"each of the 3 positions.*\(2, 3, 5\).*token\(i\)"):
+        found = explain(w, sequence)
+    np.testing.assert_array_equal(explain(w, sequence, target=targets.top_k(1)), found)
+    with pytest.warns(UserWarning, match="3 positions"):
+        explain(w, sequence, target=targets.each([None, 1]))
+    explain(w, sequence[:, :1])  # one position is no choice
+    explain(w[:, :1], sequence)  # nor is one class
+    best = (sequence @ w).argmax(-1)
+    np.testing.assert_allclose(found, sequence * w.T[best], rtol=1e-9)
+
+
+# Several targets in one call.
+
+NET = {"a": RNG.normal(size=(4, 5)), "b": RNG.normal(size=(5, 3))}
+
+
+def net(w, x):
+    return jax.nn.relu(x @ w["a"]) @ w["b"]
+
+
+SEVERAL = {
+    "classes": [0, 2, None],
+    "classes of examples": [np.array([0, 1, 2]), np.array([2, 2, 0])],
+    "kinds": [1, targets.contrast(0, 1), np.full((3, 3), 0.5), targets.softmax(2), [0, 1, 2]],
+    "relevance": [None, targets.regression(1.0), targets.clrp(0)],
+    "functions": [lambda y: y / 2, 1],
+    "one": [targets.top_k(2)],
+}
+QUERIES = {
+    "relevance": lambda composite: lrp.relevance(net, composite),
+    "value_and_relevance": lambda composite: lrp.value_and_relevance(net, composite),
+    "layer_relevances": lambda composite: lrp.layer_relevances(net, composite),
+    "conservation": lambda composite: lrp.conservation(net, composite),
+    "parameter_relevance": lambda composite: lrp.parameter_relevance(net, composite),
+    "concept_relevance": lambda composite: lrp.concept_relevance(net, composite, "a", [0, 3]),
+    "concept_scores": lambda composite: lrp.concept_scores(net, composite, "a"),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_each_is_every_target_by_itself(name):
+    several = SEVERAL[name]
+    for composite in (lrp.EpsilonPlus(), lrp.composites.guided_backprop()):
+        explain = lrp.relevance(net, composite)
+        expected = np.stack([explain(NET, BATCH, target=target) for target in several])
+        found = explain(NET, BATCH, target=targets.each(several))
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+        if name != "functions":  # these are no arguments of a compiled function
+            compiled = jax.jit(explain)(NET, BATCH, target=targets.each(several))
+            np.testing.assert_allclose(compiled, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_query_takes_each(name):
+    explain, several = QUERIES[name](lrp.EpsilonPlus()), [0, targets.contrast(1, 2)]
+    found = explain(NET, BATCH, target=targets.each(several))
+    expected = [explain(NET, BATCH, target=target) for target in several]
+    assert jax.tree.structure(found) == jax.tree.structure(expected[0])
+    jax.tree.map(
+        lambda f, *e: np.testing.assert_allclose(f, np.stack(e), rtol=1e-9, atol=1e-12),
+        found,
+        *expected,
+    )
+
+
+def test_each_takes_trees_aux_and_numbers_of_examples():
+    both = lrp.relevance(lambda w, x: {"p": net(w, x), "q": x}, lrp.Epsilon())
+    several = [{"p": 0, "q": np.zeros((3, 4))}, {"p": np.zeros((3, 3)), "q": 1}]
+    found = both(NET, BATCH, target=targets.each(several))
+    for one, target in zip(found, several, strict=True):
+        np.testing.assert_allclose(one, both(NET, BATCH, target=target), rtol=1e-9)
+    with_aux = lrp.relevance(lambda w, x: (net(w, x), x.sum()), lrp.Epsilon(), has_aux=True)
+    relevance, aux = with_aux(NET, BATCH, target=targets.each([0, 1]))
+    assert relevance.shape == (2, 3, 4)
+    np.testing.assert_allclose(aux, [BATCH.sum()] * 2)
+    numbers = lrp.relevance(number, lrp.Epsilon())
+    found = numbers(PARAMS, BATCH, target=targets.each([None, targets.regression(0.5)]))
+    np.testing.assert_allclose(found[0], numbers(PARAMS, BATCH), rtol=1e-9)
+
+
+def test_parameters_without_relevance_are_zeros_for_each_target():
+    explain = lrp.parameter_relevance(net, lrp.Epsilon())
+    found = explain({**NET, "steps": np.arange(4)}, BATCH, target=targets.each([0, 1]))
+    assert {name: r.shape for name, r in found.items()} == {
+        "a": (2, 4, 5),
+        "b": (2, 5, 3),
+        "steps": (2, 4),
+    }
+
+
+def test_each_passes_forward_once():
+    explain = lrp.relevance(net, lrp.Gamma(0.25))
+
+    def products(target):
+        text = str(jax.make_jaxpr(lambda x: explain(NET, x, target=target))(BATCH))
+        return text.count(" dot_general[")
+
+    assert products(targets.each([0] * 5)) == products(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: targets.each([]), ValueError, "at least one"),
+        (lambda: targets.each([0, targets.each([1])]), ValueError, "none made by each"),
+        (lambda: targets.check(Y, targets.each([0, 3])), ValueError, "target 3 is out of range"),
+        (lambda: targets.start(Y, targets.each([0])), TypeError, "once for each target"),
+        (
+            lambda: baselines.gradient(net)(NET, BATCH, target=targets.each([0])),
+            TypeError,
+            "once for each target",
+        ),
+        (
+            lambda: evaluation.completeness(net)(
+                NET, BATCH, relevance=BATCH, target=targets.each([0])
+            ),
+            TypeError,
+            "once for each target",
+        ),
+        (
+            lambda: baselines.grad_cam(
+                lambda w, x: jax.nn.relu(x * 2).mean((1, 2)) @ w, "Activation"
+            )(np.ones((1, 2)), np.ones((1, 4, 4, 1)), target=targets.each([0])),
+            TypeError,
+            "once for each target",
+        ),
+    ],
+)
+def test_mistakes_with_each_are_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()

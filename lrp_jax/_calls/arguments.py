@@ -1,6 +1,6 @@
 """The arguments of a call: which are explained, and what is wrong with them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -50,25 +50,11 @@ def checked(
                 f"argnums={number} is out of range: the call has {len(args)} positional "
                 "arguments (argnums counts them from 0, as in jax.grad; the default is 1, "
                 "for apply_fn(params, x)). Pass the parameters, or the model, as an argument: "
-                "relevance(lambda model, x: model(x), composite)(model, x)."
+                "relevance(lambda model, x: model(x), composite)(model, x). A class to explain "
+                "is the call's target: (params, x, target=...)."
             )
     numbers = tuple(n % len(args) for n in numbers)
     converted = list(args)
     for number in numbers:
         converted[number] = jax.tree.map(partial(_explained_leaf, number), args[number])
     return tuple(converted), numbers
-
-
-def add_hints(
-    error: Exception, apply_fn: Callable[..., Any], argnum: int, paths: Any, explained: list[bool]
-) -> None:
-    """What is probably wrong with a call that the user's function has refused."""
-    if hasattr(apply_fn, "init") and hasattr(apply_fn, "apply"):
-        error.add_note("lrp_jax: explain the function model.apply, not the module itself.")
-    held = [len(path) > 2 for (path, _), flag in zip(paths, explained, strict=True) if flag]
-    rest = [len(path) > 2 for (path, _), flag in zip(paths, explained, strict=True) if not flag]
-    if all(held) and rest and not any(rest):
-        error.add_note(
-            "lrp_jax: the explained argument is a structure and the other one an array. Are "
-            f"they swapped? argnums={argnum} counts from 0: explain(params, x)."
-        )

@@ -13,6 +13,7 @@ from .._propagation.forms import Forms, assign
 from .._propagation.loop import Program, Taps, run
 from ..composites import Composite
 from ..plan import Resolved
+from ..targets.examples import Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Call:
         resolved: which rule each layer has.
         composite: the rules (their numbers may be replaced by traced ones).
         explained: positions of the explained leaves among all array leaves.
+        reading: what the axis of an output with one axis holds.
     """
 
     traced: Traced
@@ -32,6 +34,7 @@ class Call:
     resolved: Resolved
     composite: Composite
     explained: tuple[int, ...]
+    reading: Reading
 
     def forms(self, output: str) -> Forms:
         """The forms of relevance, given what arrives at the outputs: "R" or "C"."""

@@ -3,7 +3,6 @@
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +15,9 @@ from .._analysis.trace import Static, is_array, path_name, trace
 from .._layers.reader import analyse
 from ..composites import Composite, as_composite
 from ..plan import resolve
-from .arguments import ArgNums, add_hints, argument_numbers, belongs_to, checked
+from ..targets.examples import reading, settled
+from . import hints
+from .arguments import ArgNums, argument_numbers, belongs_to, checked
 from .call import Call, Start
 
 
@@ -49,7 +50,11 @@ class Explained:
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, list[Any]]:
         """The analysed call for these arguments, and their array leaves."""
-        args, numbers = checked(args, self.argnums)
+        try:
+            args, numbers = checked(args, self.argnums)
+        except TypeError as error:
+            hints.add_to(error, self.apply_fn, self.argnums, args, kwargs)
+            raise
         paths, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
         explained_leaf = [belongs_to(path, numbers) for path, _ in paths]
         leaves = [value for _, value in paths if is_array(value)]
@@ -88,13 +93,22 @@ class Explained:
         try:
             traced = trace(self.apply_fn, leaves, rebuild, flags, names, self.has_aux)
         except Exception as error:
-            add_hints(error, self.apply_fn, self.argnums[0], paths, explained)
+            args, kwargs = jax.tree.unflatten(tree, [value for _, value in paths])
+            hints.add_to(error, self.apply_fn, self.argnums, args, kwargs)
             raise
         outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
         frame = analyse(traced.jaxpr, flags, names, outputs=outputs)
         resolved = resolve(frame, self.composite, traced.anonymous)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
-        return Call(traced, frame, resolved, self.composite, positions)
+
+        def output_of(values: Sequence[Any]) -> Any:
+            args, kwargs = rebuild(values)
+            result = self.apply_fn(*args, **kwargs)
+            return result[0] if self.has_aux else result
+
+        avals = [atom.aval for atom in frame.outvars[: traced.outputs]]
+        read = reading(output_of, leaves, flags, jax.tree.unflatten(traced.out_tree, avals))
+        return Call(traced, frame, resolved, self.composite, positions, read)
 
     def compiled(
         self, call: Call, purpose: Any, function: Callable[..., Any]
@@ -114,20 +128,27 @@ class Explained:
     ) -> Any:  # fmt: skip
         """`function(start, composite, leaves, target, *more)`, compiled once where it can be."""
         targets.check(call.output_shapes, target)
-        for text in call.resolved.mistakes:
+        target, note = settled(call.output_shapes, target, call.reading)
+        for text in [*call.resolved.mistakes, *filter(None, [note])]:
             warnings.warn(text, stacklevel=3)
         # The helpers of `targets` are callables too, but their arrays are operands like any other.
         leaves_of_target = jax.tree.leaves(target)
         plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)
-        weighted = plain is None and (not callable(target) or targets.is_weighting(target))
+        weighted = plain is None and targets.is_weighting(target)
         start = Start("C" if weighted and not self.composite.gradient else "R")
+
+        def explain(composite: Composite, leaves: Any, target: Any, *more: Any) -> Any:
+            if targets.is_each(target):
+                return target.over(lambda one: function(start, composite, leaves, one, *more))
+            return function(start, composite, leaves, target, *more)
+
         if plain is None:
             target = jax.tree.map(jnp.asarray, target)
-            compiled = self.compiled(call, (purpose, start), partial(function, start))
+            compiled = self.compiled(call, (purpose, start), explain)
             return compiled(self.composite, leaves, target, *more)
 
         def with_target(composite: Composite, leaves: Any, *more: Any) -> Any:
-            return function(start, composite, leaves, target, *more)
+            return explain(composite, leaves, target, *more)
 
         compiled = self.compiled(call, (purpose, Static(target)), with_target)
         return compiled(self.composite, leaves, *more)

@@ -205,7 +205,12 @@ def explanation(
 
         x = jax.tree.map(scoring.floating, x)
         output, aux = run(x) if has_aux else (run(x), None)
-        relevance = rule(model, x, scoring.weights(output, target))
+
+        def call(*args: Any) -> Any:
+            return f(*args, **kwargs)[0] if has_aux else f(*args, **kwargs)
+
+        weights = scoring.weights(output, target, call, args, argnums)
+        relevance = rule(model, x, weights)
         return (relevance, aux) if has_aux else relevance
 
     return explain

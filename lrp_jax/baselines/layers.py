@@ -1,6 +1,7 @@
 """Explanations that look at a model's layers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -80,7 +81,9 @@ def _at_cut(features: Callable[..., Array], head: Callable[..., Any], argnums: i
         def model(maps: Array) -> Any:
             return head(*scoring.replace(args, argnums, maps), **kwargs)
 
-        return maps, scoring.gradient(model, maps, scoring.weights(model(maps), target))
+        changed = scoring.replace(args, argnums, maps)
+        weights = scoring.weights(model(maps), target, partial(head, **kwargs), changed, argnums)
+        return maps, scoring.gradient(model, maps, weights)
 
     return look
 

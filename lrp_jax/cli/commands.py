@@ -6,8 +6,12 @@ The model is a function that you name, and its module is imported: that is your 
 
 import argparse
 import ast
+import contextlib
 import importlib
 import inspect
+import math
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +22,15 @@ import numpy as np
 
 from .. import baselines, composites, evaluation, plot, rules
 from ..transform import plan, value_and_relevance
-from .files import Folder, InputError, inputs, optional, read_arrays, tree
+from .files import PIXELS, Folder, InputError, inputs, optional, read_arrays, said, tree
 
 COMPOSITES = (
     "AttnLRP", "CPLRP", "DeepTaylor", "EpsilonAlpha2Beta1", "EpsilonAlpha2Beta1Flat",
     "EpsilonGammaBox", "EpsilonPlus", "EpsilonPlusFlat", "ExcitationBackprop", "LRPOverview",
     "beta_smooth", "deconvnet", "guided_backprop",
 )  # fmt: skip
+SHOWN = 12
+"""How many names of parameters are shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,11 +47,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *place: Any, **more: Any) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"{parser.prog}: warning: {message}", file=sys.stderr)
+
     try:
-        options.command(options)
+        _check_options(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = tell
+            options.command(options)
     except InputError as error:
+        if options.traceback:
+            raise
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     return 0
+
+
+def _check_options(options: Any) -> None:
+    """What the parser cannot check."""
+    height, width = options.size or (1, 1)
+    if min(height, width) < 1 or height * width > PIXELS:
+        raise InputError(f"--size is a height and a width in pixels, got {height} {width}.")
+    if not all(map(math.isfinite, options.mean)):
+        raise InputError("--mean holds finite numbers.")
+    if not all(math.isfinite(value) and value > 0 for value in options.std):
+        raise InputError("--std holds positive numbers.")
+    if not options.limit > 0:
+        raise InputError(f"--limit is a positive number of GiB, got {options.limit}.")
+    for name in ("batch", "patch", "steps"):
+        if getattr(options, name, 1) < 1:
+            raise InputError(f"--{name} is at least 1, got {getattr(options, name)}.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar="GIB",
             help="refuse files that unpack to more than this many GiB (default: 4)",
         )
+        added.add_argument(
+            "--traceback", action="store_true", help="show where in the code a mistake was found"
+        )
         return added
 
     planned = command("plan", _plan, "Print which layer gets which rule, and why.")
@@ -142,7 +179,8 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: Any) -> None:
     apply_fn, params = _model(options)
     _, x = inputs(options)
-    found = plan(apply_fn, _one_composite(options))(params, x[:1])
+    with _model_runs(options, params, x):
+        found = plan(apply_fn, _one_composite(options))(params, x[:1])
     print(found.to_json() if options.json else found)
 
 
@@ -150,21 +188,29 @@ def _explain(options: Any) -> None:
     apply_fn, params = _model(options)
     names, x = inputs(options)
     explain = value_and_relevance(apply_fn, _one_composite(options))
-    outputs, relevances = [], []
-    for part, target in _batches(x, options):
-        output, relevance = explain(params, part, target=target)
-        outputs.append(np.asarray(output))
-        relevances.append(np.asarray(relevance))
-    output, relevance = np.concatenate(outputs), np.concatenate(relevances)
     folder = Folder(options.out)
-    np.save(folder.file("relevance.npy"), relevance)
+    outputs, relevances = [], []
+    with _model_runs(options, params, x):
+        for part, target in _batches(x, options):
+            output, relevance = explain(params, part, target=target)
+            outputs.append(np.asarray(output))
+            relevances.append(np.asarray(relevance))
+    output, relevance = np.concatenate(outputs), np.concatenate(relevances)
+    with folder.file("relevance.npy") as partial, open(partial, "wb") as file:
+        np.save(file, relevance)
     drawable = relevance.ndim == 3 or (relevance.ndim == 4 and relevance.shape[-1] in (1, 3))
     if drawable:
         image = optional("matplotlib.image", "matplotlib", "heatmaps (relevance.npy is written)")
         for name, one in zip(names, relevance, strict=True):
-            image.imsave(folder.file(f"{name}.png"), plot.rgb(one))
+            with folder.file(f"{name}.png") as partial:
+                image.imsave(partial, plot.rgb(one), format="png")
     for name, scores, one in zip(names, output, relevance, strict=True):
-        print(f"{name}  largest output {scores.argmax(-1)}  sum of relevance {one.sum():.6g}")
+        result = (
+            f"largest output {scores.argmax(-1).tolist()}"
+            if scores.ndim
+            else f"output {scores:.6g}"
+        )
+        print(f"{name}  {result}  sum of relevance {one.sum():.6g}")
 
 
 def _evaluate(options: Any) -> None:
@@ -185,19 +231,18 @@ def _evaluate(options: Any) -> None:
     print("  ".join(["method".ljust(width), *(f"{order:>10}" for order in orders)]))
     for name, method in methods.items():
         areas: dict[str, list[Any]] = {order: [] for order in orders}
-        for part, target in _batches(x, options):
-            found = method(params, part, target=target)
-            relevance = found[1] if isinstance(found, tuple) else found
-            for order in orders:
-                curve = flip[order](params, part, relevance=relevance, target=target)
-                areas[order].append(np.asarray(evaluation.area(curve)))
+        with _model_runs(options, params, x):
+            for part, target in _batches(x, options):
+                found = method(params, part, target=target)
+                relevance = found[1] if isinstance(found, tuple) else found
+                for order in orders:
+                    curve = flip[order](params, part, relevance=relevance, target=target)
+                    areas[order].append(np.asarray(evaluation.area(curve)))
         means = [np.concatenate(areas[order]).mean() for order in orders]
         print("  ".join([name.ljust(width), *(f"{mean:10.4g}" for mean in means)]))
 
 
 def _batches(x: np.ndarray, options: Any) -> Iterator[tuple[Any, Any]]:
-    if options.batch < 1:
-        raise InputError(f"--batch is at least 1, got {options.batch}.")
     targets = options.target
     if targets is not None and len(targets) not in (1, len(x)):
         raise InputError(f"--target has {len(targets)} classes for {len(x)} examples: one or all.")
@@ -214,22 +259,51 @@ def _model(options: Any) -> tuple[Callable[..., Any], Any]:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0] and error.name != module:
-            raise
+        if error.name not in (module.split(".")[0], module):
+            raise InputError(f"module {module!r} cannot be imported: {said(error)}") from error
         raise InputError(f"there is no module {module!r} on the path or in this folder.") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"module {module!r} cannot be imported: {said(error)}") from error
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
         raise InputError(f"module {module!r} has no function {name!r}.")
     if options.checkpoint is not None:
-        return found, tree(read_arrays(options.checkpoint, options.limit))
-    made = None if _needs_arguments(found) else found()
+        arrays = read_arrays(options.checkpoint, options.limit)
+        for path, array in arrays.items():
+            if jnp.issubdtype(array.dtype, jnp.inexact) and np.isnan(array).any():
+                raise InputError(f"{options.checkpoint} has NaN in {path or 'its array'}.")
+        return found, tree(arrays)
+    try:
+        made = None if _needs_arguments(found) else found()
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{name}() failed: {said(error)}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
         raise InputError(
             f"{name} needs parameters: give --checkpoint, or a function without arguments that "
             "returns the pair (apply_fn, params)."
         )
     return made
+
+
+@contextlib.contextmanager
+def _model_runs(options: Any, params: Any, x: np.ndarray) -> Iterator[None]:
+    """What goes wrong inside is the model's, its parameters' or the input's doing: say which."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        paths = jax.tree_util.tree_flatten_with_path(params)[0]
+        held = [
+            f"{jax.tree_util.keystr(path, simple=True, separator='/')} {np.shape(leaf)}"
+            for path, leaf in paths
+        ]
+        shown = ", ".join(held[:SHOWN]) + (f", ... ({len(held)} in all)" if held[SHOWN:] else "")
+        raise InputError(
+            f"{options.model} cannot be explained: {said(error)}\n"
+            f"the input has the shape {x.shape}; the parameters are {shown or 'none'}."
+        ) from error
 
 
 def _needs_arguments(function: Callable[..., Any]) -> bool:

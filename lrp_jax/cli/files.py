@@ -4,16 +4,21 @@ No pickle is read, declared sizes are checked against the file before memory is 
 written into the folder asked for and nowhere else.
 """
 
+import contextlib
 import importlib
 import math
 import re
+import sys
+import traceback
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from .._files import replacing, writable
 
 IMAGES = (".png", ".jpg", ".jpeg")
 PIXELS = 100_000_000
@@ -58,6 +63,8 @@ def tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
 def inputs(options: Any) -> tuple[list[str], np.ndarray]:
     """A name for each example, and the batch."""
     files: list[Path] = options.inputs
+    for file in files:
+        _require_file(file)
     if all(file.suffix.lower() in IMAGES for file in files):
         pictures = [_image(file, options) for file in files]
         if len({picture.shape for picture in pictures}) > 1:
@@ -75,7 +82,19 @@ def inputs(options: Any) -> tuple[list[str], np.ndarray]:
             f"{files[0]} holds {x.dtype} of shape {x.shape}; the input is a floating-point array "
             "with the batch in front."
         )
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
+    if len(bad):
+        raise InputError(
+            f"{files[0]} has NaN or infinite numbers in example {bad[0]} ({len(bad)} of {len(x)})."
+        )
     return [f"{i:05d}" for i in range(len(x))], x
+
+
+def _require_file(file: Path) -> None:
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: name the files in it, such as {file / '*.png'}.")
+    if not file.exists():
+        raise InputError(f"there is no file {file}.")
 
 
 def _plain(stem: str) -> str:
@@ -88,12 +107,20 @@ def _image(file: Path, options: Any) -> np.ndarray:
         with pillow.open(file, formats=("PNG", "JPEG")) as picture:
             if math.prod(picture.size) > PIXELS:
                 raise InputError(f"{file} has {math.prod(picture.size)} pixels: too many to read.")
-            picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+            # Stored as the camera was held; viewers turn it, and so do data sets.
+            picture = optional("PIL.ImageOps", "pillow", "reading images").exif_transpose(picture)
+            whole = 255
+            if picture.mode.startswith("I"):  # 16 bits, which a conversion to "L" would cut off
+                picture, whole = pillow.fromarray(np.asarray(picture, np.float32)), 65535
+            else:
+                picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
             if options.size:
                 picture = picture.resize(options.size[::-1], pillow.Resampling.BILINEAR)
-            pixels = np.asarray(picture, np.float32) / 255
-    except (OSError, pillow.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as an image: {error}") from error
+            pixels = np.asarray(picture, np.float32) / whole
+    except InputError:
+        raise
+    except Exception as error:  # of a broken file a decoder raises what it likes
+        raise InputError(f"{file} cannot be read as an image: {said(error)}") from error
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     for name, values in (("--mean", options.mean), ("--std", options.std)):
         if len(values) not in (1, pixels.shape[-1]):
@@ -117,12 +144,18 @@ def read_arrays(file: Path, limit: float = 4.0) -> dict[str, Any]:
             than the limit.
     """
     readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
-    if file.suffix not in readers:
+    _require_file(file)
+    suffix = file.suffix.lower()
+    if suffix not in readers:
         raise InputError(f"{file} is none of {', '.join([*readers, *IMAGES])}.")
+    if not file.stat().st_size:
+        raise InputError(f"{file} is empty.")
     try:
-        return readers[file.suffix](file, int(limit * 2**30))
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise InputError(f"{file}: {error}") from error
+        return readers[suffix](file, int(limit * 2**30))
+    except InputError:
+        raise
+    except Exception as error:  # of a broken file a reader raises what it likes
+        raise InputError(f"{file} cannot be read as {suffix}: {error}") from error
 
 
 def _read_npy(file: Path, limit: int) -> dict[str, Any]:
@@ -176,6 +209,24 @@ def _check_header(stream: Any, size: int) -> None:
         raise ValueError(f"its header promises {promised} bytes and {there} are there.")
 
 
+def said(error: BaseException) -> str:
+    """An error on one line, with the place in the user's code that it comes from."""
+    text = str(error).strip().splitlines() or [""]
+    here = Path(__file__).parent.parent
+    others = (here, Path(sys.prefix), Path(sys.base_prefix))
+    places = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<")
+        and not any(other in Path(frame.filename).parents for other in others)
+    ]
+    if isinstance(error, SyntaxError):
+        places.append(f"{error.filename}:{error.lineno}")
+        text = [error.msg]
+    where = f" ({places[-1]})" if places else ""
+    return f"{type(error).__name__}: {text[0][:400]}{where}"
+
+
 def optional(module: str, package: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
@@ -187,11 +238,26 @@ class Folder:
     """A folder that files are written into, and never past it."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--out {path} is a file; name a folder to write into.")
         self.path = path.resolve()
+        try:
+            writable(self._inside("relevance.npy"))
+        except OSError as error:
+            raise InputError(f"--out: {error.filename} {error.strerror}.") from error
 
-    def file(self, name: str) -> Path:
+    def _inside(self, name: str) -> Path:
         found = (self.path / name).resolve()
         if found.parent != self.path:
             raise InputError(f"{name} would be written outside of {self.path}, at {found}.")
         return found
+
+    @contextlib.contextmanager
+    def file(self, name: str) -> Iterator[Path]:
+        """A name to write to, moved to its place once it is whole."""
+        found = self._inside(name)
+        try:
+            with replacing(found) as partial:
+                yield partial
+        except OSError as error:
+            raise InputError(f"{found} cannot be written: {error}.") from error

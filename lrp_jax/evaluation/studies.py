@@ -9,6 +9,7 @@ table = study(methods, {"auc": lambda p, x, relevance, target: area(flip(...))},
 table.ranking("auc")
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -23,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._analysis.identity import checksum_of_any, program_of
+from .._files import differences, locked
 from ..datasets import checksum_of, progress_bar, require
 from .flipping import interval
 
@@ -191,14 +194,18 @@ def study(
         last may be smaller and compiles once more). They are read once and kept.
       params: the first argument of `explain` and of the metrics.
       path: a file (JSON lines) that receives each result as it is ready. A call with the same
-        methods, metrics and data continues it.
+        methods, metrics, parameters and data continues it: what they compute is compared, not
+        their names alone (a metric that JAX cannot trace is known by its name). One process at a
+        time writes it.
       progress: whether to show a progress bar (needs `tqdm`).
 
     Returns:
       The `Table`.
 
     Raises:
-      ValueError: `path` holds another study.
+      ValueError: `path` holds another study, or something else.
+      RuntimeError: another process is writing `path`.
+      OSError: `path` cannot be written, which is tried first.
 
     >>> explain = lambda params, x, target=None: x
     >>> total = lambda params, x, relevance, target: relevance.sum(-1)
@@ -216,29 +223,31 @@ def study(
         for point in (method.points() if isinstance(method, Grid) else [{}])
         for index in range(len(data))
     ]
-    log = _Log(path, _fingerprint(methods, metrics, data))
-    measures = {name: _measure(method, metrics) for name, method in methods.items()}
-    records = list(log.records)
-    if [_cell(r) for r in records] != cells[: len(records)]:
-        raise ValueError(f"{path} is not the beginning of this study; give another path")
-    for name, point, index in progress_bar(cells[len(records) :], None, progress):
-        x, target = data[index]
-        values = measures[name](point, params, jnp.asarray(x), jnp.asarray(target))
-        record = {
-            "method": name,
-            "point": point,
-            "batch": index,
-            "values": {m: np.asarray(v, np.float64).tolist() for m, v in values.items()},
-        }
-        log.append(record)
-        records.append(record)
+    file = None if path is None else Path(path)
+    with contextlib.nullcontext() if file is None else locked(file):
+        log = None if file is None else _Log(file, _fingerprint(methods, metrics, data, params))
+        measures = {name: _measure(method, metrics) for name, method in methods.items()}
+        records = [] if log is None else list(log.records)
+        if [_cell(r) for r in records] != cells[: len(records)]:
+            raise ValueError(f"{path} is not the beginning of this study; give another path")
+        for name, point, index in progress_bar(cells[len(records) :], None, progress):
+            x, target = data[index]
+            values = measures[name](point, params, jnp.asarray(x), jnp.asarray(target))
+            record = {
+                "method": name,
+                "point": point,
+                "batch": index,
+                "values": {m: np.asarray(v, np.float64).tolist() for m, v in values.items()},
+            }
+            if log is not None:
+                log.append(record)
+            records.append(record)
     return _table(records, [len(y) for _, y in data])
 
 
 def _measure(method: Any, metrics: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
     """From a method's point, the parameters and a batch to its metrics."""
-    is_grid = isinstance(method, Grid)
-    explained = _compiled(_Identity(method.make if is_grid else method), is_grid)
+    explained = _explanation(method)
 
     def measure(point: dict[str, float], params: Any, x: Array, target: Array) -> dict[str, Any]:
         values = {n: jnp.asarray(v, x.dtype) for n, v in point.items()}
@@ -253,6 +262,11 @@ def _measure(method: Any, metrics: Mapping[str, Callable[..., Any]]) -> Callable
         return results
 
     return measure
+
+
+def _explanation(method: Any) -> Callable[..., Any]:
+    is_grid = isinstance(method, Grid)
+    return _compiled(_Identity(method.make if is_grid else method), is_grid)
 
 
 class _Identity:
@@ -286,39 +300,31 @@ def _compiled(method: _Identity, is_grid: bool) -> Callable[..., Any]:
 class _Log:
     """The file of a study: a first line that says which, then one line for each finished cell."""
 
-    def __init__(self, path: str | os.PathLike[str] | None, fingerprint: dict[str, Any]) -> None:
-        self.path = None if path is None else Path(path)
+    def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
+        self.path = path
         self.records: list[dict[str, Any]] = []
-        if self.path is None:
+        text = path.read_bytes() if path.exists() else b""
+        whole = [line for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
+        first = _line(fingerprint)
+        if not whole and first.startswith(text):  # new, or killed while it was made
+            path.write_bytes(first)
             return
-        whole = self._whole_lines()
-        if not whole:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(_line(fingerprint))
-            return
-        head, *records = (json.loads(line) for line in whole)
-        if head != fingerprint:
+        try:
+            head, *records = (json.loads(line) for line in whole)
+            found = differences(head, fingerprint, _words(fingerprint))
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is not the file of a study; give another path") from error
+        if found:
             raise ValueError(
-                f"{self.path} holds another study (its methods, metrics or data differ); give "
-                "another path"
+                f"{path} holds another study, which differs in {found}: give another path, or "
+                "remove it to start anew"
             )
         self.records = records
         # A line that was cut short by a kill is done again.
-        with open(self.path, "r+b") as file:
+        with open(path, "r+b") as file:
             file.truncate(sum(len(line) for line in whole))
 
-    def _whole_lines(self) -> list[bytes]:
-        if self.path is None or not self.path.exists():
-            return []
-        return [
-            line
-            for line in self.path.read_bytes().splitlines(keepends=True)
-            if line.endswith(b"\n")
-        ]
-
     def append(self, record: dict[str, Any]) -> None:
-        if self.path is None:
-            return
         with open(self.path, "ab") as file:
             file.write(_line(record))
             file.flush()
@@ -337,13 +343,49 @@ def _fingerprint(
     methods: Mapping[str, Any],
     metrics: Mapping[str, Any],
     data: list[tuple[np.ndarray, np.ndarray]],
+    params: Any,
 ) -> dict[str, Any]:
-    return {
+    """What a study computes: names and numbers, and the programs of methods and metrics."""
+    given: dict[str, Any] = {
         "methods": {n: m.values if isinstance(m, Grid) else {} for n, m in methods.items()},
         "metrics": list(metrics),
         "examples": [len(y) for _, y in data],
         "checksum": checksum_of(array for batch in data for array in batch),
+        "parameters": checksum_of_any(jax.tree.leaves(params)),
     }
+    x, target = map(jnp.asarray, data[0])
+    relevance: Any = x
+    for name, method in methods.items():
+        point = method.points()[0] if isinstance(method, Grid) else {}
+        values = {n: jnp.asarray(v, x.dtype) for n, v in point.items()}
+        explained = _explanation(method)
+        given[f"method {name!r}"] = program_of(explained, values, params, x, target)
+        if given[f"method {name!r}"] is not None:
+            relevance = jax.eval_shape(explained, values, params, x, target)
+    for name, metric in metrics.items():
+
+        def measured(params: Any, x: Any, relevance: Any, target: Any, metric: Any = metric) -> Any:
+            return metric(params, x, relevance=relevance, target=target)
+
+        given[f"metric {name!r}"] = program_of(measured, params, x, relevance, target)
+    return given
+
+
+def _words(fingerprint: dict[str, Any]) -> dict[str, str]:
+    named = {
+        "methods": "the methods or their grids",
+        "metrics": "the metrics",
+        "examples": "the sizes of batches",
+        "checksum": "the data",
+        "parameters": "the parameters",
+    }
+    programs = {
+        key: f"what {key} computes"
+        + (" (its function or composite)" if key.startswith("method ") else "")
+        for key in fingerprint
+        if key not in named
+    }
+    return named | programs
 
 
 def _table(records: list[dict[str, Any]], sizes: list[int]) -> Table:

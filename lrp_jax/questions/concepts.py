@@ -22,6 +22,7 @@ import numpy as np
 from .._calls.arguments import ArgNums
 from .._calls.call import Start
 from .._calls.explained import Explained
+from .._calls.hints import no_target
 from .._propagation.loop import Taps
 from ..composites import Composite
 from .flow import (
@@ -39,6 +40,7 @@ from .flow import (
 from .sites import Site, one, path_of
 
 
+@no_target
 def concept_relevance(
     apply_fn: Callable[..., Any],
     composite: Any,

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from .._calls.arguments import ArgNums
 from .._calls.call import Call, Start
 from .._calls.explained import Explained
+from .._calls.hints import no_target
 from .._layers.arithmetic import relevance_of, to_multiplier_value
 from .._propagation.loop import Taps, key
 from ..composites import Composite
 from .sites import Site, one, path_of, pull_taps, select, zeros_like
 
 
+@no_target
 def layer_relevances(
     apply_fn: Callable[..., Any],
     composite: Any,

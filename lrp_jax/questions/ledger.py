@@ -12,6 +12,7 @@ import numpy as np
 from .._calls.arguments import ArgNums
 from .._calls.call import Start
 from .._calls.explained import Explained
+from .._calls.hints import no_target
 from .._layers.arithmetic import relevance_of
 from .._propagation.loop import Taps, key
 from ..composites import Composite
@@ -135,6 +136,7 @@ class Ledger:
         return "\n".join([*lines, total])
 
 
+@no_target
 def conservation(
     apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
 ) -> Callable[..., Ledger]:

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from .._calls.explained import Explained
+from .._calls.hints import no_target
 from ..composites import Composite
 from .layers import reducer
 
 
+@no_target
 def relevance_matrix(
     apply_fn: Callable[..., Any],
     composite: Any,

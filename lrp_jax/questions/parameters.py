@@ -7,14 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .. import targets
 from .._calls.arguments import ArgNums
 from .._calls.call import Start
 from .._calls.explained import Explained
+from .._calls.hints import no_target
 from .._layers.arithmetic import times_value
 from .._layers.step import Way
 from ..composites import Composite
 
 
+@no_target
 def parameter_relevance(
     apply_fn: Callable[..., Any],
     composite: Any,
@@ -84,7 +87,8 @@ def parameter_relevance(
         found = dict(
             zip(floats, explained.run(call, "parameters", evaluate, leaves, target), strict=True)
         )
-        values = [found.get(i, jnp.zeros(jnp.shape(leaves[i]))) for i in positions]
+        lead = targets.leading(target)
+        values = [found.get(i, jnp.zeros((*lead, *jnp.shape(leaves[i])))) for i in positions]
         return explained.rebuild(args[params_argnum], values)
 
     return relevances

@@ -19,12 +19,15 @@ import numpy as np
 from .._calls.arguments import ArgNums
 from .._calls.call import Start
 from .._calls.explained import Explained
+from .._calls.hints import no_target
+from .._files import replacing
 from ..composites import Composite
 from ..datasets import checksum_of, progress_bar, results
 from .flow import Flow, key_of, pooled
 from .sites import one
 
 
+@no_target
 def concept_scores(
     apply_fn: Callable[..., Any],
     composite: Any,
@@ -252,12 +255,8 @@ class _Best:
             self._save(self.path, self.found, self.checksums[: index + 1])
 
     def _save(self, path: Path, found: References, batches: list[int]) -> None:
-        partial = path.with_name(path.name + ".writing")
-        with open(partial, "wb") as file:
+        with replacing(path) as partial, open(partial, "wb") as file:
             np.savez(file, **vars(found), batches=batches, question=self.question)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
 
     def references(self) -> References:
         """What was found."""

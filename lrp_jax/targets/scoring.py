@@ -3,6 +3,7 @@
 For what asks the model again and again: the baselines and the measures.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._propagation.forward import forward
-from . import starts
+from . import several, starts
+from .examples import reading_of_call, settled
 
 
 def pick(args: tuple[Any, ...], argnums: Any) -> Any:
@@ -55,8 +57,16 @@ def require_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def weights(output: Any, target: Any) -> Any:
-    """The weights of the explained score, constant from here on."""
+def weights(
+    output: Any, target: Any, f: Callable[..., Any] | None = None, args: Any = (), argnums: Any = 1
+) -> Any:
+    """The weights of the explained score of `f(*args)`, constant from here on."""
+    if several.is_each(target):
+        raise TypeError(several.EACH)
+    if f is not None:
+        target, note = settled(output, target, reading_of_call(f, args, argnums, output))
+        if note:
+            warnings.warn(note, stacklevel=4)
     weights = starts.weighting(output, target)
     if weights is None:
         relevance = starts.start(output, target)
@@ -166,7 +176,7 @@ def question(
     def model(x: Array) -> Any:
         return forward(f)(*replace(args, argnums, x))
 
-    return x, model, weights(model(x), target)
+    return x, model, weights(model(x), target, f, args, argnums)
 
 
 def measure(f: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,6 +202,6 @@ def checked_target(f: Callable[..., Any], args: tuple[Any, ...], target: Any) ->
 
     `f` is a function made by `jax.jit`, which remembers the shape of its output.
     """
-    if target is not None and not callable(target):
+    if target is not None and (not callable(target) or starts.is_helper(target)):
         starts.check(jax.eval_shape(f, *args), target)
     return as_argument(target)

@@ -2,14 +2,27 @@
 
 A target is one of
 
-- `None`: the largest output of each example (arg-max over the last axis),
+- `None`: the largest output of each example (arg-max over the last axis; of an output
+  `(batch, time, classes)` therefore the largest at every time, all together); where an output
+  `(batch,)` has one number for each example, that number,
 - an int, or an int array of the output's shape without its last axis: class indices,
 - a float array of the output's shape: a weighting; the start is `weighting * output`,
 - a callable `output -> relevance` of the output's shape.
 
+The helpers of this module (`top_k`, `contrast`, `clrp`, `regression`, `mask`, `token`, `softmax`)
+build callables for the questions asked most, and `each` stands for several targets at once. They
+are pytrees whose arrays are leaves, so they pass through `jax.jit` and `jax.vmap` like any other
+argument.
+
 Class indices count from zero. Negative ones are refused: data sets mark missing labels by -1 or
 -100, and explaining the last class instead would be a silent mistake. Under `jit` the values of an
 index array are unknown; an index out of range then selects nothing and its relevance is zero.
+The same holds for the classes and positions of the helpers.
+
+An output `(n,)` may be the numbers of n examples or the n classes of one. It is the numbers of
+examples where an explained argument has n entries on its first axis too and the function, asked on
+shapes, returns n + 1 numbers for n + 1 of them. `start` and `weighting` see the output alone and
+take its last axis for classes.
 """
 
 import dataclasses
@@ -20,6 +33,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from .several import EACH, Each, One
 
 Classes = Any  # None, an int, or an int array of the output's shape without its last axis
 Target = Any  # Classes, a float array of the output's shape, a callable, or a pytree of these
@@ -41,6 +56,10 @@ def check(output: Any, target: Target) -> None:
 
     >>> check(jax.ShapeDtypeStruct((2, 10), jnp.float32), [3, 9])
     """
+    if isinstance(target, Each | One):
+        for one in target.targets:
+            check(output, one)
+        return
     if not is_array(output):
         _check_tree(output, target)
         return
@@ -51,6 +70,8 @@ def check(output: Any, target: Target) -> None:
             "return the logits (or cast a count to float) instead of the predicted class"
         )
     if callable(target):
+        if isinstance(target, Computed):
+            target.check(output)
         return
     if target is None:
         if shape and shape[-1] == 0:
@@ -58,7 +79,7 @@ def check(output: Any, target: Target) -> None:
                 f"target=None takes the arg-max over an empty last axis: output {shape}"
             )
         return
-    target = _as_array(target)
+    target = as_array(target)
     given, dtype = tuple(target.shape), jnp.dtype(target.dtype)
     if jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(
@@ -117,10 +138,13 @@ def weighting(output: Any, target: Target) -> Any:
            [1., 0.]], dtype=float32)
     """
     check(output, target)
+    if isinstance(target, One):
+        weights = [weighting(output, one) for one in target.targets]
+        return None if any(w is None for w in weights) else target.chosen(weights)
+    if isinstance(target, Each):
+        raise TypeError(EACH)
     if isinstance(target, Computed):
-        return (
-            target.function(output, *target.operands, *target.options) if target.weights else None
-        )
+        return target.value(output) if target.weights else None
     if callable(target):
         return None
     if not is_array(output):
@@ -130,7 +154,7 @@ def weighting(output: Any, target: Target) -> Any:
         return jnp.ones_like(output)
     if target is None:
         return jax.nn.one_hot(jnp.argmax(output, -1), output.shape[-1], dtype=output.dtype)
-    target = jnp.asarray(_as_array(target))
+    target = jnp.asarray(as_array(target))
     if jnp.issubdtype(target.dtype, jnp.floating):
         return target.astype(output.dtype)
     return jax.nn.one_hot(
@@ -139,7 +163,7 @@ def weighting(output: Any, target: Target) -> Any:
 
 
 def is_weighting(target: Target) -> bool:
-    """Whether a target made by this module weighs the outputs, so that zero outputs count too.
+    """Whether a target weighs the outputs, so that zero outputs count too.
 
     Args:
       target: see the module's text.
@@ -151,7 +175,25 @@ def is_weighting(target: Target) -> bool:
     >>> is_weighting(contrast(0, 1)), is_weighting(abs)
     (True, False)
     """
-    return isinstance(target, Computed) and target.weights
+    if isinstance(target, Each):
+        return all(map(is_weighting, target.targets))
+    return target.weights if isinstance(target, Computed) else not callable(target)
+
+
+def is_helper(target: Target) -> bool:
+    """Whether a target is a callable made by this package, so that `check` can look into it.
+
+    Args:
+      target: see the module's text.
+
+    Returns:
+      Whether it was.
+
+    >>> from lrp_jax.targets import top_k
+    >>> is_helper(top_k(2)), is_helper(abs)
+    (True, False)
+    """
+    return isinstance(target, Computed)
 
 
 def start(output: Any, target: Target) -> Any:
@@ -176,6 +218,8 @@ def start(output: Any, target: Target) -> Any:
     weights = weighting(output, target)
     if weights is not None:
         return jax.tree.map(jnp.multiply, weights, output)
+    if isinstance(target, One):
+        return target.chosen([start(output, one) for one in target.targets])
     relevance = target(output)
     if structure(relevance) != structure(output):
         raise ValueError(
@@ -194,16 +238,27 @@ class Computed:
 
     Attributes:
         function: of the output, the operands and the options.
+        refuse: raises for an output that does not fit; shapes and concrete values are read.
         operands, options: what the target is made with.
         weights: whether the function returns weights of the output, or relevance itself.
     """
 
     function: Callable[..., Array] = dataclasses.field(metadata={"static": True})
+    refuse: Callable[..., None] = dataclasses.field(metadata={"static": True})
     operands: tuple[Any, ...]
     options: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
     weights: bool = dataclasses.field(default=True, metadata={"static": True})
 
+    def check(self, output: Any) -> None:
+        """Refuse an output that does not fit; shapes and concrete values are read."""
+        name = self.function.__name__.lstrip("_").removesuffix("_set")
+        try:
+            self.refuse(output, *self.operands, *self.options)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from None
+
     def value(self, output: Array) -> Array:
+        self.check(output)
         return self.function(output, *self.operands, *self.options)
 
     def __call__(self, output: Array) -> Array:
@@ -214,7 +269,7 @@ def is_array(output: Any) -> bool:
     return hasattr(output, "shape") and hasattr(output, "dtype")
 
 
-def _as_array(target: Any) -> Any:
+def as_array(target: Any) -> Any:
     """An array from a number or a list, concrete wherever its entries are."""
     if is_array(target):
         return target
@@ -228,6 +283,8 @@ def structure(tree: Any) -> Any:
 
 def _check_tree(output: Any, target: Target) -> None:
     """A pytree of outputs takes a callable or one target for each leaf."""
+    if isinstance(target, Computed):
+        target.check(output)
     if callable(target):
         return
     wanted = structure(output)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .starts import Classes, Computed, is_array, structure, weighting
+from .starts import Classes, Computed, as_array, check, is_array, structure, weighting
 
 
 def top_k(k: int) -> Computed:
@@ -25,7 +25,7 @@ def top_k(k: int) -> Computed:
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k must be a positive integer, got {k!r}")
-    return Computed(_top_k, (), (int(k),))
+    return Computed(_top_k, _check_top_k, (), (int(k),))
 
 
 def contrast(class_: Classes, others: Classes | list[int] = None) -> Computed:
@@ -46,8 +46,10 @@ def contrast(class_: Classes, others: Classes | list[int] = None) -> Computed:
     Array([[ 4., -1., -3.]], dtype=float32)
     """
     if isinstance(others, list | tuple):
-        return Computed(_contrast_set, (class_,), (tuple(int(o) for o in others),))
-    return Computed(_contrast, (class_, others), ())
+        return Computed(
+            _contrast_set, _check_contrast_set, (class_,), (tuple(int(o) for o in others),)
+        )
+    return Computed(_contrast, _check_contrast, (class_, others), ())
 
 
 def clrp(class_: Classes = None) -> Computed:
@@ -66,7 +68,7 @@ def clrp(class_: Classes = None) -> Computed:
     >>> clrp(0)(jnp.array([[4.0, 2.0, 6.0]]))
     Array([[ 4., -2., -2.]], dtype=float32)
     """
-    return Computed(_clrp, (class_,), (), weights=False)
+    return Computed(_clrp, _check_clrp, (class_,), (), weights=False)
 
 
 def regression(reference: Any) -> Computed:
@@ -81,7 +83,7 @@ def regression(reference: Any) -> Computed:
     >>> regression(20.0)(jnp.array([[21.5]]))
     Array([[1.5]], dtype=float32)
     """
-    return Computed(_regression, (reference,), (), weights=False)
+    return Computed(_regression, _check_regression, (reference,), (), weights=False)
 
 
 def mask(mask: Any, class_: Classes = None) -> Computed:
@@ -97,7 +99,7 @@ def mask(mask: Any, class_: Classes = None) -> Computed:
     Array([[[0., 2.],
             [0., 0.]]], dtype=float32)
     """
-    return Computed(_mask, (mask, class_), ())
+    return Computed(_mask, _check_mask, (mask, class_), ())
 
 
 def token(position: Any, token: Classes = None, contrast: Classes = None) -> Computed:
@@ -119,7 +121,7 @@ def token(position: Any, token: Classes = None, contrast: Classes = None) -> Com
     >>> token(-1, 0, contrast=1)(jnp.array([[1.0, 2.0], [5.0, 3.0]]))[-1]
     Array([ 5., -3.], dtype=float32)
     """
-    return Computed(_token, (position, token, contrast), ())
+    return Computed(_token, _check_token, (position, token, contrast), ())
 
 
 def softmax(class_: Classes = None, temperature: Any = 1.0) -> Computed:
@@ -142,74 +144,109 @@ def softmax(class_: Classes = None, temperature: Any = 1.0) -> Computed:
     """
     if not isinstance(temperature, jax.core.Tracer) and not np.all(np.asarray(temperature) > 0):
         raise ValueError(f"the temperature must be positive, got {temperature}")
-    return Computed(_softmax, (class_, temperature), ())
+    return Computed(_softmax, _check_softmax, (class_, temperature), ())
+
+
+# -- the formulas, and what each refuses -----------------------------------------------------------
 
 
 def _top_k(output: Array, k: int) -> Array:
-    _require_axes(output, 1, "top_k")
-    if k > output.shape[-1]:
-        raise ValueError(f"top_k({k}) of an output with {output.shape[-1]} classes")
     _, indices = jax.lax.top_k(output, k)
     return jax.nn.one_hot(indices, output.shape[-1], dtype=output.dtype).sum(-2)
 
 
+def _check_top_k(output: Any, k: int) -> None:
+    _require_axes(output, 1)
+    if k > output.shape[-1]:
+        raise ValueError(f"top_k({k}) of an output with {output.shape[-1]} classes")
+
+
 def _contrast(output: Array, class_: Classes, others: Classes) -> Array:
-    _require_axes(output, 1, "contrast")
     chosen = _weights(output, class_)
     if others is None:
-        _require_rivals(output, "contrast")
         return chosen - (1 - chosen) / (output.shape[-1] - 1)
     return chosen - _weights(output, others)
 
 
+def _check_contrast(output: Any, class_: Classes, others: Classes) -> None:
+    _check_classes(output, class_, others)
+    if others is None:
+        _require_rivals(output)
+
+
 def _contrast_set(output: Array, class_: Classes, others: tuple[int, ...]) -> Array:
-    _require_axes(output, 1, "contrast")
-    if not others:
-        raise ValueError("contrast needs at least one other class")
     rivals = sum(_weights(output, other) for other in others) / len(others)
     return _weights(output, class_) - rivals
 
 
+def _check_contrast_set(output: Any, class_: Classes, others: tuple[int, ...]) -> None:
+    if not others:
+        raise ValueError("at least one other class is needed")
+    _check_classes(output, class_, *others)
+
+
 def _clrp(output: Array, class_: Classes) -> Array:
-    _require_axes(output, 1, "clrp")
-    _require_rivals(output, "clrp")
     chosen = _weights(output, class_)
     logit = (chosen * output).sum(-1, keepdims=True)
     return logit * (chosen - (1 - chosen) / (output.shape[-1] - 1))
 
 
+def _check_clrp(output: Any, class_: Classes) -> None:
+    _check_classes(output, class_)
+    _require_rivals(output)
+
+
 def _regression(output: Array, reference: Any) -> Array:
-    _require_broadcast("reference", np.shape(reference), output.shape)
     return output - jnp.asarray(reference, output.dtype)
 
 
+def _check_regression(output: Any, reference: Any) -> None:
+    _require_axes(output, 0)
+    _require_broadcast("reference", np.shape(reference), output.shape)
+
+
 def _mask(output: Array, mask: Any, class_: Classes) -> Array:
-    _require_axes(output, 1, "mask")
-    _require_broadcast("mask", np.shape(mask), output.shape[:-1])
     return jnp.asarray(mask, output.dtype)[..., None] * _weights(output, class_)
 
 
+def _check_mask(output: Any, mask: Any, class_: Classes) -> None:
+    _check_classes(output, class_)
+    _require_broadcast("mask", np.shape(mask), output.shape[:-1])
+
+
 def _token(output: Array, position: Any, token: Classes, contrast: Classes) -> Array:
-    _require_axes(output, 2, "token")
     *batch, positions, _ = output.shape
-    _require_broadcast("position", np.shape(position), tuple(batch))
-    if not isinstance(position, jax.core.Tracer):
-        values = np.asarray(position)
-        if not np.issubdtype(values.dtype, np.integer):
-            raise TypeError(f"position must be an integer, got {values.dtype}")
-        if values.size and (values.min() < -positions or values.max() >= positions):
-            raise ValueError(f"position {position} is out of range for {positions} positions")
-    here = jnp.broadcast_to(jnp.asarray(position) % positions, tuple(batch))
+    asked = jnp.broadcast_to(jnp.asarray(position), tuple(batch))
+    here = asked % positions
     logits = jnp.take_along_axis(output, here[..., None, None], axis=-2)[..., 0, :]
     weights = _weights(logits, token)
     if contrast is not None:
         weights = weights - _weights(logits, contrast)
-    there = jnp.asarray(jax.nn.one_hot(here, positions, dtype=output.dtype))
+    # A traced position is not checked: one out of range selects nothing, as a class does.
+    exists = (asked >= -positions) & (asked < positions)
+    there = jax.nn.one_hot(jnp.where(exists, here, -1), positions, dtype=output.dtype)
     return there[..., None] * weights[..., None, :]
 
 
+def _check_token(output: Any, position: Any, token: Classes, contrast: Classes) -> None:
+    _require_axes(output, 2)
+    *batch, positions, vocabulary = output.shape
+    _require_broadcast("position", np.shape(position), tuple(batch))
+    position = as_array(position)
+    if not jnp.issubdtype(position.dtype, jnp.integer):
+        raise TypeError(f"position must be an integer, got {position.dtype}")
+    if not isinstance(position, jax.core.Tracer):
+        values = np.asarray(position)
+        if values.size and (values.min() < -positions or values.max() >= positions):
+            wrong = int(values.min() if values.min() < -positions else values.max())
+            raise ValueError(
+                f"position {wrong} is out of range for {positions} positions: they are 0 to "
+                f"{positions - 1}, or -{positions} to -1 from the end"
+            )
+    _check_classes(jax.ShapeDtypeStruct((*batch, vocabulary), output.dtype), token, contrast)
+
+
 def _softmax(output: Array, class_: Classes, temperature: Any) -> Array:
-    _require_axes(output, 1, "softmax")
     wide = output.astype(jnp.float32) if jnp.finfo(output.dtype).bits < 32 else output
     heat = jnp.asarray(temperature, wide.dtype)
     probability = jnp.asarray(jax.nn.softmax(wide / heat))
@@ -218,19 +255,29 @@ def _softmax(output: Array, class_: Classes, temperature: Any) -> Array:
     return (of_class * (chosen - probability) / heat).astype(output.dtype)
 
 
+def _check_softmax(output: Any, class_: Classes, temperature: Any) -> None:
+    _check_classes(output, class_)
+
+
+def _check_classes(output: Any, *classes: Classes) -> None:
+    _require_axes(output, 1)
+    for class_ in classes:
+        check(output, class_)
+
+
 def _weights(output: Array, class_: Classes) -> Array:
     return jnp.asarray(weighting(output, class_))
 
 
-def _require_axes(output: Array, axes: int, name: str) -> None:
+def _require_axes(output: Any, axes: int) -> None:
     if not is_array(output) or len(output.shape) < axes:
         got = output.shape if is_array(output) else structure(output)
-        raise ValueError(f"{name} needs one output array with at least {axes} axes, got {got}")
+        raise ValueError(f"one output array with at least {axes} axes is needed, got {got}")
 
 
-def _require_rivals(output: Array, name: str) -> None:
+def _require_rivals(output: Any) -> None:
     if output.shape[-1] < 2:
-        raise ValueError(f"{name} compares classes, but the output {output.shape} has only one")
+        raise ValueError(f"classes are compared, but the output {output.shape} has only one")
 
 
 def _require_broadcast(name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> None:

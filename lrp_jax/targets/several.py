@@ -1,0 +1,104 @@
+"""Several targets for one call, which has one forward pass for all of them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Target = Any  # see `lrp_jax.targets.starts`
+
+EACH = (
+    "targets.each is for relevance, value_and_relevance and the queries of lrp_jax; here call the "
+    "function once for each target"
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Each:
+    """Several targets."""
+
+    targets: tuple[Any, ...]
+
+    def over(self, function: Callable[["One"], Any]) -> Any:
+        """A function of one of the targets for all of them, results stacked."""
+        # What does not depend on the number, such as the forward pass, is computed once.
+        return jax.vmap(lambda number: function(One(self.targets, number)))(
+            jnp.arange(len(self.targets))
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class One:
+    """One of several targets, by its (traced) number."""
+
+    targets: tuple[Any, ...]
+    number: Array
+
+    def chosen(self, starts: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *each: jnp.stack(each)[self.number], *starts)
+
+
+def each(targets: Sequence[Target]) -> Each:
+    """Several targets for one call: every result has one leading axis for them.
+
+    There is one forward pass, and their backward passes are computed together. What `relevance`
+    and the queries return (the output that `value_and_relevance` returns beside it too) is stacked:
+    `jax.tree.map(lambda a: a[0], result)` is that of the first target.
+
+    Args:
+      targets: anything that `target=` takes, several of it; kinds may differ.
+
+    Returns:
+      Something for `target=` of `relevance`, `value_and_relevance` and the queries of this package;
+      baselines and metrics take one target at a time.
+
+    Raises:
+      ValueError: there is none, or one of them is `each` again.
+
+    >>> import lrp_jax as lrp
+    >>> from lrp_jax.targets import contrast
+    >>> explain = lrp.relevance(lambda w, x: x @ w, lrp.Zero())
+    >>> w, x = jnp.array([[1.0, -1.0], [0.0, 2.0]]), jnp.array([[2.0, 1.5]])
+    >>> print(explain(w, x, target=each([0, 1, contrast(0, 1)]))[:, 0])
+    [[ 2.  0.]
+     [-2.  3.]
+     [ 4. -3.]]
+    """
+    several = tuple(targets)
+    if not several or any(isinstance(one, Each) for one in several):
+        raise ValueError(f"each takes at least one target, and none made by each: {targets!r}")
+    return Each(several)
+
+
+def is_each(target: Target) -> bool:
+    """Whether a target was made by `each`, or is one of those.
+
+    Args:
+      target: see `lrp_jax.targets.starts`.
+
+    Returns:
+      Whether it is.
+
+    >>> is_each(each([0, 1])), is_each([0, 1])
+    (True, False)
+    """
+    return isinstance(target, Each | One)
+
+
+def leading(target: Target) -> tuple[int, ...]:
+    """The axes that a target puts before every result.
+
+    Args:
+      target: see `lrp_jax.targets.starts`.
+
+    Returns:
+      `()`, or `(n,)` for the n targets of `each`.
+
+    >>> leading(each([0, 1])), leading(0)
+    ((2,), ())
+    """
+    return (len(target.targets),) if isinstance(target, Each) else ()
