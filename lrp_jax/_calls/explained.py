@@ -15,7 +15,7 @@ from .._analysis.compat import open_jaxpr
 from .._analysis.trace import Static, is_array, path_name, trace
 from .._layers.reader import analyse
 from ..composites import Composite, as_composite
-from ..plan import resolve
+from ..plan import refuse_warnings, resolve
 from .arguments import ArgNums, add_hints, argument_numbers, belongs_to, checked
 from .call import Call, Start
 
@@ -86,13 +86,17 @@ class Explained:
             if dynamic
         ]
         try:
-            traced = trace(self.apply_fn, leaves, rebuild, flags, names, self.has_aux)
+            traced = trace(
+                self.apply_fn, leaves, rebuild, flags, names, self.has_aux, self.composite.calls
+            )
         except Exception as error:
             add_hints(error, self.apply_fn, self.argnums[0], paths, explained)
             raise
         outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
-        frame = analyse(traced.jaxpr, flags, names, outputs=outputs)
+        frame = analyse(traced.jaxpr, flags, names, outputs=outputs, calls=self.composite.calls)
         resolved = resolve(frame, self.composite, traced.anonymous)
+        if self.composite.strict:
+            refuse_warnings(resolved.plan)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
         return Call(traced, frame, resolved, self.composite, positions)
 
