@@ -22,6 +22,7 @@ from .kinds import (
     BatchNorm as BatchNorm,
     Bias as Bias,
     Bilinear as Bilinear,
+    Call as Call,
     Conv as Conv,
     ConvTranspose as ConvTranspose,
     Dense as Dense,
@@ -34,6 +35,7 @@ from .kinds import (
     Product as Product,
     ReLU as ReLU,
     Softmax as Softmax,
+    call as call,
     depth as depth,
     first as first,
     last as last,
@@ -59,12 +61,14 @@ from .rules import (
     Gamma as Gamma,
     Gate as Gate,
     GuidedBackprop as GuidedBackprop,
+    Hold as Hold,
     Identity as Identity,
     Norm as Norm,
     Pass as Pass,
     Relative as Relative,
     Taylor as Taylor,
     Uniform as Uniform,
+    Weighted as Weighted,
     WSquare as WSquare,
     ZBox as ZBox,
     Zero as Zero,
@@ -72,6 +76,7 @@ from .rules import (
 )
 from .rules.base import Rule as Rule, Term as Term
 from .transform import (
+    as_layer as as_layer,
     lrp_transform as lrp_transform,
     plan as plan,
     relevance as relevance,

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 
 from . import kinds
-from .kinds import Match, first, match
+from ._layers.step import Way
+from .kinds import Called, Match, call, first, match, parts
 from .rules import (
     AlphaBeta,
     BetaSmooth,
@@ -28,12 +29,13 @@ from .rules import (
     Pass,
     Taylor,
     Uniform,
+    Weighted,
     WSquare,
     ZBox,
     Zero,
     ZPlus,
 )  # fmt: skip
-from .rules.base import AFFINE, Rule, check_bias, check_class
+from .rules.base import AFFINE, PROPORTIONAL, Rule, check_bias, check_class
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,8 @@ class Composite:
 
     Args:
         entries: pairs of a match (a layer kind, a path glob, `first(...)`, `last(...)`,
-            `depth(...)`, a predicate, or a combination) and a rule.
+            `depth(...)`, `call(...)`, a predicate, or a combination) and a rule.
+        strict: whether what a plan warns of is an error.
 
     Raises:
         TypeError: for an entry that is not such a pair.
@@ -58,11 +61,13 @@ class Composite:
     """
 
     entries: tuple[tuple[Match, Rule], ...]
+    strict: bool = False
 
-    def __init__(self, entries: Iterable[tuple[Any, Rule]]) -> None:
+    def __init__(self, entries: Iterable[tuple[Any, Rule]], *, strict: bool = False) -> None:
         if not isinstance(entries, Iterable):
             raise TypeError(f"a composite is a list of pairs (match, rule), not {entries!r}.")
         object.__setattr__(self, "entries", tuple(_entry(e) for e in entries))
+        object.__setattr__(self, "strict", bool(strict))
         gradient = {rule.gradient for _, rule in self.entries}
         if len(gradient) > 1:
             raise ValueError(
@@ -77,8 +82,21 @@ class Composite:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules of all entries and of `BASE`, in order."""
-        return tuple(rule for _, rule in (*self.entries, *BASE))
+        """The rules of all entries and of `base`, in order."""
+        return tuple(rule for _, rule in (*self.entries, *self.base))
+
+    @property
+    def base(self) -> tuple[tuple[Match, Rule], ...]:
+        """What layers follow that no entry speaks of: `BASE`, with no stabiliser in it where the
+        entries divide and none of them has one, as `Zero()` alone."""
+        dividing = [r for _, r in self.entries if r.way in _DIVIDING and not r.gradient]
+        return EXACT_BASE if dividing and all(map(_divides_exactly, dividing)) else BASE
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """Globs of the names of called functions that entries speak of."""
+        simple = (part for spec, _ in self.entries for part in parts(spec))
+        return tuple(dict.fromkeys(part.pattern for part in simple if isinstance(part, Called)))
 
     def override(self, *entries: tuple[Any, Rule]) -> "Composite":
         """The composite with more entries in front, which therefore win.
@@ -86,26 +104,29 @@ class Composite:
         Args:
             entries: (match, rule) pairs.
         """
-        return Composite([*entries, *self.entries])
+        return Composite([*entries, *self.entries], strict=self.strict)
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, Composite) and self.entries == other.entries
+        if not isinstance(other, Composite):
+            return False
+        return self.entries == other.entries and self.strict == other.strict
 
     def __hash__(self) -> int:
-        return hash(self.entries)
+        return hash((self.entries, self.strict))
 
     def __repr__(self) -> str:
         lines = [f"    ({spec!r}, lrp.{rule!r})," for spec, rule in self.entries]
-        return "\n".join(["lrp.Composite([", *lines, "])"])
+        return "\n".join(["lrp.Composite([", *lines, "], strict=True)" if self.strict else "])"])
 
 
-def _composite_flatten(c: Composite) -> tuple[tuple[Rule, ...], tuple[Match, ...]]:
-    return tuple(rule for _, rule in c.entries), tuple(m for m, _ in c.entries)
+def _composite_flatten(c: Composite) -> tuple[tuple[Rule, ...], tuple[tuple[Match, ...], bool]]:
+    return tuple(rule for _, rule in c.entries), (tuple(m for m, _ in c.entries), c.strict)
 
 
-def _composite_unflatten(matches: tuple[Match, ...], rules: Any) -> Composite:
+def _composite_unflatten(known: tuple[tuple[Match, ...], bool], rules: Any) -> Composite:
     made = object.__new__(Composite)
-    object.__setattr__(made, "entries", tuple(zip(matches, rules, strict=True)))
+    object.__setattr__(made, "entries", tuple(zip(known[0], rules, strict=True)))
+    object.__setattr__(made, "strict", known[1])
     return made
 
 
@@ -126,13 +147,15 @@ def _check(rule: Rule) -> None:
     name, shares = type(rule).__name__, type(rule).terms is not Rule.terms
     if hasattr(rule, "bias"):
         check_bias(rule)
-    if shares and not rule.serves <= AFFINE:
+    able = PROPORTIONAL if rule.way is Way.PROPORTION else AFFINE
+    if shares and not rule.serves <= able:
         raise TypeError(
             f"{name}.serves is {rule.serves.label}, but `terms` shares the contributions of sums: "
-            f"it can serve {AFFINE.label}."
+            f"it can serve {able.label}."
         )
     weights = bool(rule.serves.basic & kinds.Linear.basic)
-    if weights and not (shares or hasattr(rule, "input_relevance") or isinstance(rule, Pass)):
+    whole = rule.way in (Way.UNCHANGED, Way.NOTHING)
+    if weights and not (shares or hasattr(rule, "input_relevance") or whole):
         raise TypeError(f"{name} serves layers with weights but defines no `terms(self, layer)`.")
 
 
@@ -185,6 +208,17 @@ BASE: tuple[tuple[Match, Rule], ...] = (
     (kinds.Bilinear, Uniform()),
 )
 """What layers follow that no entry of a composite speaks of."""
+
+EXACT_BASE = ((kinds.Linear, Zero()), (BASE[1][0], Norm(stabilizer=0.0)), *BASE[2:])
+"""The same where a composite asks for no stabiliser anywhere."""
+
+_DIVIDING = (Way.PROPORTION, Way.CONTRIBUTIONS, Way.OWN)
+
+
+def _divides_exactly(rule: Rule) -> bool:
+    """Whether a rule is known to divide by a sum as it is."""
+    divisor = rule.divisor
+    return rule.way is Way.PROPORTION and isinstance(divisor, int | float) and divisor == 0
 
 
 def EpsilonGammaBox(
@@ -312,29 +346,44 @@ def LRPOverview(low: Any, high: Any, gamma: Any = 0.25, epsilon: Any = 0.25) -> 
     )
 
 
-def AttnLRP(linear: Rule | None = None, *, conv: Rule | None = None) -> Composite:
+def AttnLRP(
+    linear: Rule | None = None, *, conv: Rule | None = None, attention: str | None = None
+) -> Composite:
     """AttnLRP for transformers: half to each factor, softmax by Taylor, statistics constant.
 
     Args:
         linear: rule of dense layers (default: LRP-0; for vision transformers `Gamma(0.05)`).
         conv: rule of convolutions, such as a patch embedding (default: as `linear`; for vision
             transformers `Gamma(0.25)`).
+        attention: a glob of the names of functions, such as kernels, that compute attention from
+            (q, k, v): each is one layer that gives them 1/4, 1/4 and 1/2 of its own gradient
+            (see `lrp_jax.call`).
 
     Source: Achtibat et al. 2024.
     """
-    return Composite(_attention(linear, conv, Taylor(), Uniform()))
+    kernels = _kernels(attention, Weighted(0.25, 0.25, 0.5))
+    return Composite([*kernels, *_attention(linear, conv, Taylor(), Uniform())])
 
 
-def CPLRP(linear: Rule | None = None, *, conv: Rule | None = None) -> Composite:
+def CPLRP(
+    linear: Rule | None = None, *, conv: Rule | None = None, attention: str | None = None
+) -> Composite:
     """CP-LRP for transformers: attention weights and gates are constants, the signal takes all.
 
     Args:
         linear: rule of dense layers (default: LRP-0).
         conv: rule of convolutions (default: as `linear`).
+        attention: a glob of the names of functions that compute attention from (q, k, v): each is
+            one layer that gives all of its own gradient to v (see `lrp_jax.call`).
 
     Source: Ali et al. 2022.
     """
-    return Composite(_attention(linear, conv, Gate(), Gate()))
+    kernels = _kernels(attention, Weighted(0.0, 0.0, 1.0))
+    return Composite([*kernels, *_attention(linear, conv, Gate(), Gate())])
+
+
+def _kernels(attention: str | None, rule: Rule) -> list[tuple[Any, Rule]]:
+    return [] if attention is None else [(call(attention), rule)]
 
 
 def _attention(

@@ -1,11 +1,11 @@
 """Matches: which layers an entry of a composite speaks of.
 
 A match is a layer kind (`Dense`, `Conv`, ...), a path glob, `first(...)`, `last(...)`,
-`depth(low, high)`, a predicate on the layer, or these combined with `&`, `|` and `~`.
+`depth(low, high)`, `call(glob)`, a predicate on the layer, or these combined with `&`, `|` and `~`.
 """
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,14 +105,19 @@ Product = _kind("Product")
 """An elementwise product or quotient of two explained values: gates."""
 Bilinear = _kind("Bilinear", MatMul, Product)
 """A product of two explained values."""
+Call = _kind("Call")
+"""A called function as one layer, which an entry of the composite names (see `call`)."""
 
 KINDS: dict[str, Kind] = {
     kind.label: kind
     for kind in (
         Dense, ConvTranspose, Conv, Linear, AvgPool, Merge, MaxPool, ReLU, Activation, BatchNorm,
-        Bias, Normalization, Softmax, LogSumExp, MatMul, Product, Bilinear,
+        Bias, Normalization, Softmax, LogSumExp, MatMul, Product, Bilinear, Call,
     )
 }  # fmt: skip
+
+Anything = Kind("Any", frozenset[str]().union(*(kind.basic for kind in KINDS.values())))
+"""Every kind of layer."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,20 @@ class Glob(Match):
 
     def __repr__(self) -> str:
         return repr(self.pattern)
+
+
+@dataclass(frozen=True)
+class Called(Match):
+    """Called functions whose name matches a glob, as layers of kind `Call`."""
+
+    pattern: str
+
+    def matches(self, layer: Any, layers: Any) -> bool:
+        function = layer.name.rpartition("/")[2]
+        return layer.kind <= Call and fnmatch.fnmatchcase(function, self.pattern)
+
+    def __repr__(self) -> str:
+        return f"lrp.call({self.pattern!r})"
 
 
 @dataclass(frozen=True)
@@ -241,6 +260,52 @@ def match(spec: Any) -> Match:
         f"{spec!r} is not a match: use a layer kind ({', '.join(KINDS)}), a path glob, "
         "first(...), last(...), depth(low, high) or a function of the layer."
     )
+
+
+def parts(spec: Match) -> Iterator[Match]:
+    """The simple matches that a match speaks of, without those that it excludes.
+
+    Args:
+        spec: a match.
+
+    Returns:
+        An iterator over matches.
+    """
+    if isinstance(spec, Both | Either):
+        yield from (*parts(spec.left), *parts(spec.right))
+    elif isinstance(spec, First | Last):
+        yield from parts(spec.inner)
+    elif not isinstance(spec, Not):
+        yield spec
+
+
+def call(glob: str) -> Match:
+    """A called function as one layer of kind `Call`, by its name.
+
+    A composite's entry with this match keeps the function whole: `jit`, `custom_vjp`, `custom_jvp`
+    and Pallas kernels are known by the name that their author gave, others by that of
+    `lrp_jax.as_layer`. Of calls inside of each other the outermost that matches is the layer.
+
+    Args:
+        glob: the function's name (`*`, `?`, `[...]`, as in a shell).
+
+    Raises:
+        TypeError: for anything but a string.
+        ValueError: for an empty one.
+
+    Example:
+        >>> import lrp_jax as lrp
+        >>> lrp.call("flash_attention*")
+        lrp.call('flash_attention*')
+    """
+    if not isinstance(glob, str):
+        raise TypeError(
+            f"lrp.call({glob!r}): it takes the name of a function, or a glob. A function gets a "
+            "name from lrp.as_layer(function, name=...)."
+        )
+    if not glob:
+        raise ValueError("lrp.call(''): no function has an empty name.")
+    return Called(glob)
 
 
 def first(spec: Any) -> Match:

@@ -5,17 +5,19 @@ A plan is made from shapes alone. It prints as a table, compares, and goes to JS
 
 import dataclasses
 import difflib
-import functools
 import json
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from ._analysis.compat import Var, is_literal
-from ._layers.step import Frame, Step, Way
-from .composites import BASE, Composite
-from .kinds import KINDS, BatchNorm, Bias, Glob, Kind, Linear
+from . import kinds
+from ._analysis import compat
+from ._analysis.compat import is_literal
+from ._layers import suspects
+from ._layers.flows import flow_to_layers
+from ._layers.step import Frame, Step, UnsupportedOperation, Way
+from .composites import Composite
+from .kinds import KINDS, BatchNorm, Bias, Called, Glob, Kind, Linear, Match, parts
 from .rules.base import Rule
 
 
@@ -178,16 +180,18 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
 
     Raises:
         TypeError: where an entry speaks only of layers that its rule cannot serve.
-        ValueError: for batch norm in training mode.
+        ValueError: for batch norm in training mode, and for rules that do not fit their layer.
+        UnsupportedOperation: for a called function that no entry serves.
     """
     steps = tuple(frame.layers())
     indices = {step: i for i, step in enumerate(steps)}
     for step in steps:
         _refuse_training_mode(step, frame)
-    flows = _flow(frame, indices)
+    flows = flow_to_layers(frame, indices)
     layers = _layers(steps, [flow.met for flow in flows], [flow.last for flow in flows])
     entries, shadowed, mistakes, unmatched = _choose(layers, composite)
-    pairs = (*composite.entries, *BASE)
+    pairs = (*composite.entries, *composite.base)
+    _check_rules(steps, layers, entries, pairs)
     shown = []
     for layer, entry in zip(layers, entries, strict=True):
         chosen = "base" if entry is not None and entry >= len(composite.entries) else ""
@@ -201,8 +205,11 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
                 chosen_by=chosen or (repr(pairs[entry][0]) if entry is not None else ""),
             )
         )
-    if _ends_in_softmax(frame):
+    if suspects.ends_in_softmax(frame):
         mistakes.append(SOFTMAX)
+    if not any(frame.outputs):
+        mistakes.append(NOTHING_ARRIVES)
+    mistakes += _unrecognised(frame, layers, composite.entries)
     warnings = [*mistakes, *shadowed]
     if anonymous:
         warnings.append(
@@ -223,15 +230,75 @@ SOFTMAX = (
 )
 
 
-def _ends_in_softmax(frame: Frame) -> bool:
-    makers = {var: step for step in frame.steps for var in step.outputs}
-    for atom, flag in zip(frame.outvars, frame.outputs, strict=True):
-        step = makers.get(atom) if flag else None
-        while step is not None and not step.kind and len(step.inputs) == 1:
-            step = makers.get(step.inputs[0])
-        if step is not None and step.kind == "Softmax":
-            return True
-    return False
+NOTHING_ARRIVES = (
+    "no output depends on the explained argument by a way of floating-point numbers: all relevance "
+    "is zero. Is argnums right, and does jax.lax.stop_gradient cut the way?"
+)
+
+_LAYERS_OF = (
+    (kinds.Softmax, "softmaxes", "exponential", suspects.EXPONENTIALS),
+    (kinds.Normalization, "norms", "root", suspects.SQUARE_ROOTS),
+)
+
+
+def _unrecognised(
+    frame: Frame, layers: Sequence[Layer], entries: Sequence[tuple[Match, Rule]]
+) -> list[str]:
+    """Entries for softmaxes or norms that match nothing where there are exponentials or roots."""
+    found = []
+    for kind, label, operation, primitives in _LAYERS_OF:
+        named = [
+            (spec, rule)
+            for spec, rule in entries
+            if any(isinstance(p, Kind) and p.basic & kind.basic for p in parts(spec))
+            and not any(spec.matches(x, layers) for x in layers)
+        ]
+        eqn = suspects.lone(frame, primitives) if named else None
+        if eqn is not None:
+            found.append(
+                f"({named[0][0]!r}, {named[0][1]!r}) speaks of {label}, and there is none, but "
+                f"`{eqn.primitive}` at {compat.source_line(eqn)} is an {operation} on the way of "
+                "relevance that belongs to no known layer. Write it as jax.nn has it, or name the "
+                "function around it with lrp.as_layer and an entry (lrp.call(name), ...).".replace(
+                    "an root", "a root"
+                )
+            )
+    return found
+
+
+def _check_rules(
+    steps: Sequence[Step],
+    layers: Sequence[Layer],
+    entries: Sequence[int | None],
+    pairs: Sequence[tuple[Match, Rule]],
+) -> None:
+    """Refuse, before anything runs, what a rule cannot do at a layer that it serves."""
+    for step, layer, entry in zip(steps, layers, entries, strict=True):
+        place = f"{layer.path} ({layer.source})"
+        if entry is not None:
+            try:
+                step.check(pairs[entry][1])
+            except (ValueError, UnsupportedOperation) as error:
+                raise type(error)(f"{place}: {error}") from error
+        elif layer.kind <= kinds.Call and not pairs[0][1].gradient:
+            raise UnsupportedOperation(
+                f"{place}: the composite names this function with lrp.call, which keeps it whole, "
+                "but no entry serves it here: add one that does."
+            )
+
+
+def refuse_warnings(plan: Plan) -> None:
+    """What `strict=True` asks for.
+
+    Args:
+        plan: a plan.
+
+    Raises:
+        ValueError: listing the plan's warnings, where it has any.
+    """
+    if plan.warnings:
+        listed = "\n".join(f"- {text}" for text in plan.warnings)
+        raise ValueError(f"strict=True makes errors of the plan's warnings:\n{listed}")
 
 
 def _refuse_training_mode(step: Step, frame: Frame) -> None:
@@ -301,14 +368,14 @@ def _paths(steps: Sequence[Step]) -> list[tuple[str, str]]:
 
 
 def _owns_weights(step: Step) -> bool:
-    return bool(step.weights) and not step.name.endswith(step.kind)
+    return step.named_by_weights and bool(step.weights) and not step.name.endswith(step.kind)
 
 
 def _choose(
     layers: Sequence[Layer], composite: Composite
 ) -> tuple[list[int | None], list[str], list[str], list[str]]:
     """Each layer's entry, and which entries are shadowed, misspelled, or without any layer."""
-    pairs = (*composite.entries, *BASE)
+    pairs = (*composite.entries, *composite.base)
     matched = [[spec.matches(x, layers) for x in layers] for spec, _ in pairs]
     chosen: list[int | None] = []
     for layer in layers:
@@ -328,10 +395,10 @@ def _choose(
                 f"serve: it serves {rule.serves.label}"
                 + (" with input and output of one shape." if rule.way is Way.UNCHANGED else ".")
             )
-        if not hits and not isinstance(spec, Glob):
+        if not hits and not isinstance(spec, Glob | Called):
             unmatched.append(f"({spec!r}, {rule!r})")
         elif not hits:
-            near = _nearest(spec, layers)
+            near = _nearest(spec, layers) if isinstance(spec, Glob) else _UNCALLED
             misspelled.append(f"({spec!r}, {rule!r}) matches no layer.{near}")
         elif entry not in chosen:
             shadowed.append(f"({spec!r}, {rule!r}) is shadowed by earlier entries.")
@@ -350,55 +417,12 @@ def _listing(layers: Sequence[Layer]) -> str:
     return ", ".join(named) + (", ..." if len(layers) > 3 else "")
 
 
-def _nearest(spec: Any, layers: Sequence[Layer]) -> str:
-    if not isinstance(spec, Glob):
-        return ""
+_UNCALLED = (
+    " No function of such a name is called on the way of relevance: see lrp.as_layer, which gives "
+    "one a name."
+)
+
+
+def _nearest(spec: Glob, layers: Sequence[Layer]) -> str:
     near = difflib.get_close_matches(spec.pattern, [x.path for x in layers], n=3, cutoff=0.3)
     return f" The nearest names are {', '.join(near)}." if near else ""
-
-
-# -- which layers lie between a layer and the input ---------------------------------------------
-
-
-class _Flow(NamedTuple):
-    """The layers between a variable and the explained input, and the last of them (-1: none)."""
-
-    met: frozenset[int] = frozenset()
-    last: frozenset[int] = frozenset()
-
-    def __or__(self, other: "_Flow") -> "_Flow":
-        return _Flow(self.met | other.met, self.last | other.last)
-
-
-def _flow(frame: Frame, indices: Mapping[Step, int]) -> list[_Flow]:
-    """What reaches each layer."""
-    reached = [_Flow()] * len(indices)
-    _flow_frame(frame, [_Flow(last=frozenset({-1}))] * len(frame.invars), indices, reached)
-    return reached
-
-
-def _flow_frame(
-    frame: Frame, inputs: Sequence[_Flow], indices: Mapping[Step, int], reached: list[_Flow]
-) -> list[_Flow]:
-    passed: dict[Var, _Flow] = dict(zip(frame.invars, inputs, strict=True))
-
-    def read(atom: Any) -> _Flow:
-        return _Flow() if is_literal(atom) or atom not in frame.live else passed.get(atom, _Flow())
-
-    for step in frame.steps:
-        if step.frames:
-            eqn = step.eqns[0]
-            outs = step.follow(
-                [read(a) for a in eqn.invars], lambda f, ins: _flow_frame(f, ins, indices, reached)
-            )
-            passed.update(zip(eqn.outvars, outs, strict=True))
-            continue
-        flow = functools.reduce(operator.or_, map(read, step.inputs), _Flow())
-        index = indices.get(step)
-        if index is not None:
-            own = frozenset({index})
-            reached[index] |= _Flow(flow.met - own, flow.last)
-            flow = _Flow(flow.met | own, own)
-        for var in step.outputs:
-            passed[var] = flow
-    return [read(atom) for atom in frame.outvars]

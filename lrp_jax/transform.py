@@ -1,16 +1,18 @@
 """The front door: `lrp_transform`, `relevance`, `value_and_relevance`, `plan`."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
+from ._analysis.trace import is_array
 from ._calls.arguments import ArgNums
 from ._calls.call import Start
 from ._calls.explained import Explained
 from ._calls.hints import no_target
 from .composites import Composite
-from .plan import Plan
+from .plan import Plan, refuse_warnings
 
 
 @no_target
@@ -154,7 +156,12 @@ def relevance(
 
 @no_target
 def plan(
-    apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums = 1, *, has_aux: bool = False
+    apply_fn: Callable[..., Any],
+    composite: Any,
+    argnums: ArgNums = 1,
+    *,
+    has_aux: bool = False,
+    strict: bool = False,
 ) -> Callable[..., Plan]:
     """A function from a call of `apply_fn` to the plan: which layer gets which rule, and why.
 
@@ -163,16 +170,77 @@ def plan(
         composite: a `Composite`, or one rule for every layer with weights.
         argnums: the explained positional arguments, as in `jax.grad`.
         has_aux: whether `apply_fn` returns `(output, aux)`.
+        strict: whether what the plan warns of is an error (as in `Composite(..., strict=True)`).
 
     Returns:
         A function of the arguments of `apply_fn` to a `Plan`; no arrays are computed.
 
     Raises:
-        TypeError, ValueError: as `lrp_transform`.
+        TypeError, ValueError: as `lrp_transform`; with `strict`, a ValueError that lists warnings.
     """
     explained = Explained(apply_fn, composite, argnums, has_aux)
 
     def plan_of(*args: Any, **kwargs: Any) -> Plan:
-        return explained.prepare(args, kwargs)[0].resolved.plan
+        found = explained.prepare(args, kwargs)[0].resolved.plan
+        if strict:
+            refuse_warnings(found)
+        return found
 
     return plan_of
+
+
+def as_layer(function: Callable[..., Any], *, name: str) -> Callable[..., Any]:
+    """`function` under a name by which an entry of a composite can speak of it as one layer.
+
+    Its values, and its derivatives, are those of `function`; where no composite speaks of it, it is
+    read like any other code. An entry `(lrp.call(name), lrp.Weighted(...))` makes one layer of each
+    call: what runs backwards is the function's own derivative.
+
+    Args:
+        function: of any pytrees; leaves that are no arrays are static.
+        name: without "/".
+
+    Returns:
+        A function with the signature of `function`.
+
+    Raises:
+        TypeError: for a function that cannot be called, or a name that is no string.
+        ValueError: for an empty name, or one with a "/".
+
+    Example:
+        >>> import jax, jax.numpy as jnp, lrp_jax as lrp
+        >>> attend = lambda q, k, v: jax.nn.softmax(q @ k.T) @ v
+        >>> kernel = lrp.as_layer(attend, name="attention")
+        >>> x = jnp.eye(2)
+        >>> plan = lrp.plan(lambda w, x: kernel(x, x, x) @ w, lrp.AttnLRP(attention="attention"))
+        >>> [layer.path for layer in plan(x, x).layers]
+        ['attention', 'w']
+    """
+    if not callable(function):
+        raise TypeError(f"as_layer takes a function, not {function!r}.")
+    if not isinstance(name, str):
+        raise TypeError(f"as_layer(..., name={name!r}): the name is a string.")
+    if not name or "/" in name:
+        raise ValueError(f"as_layer(..., name={name!r}): the name is not empty and without '/'.")
+
+    @functools.wraps(function)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        mask = [is_array(leaf) for leaf in leaves]
+        arrays = [leaf for leaf, flag in zip(leaves, mask, strict=True) if flag]
+        if not any(isinstance(leaf, jax.core.Tracer) for leaf in arrays):
+            return function(*args, **kwargs)  # nobody looks
+
+        def layer(*values: Any) -> Any:
+            given = iter(values)
+            merged = [
+                next(given) if flag else leaf for leaf, flag in zip(leaves, mask, strict=True)
+            ]
+            inner_args, inner_kwargs = jax.tree.unflatten(tree, merged)
+            return function(*inner_args, **inner_kwargs)
+
+        layer.__name__ = name
+        # A new function each time: what it closes over may be another tracer in the next call.
+        return jax.jit(layer)(*arrays)
+
+    return named

@@ -7,6 +7,7 @@ becomes a function again. Primitives are compared as objects, never by name: nam
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -86,6 +87,23 @@ def custom_call(eqn: Equation) -> Any | None:
     return None if key is None else closed(eqn.params[key])
 
 
+def called_name(eqn: Equation) -> str:
+    """The name of the function that an equation calls, as its author wrote it, else ""."""
+    body = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    if body is None:
+        return ""
+    written = getattr(getattr(open_jaxpr(body), "debug_info", None), "func_name", "")
+    return eqn.params.get("name") or written or ""
+
+
+def by_position(eqn: Equation) -> tuple[Equation, list[Var]]:
+    """An equation whose operands are told apart even where they are one variable, and those."""
+    avals = [jax.typeof(a.val) if is_literal(a) else a.aval for a in eqn.invars]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals]
+    fresh = open_jaxpr(jax.make_jaxpr(lambda *values: values)(*shapes)).invars
+    return eqn.replace(invars=list(fresh)), list(fresh)
+
+
 def open_jaxpr(closed_jaxpr: Any) -> Any:
     """The equations of a closed jaxpr (itself, where JAX has merged the two classes)."""
     return getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
@@ -131,12 +149,18 @@ def is_dropped(var: Var) -> bool:
 def source_line(eqn: Equation) -> str:
     """The user's file, line and function that wrote the equation, or called what wrote it."""
     own = _source_info.summarize(eqn.source_info)
+    own = "" if own.startswith(_PACKAGE) else own
     callers = [name for name in _scope_names(eqn) if name.startswith(CALLED_AT)]
     return own or (callers[-1].removeprefix(CALLED_AT) if callers else "")
 
 
+_PACKAGE = str(Path(__file__).parents[1])
+
 CALLED_AT = "called at "
 """Marks a scope that remembers where a function of JAX was called, whose equations have no line."""
+PART_OF, PART_OF_CUSTOM = "part of ", "part of custom "
+"""Mark scopes that remember the name of a function around what no rule knows, and whether it has a
+derivative of its own."""
 
 
 def _scope_names(eqn: Equation) -> tuple[str, ...]:
@@ -146,4 +170,15 @@ def _scope_names(eqn: Equation) -> tuple[str, ...]:
 
 def scope(eqn: Equation) -> tuple[str, ...]:
     """The named scopes around an equation, without those that transformations add."""
-    return tuple(name for name in _scope_names(eqn) if not name.startswith(CALLED_AT))
+    return tuple(n for n in _scope_names(eqn) if not n.startswith((CALLED_AT, PART_OF)))
+
+
+def function_around(eqn: Equation) -> str:
+    """The innermost function with a derivative of its own around an equation, else the innermost
+    one, where that was remembered (`PART_OF`)."""
+    names = _scope_names(eqn)
+    for marker in (PART_OF_CUSTOM, PART_OF):
+        found = [name.removeprefix(marker) for name in names if name.startswith(marker)]
+        if found:
+            return found[-1]
+    return ""

@@ -3,10 +3,12 @@
 `trace` runs the user's function once on shapes. The result is flat: every call that is only a call
 (`jit`, and custom derivatives around whole layers) is inlined, so that a layer may be spread over
 functions in any way. Elementwise functions with a custom derivative (`jax.nn.relu`) stay whole:
-their derivative is part of their meaning.
+their derivative is part of their meaning. Called functions that a composite names stay whole too:
+every `jit` that is left in a flat jaxpr is one of them.
 """
 
 import contextlib
+import fnmatch
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import numpy as np
 
 from . import compat
 from .compat import Var
-from .primitives import BROADCAST, POINTWISE, SELECT, family
+from .primitives import BROADCAST, POINTWISE, SELECT, Family, family
 
 
 def is_array(leaf: Any) -> bool:
@@ -84,7 +86,17 @@ def is_pointwise(closed_jaxpr: Any) -> bool:
     return True
 
 
-def _body_to_inline(eqn: compat.Equation) -> Any | None:
+def is_named(eqn: compat.Equation, calls: Sequence[str]) -> bool:
+    """Whether an equation calls a function whose name matches one of some globs."""
+    if not calls or family(eqn.primitive) is Family.CONTROL:
+        return False
+    name = compat.called_name(eqn)
+    return bool(name) and any(fnmatch.fnmatchcase(name, glob) for glob in calls)
+
+
+def _body_to_inline(eqn: compat.Equation, calls: Sequence[str]) -> Any | None:
+    if is_named(eqn, calls):
+        return None
     body = compat.plain_call(eqn)
     if body is None:
         body = compat.custom_call(eqn)
@@ -101,16 +113,56 @@ def _scopes(names: Sequence[str]) -> Iterator[None]:
         yield
 
 
+def _is_whole(eqn: compat.Equation, calls: Sequence[str]) -> bool:
+    """Whether an equation is a named call that is no `jit` yet."""
+    return compat.plain_call(eqn) is None and is_named(eqn, calls)
+
+
+def _as_jit(jaxpr: Any, eqn: compat.Equation, operands: Sequence[Any]) -> dict[Var, Any]:
+    """A called function as a `jit` of its name, whatever it was called by."""
+    made = [v for v in eqn.outvars if not compat.is_dropped(v)]
+    own, invars = compat.by_position(eqn)
+    whole = compat.as_function(jaxpr, [own], invars, made)
+
+    def layer(*values: Any) -> list[Any]:
+        return whole(*values)
+
+    layer.__name__ = compat.called_name(eqn)
+    return dict(zip(made, jax.jit(layer)(*operands), strict=True))
+
+
 def _call_site(eqn: compat.Equation, body: Any) -> list[str]:
-    """A scope that says who called, where the equations inside do not know."""
+    """Scopes that say who called, where the equations inside do not know."""
     line = compat.source_line(eqn)
     inside = compat.open_jaxpr(body).eqns
     lost = any(not compat.source_line(inner) for inner in inside)
-    return [compat.CALLED_AT + line] if line and lost else []
+    scopes = [compat.CALLED_AT + line] if line and lost else []
+    name = compat.called_name(eqn)
+    if name and _holds_unknown(body):
+        custom = compat.custom_call(eqn) is not None
+        scopes.append((compat.PART_OF_CUSTOM if custom else compat.PART_OF) + name)
+    return scopes
 
 
-def evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
-    """Evaluate a jaxpr with its calls replaced by their bodies."""
+def _holds_unknown(closed_jaxpr: Any) -> bool:
+    """Whether a body, or a call in it, has an operation that no rule knows."""
+    for eqn in compat.open_jaxpr(closed_jaxpr).eqns:
+        body = compat.plain_call(eqn) or compat.custom_call(eqn)
+        if _holds_unknown(body) if body is not None else family(eqn.primitive) is None:
+            return True
+    return False
+
+
+def evaluate_inlined(
+    closed_jaxpr: Any, values: Sequence[Any], calls: Sequence[str] = ()
+) -> list[Any]:
+    """Evaluate a jaxpr with its calls replaced by their bodies.
+
+    Args:
+        closed_jaxpr: the jaxpr.
+        values: of its inputs.
+        calls: globs of the names of called functions that stay whole.
+    """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
     env: dict[Var, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
     env.update(zip(jaxpr.invars, values, strict=True))
@@ -118,30 +170,42 @@ def evaluate_inlined(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
     def read(atom: Any) -> Any:
         return atom.val if compat.is_literal(atom) else env[atom]
 
-    for is_call, group in itertools.groupby(
-        jaxpr.eqns, lambda eqn: _body_to_inline(eqn) is not None
-    ):
+    for is_call, group in itertools.groupby(jaxpr.eqns, lambda eqn: _changes(eqn, calls)):
         if not is_call:
             env.update(compat.evaluate(jaxpr, list(group), env))
             continue
         for eqn in group:
-            body = _body_to_inline(eqn)
+            operands = [read(atom) for atom in eqn.invars]
+            if _is_whole(eqn, calls):
+                with _scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+                    env.update(_as_jit(jaxpr, eqn, operands))
+                continue
+            body = _body_to_inline(eqn, calls)
             with _scopes([*compat.scope(eqn), *_call_site(eqn, body)]):
-                results = evaluate_inlined(body, [read(atom) for atom in eqn.invars])
+                results = evaluate_inlined(body, operands, calls)
             env.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def inline(closed_jaxpr: Any) -> Any:
-    """The same function as one flat closed jaxpr: calls inlined, every variable its own."""
+def _changes(eqn: compat.Equation, calls: Sequence[str]) -> bool:
+    return _is_whole(eqn, calls) or _body_to_inline(eqn, calls) is not None
+
+
+def inline(closed_jaxpr: Any, calls: Sequence[str] = ()) -> Any:
+    """The same function as one flat closed jaxpr: calls inlined, every variable its own.
+
+    Args:
+        closed_jaxpr: the function.
+        calls: globs of the names of called functions that stay whole.
+    """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    if not any(_body_to_inline(eqn) is not None for eqn in jaxpr.eqns):
+    if not any(_changes(eqn, calls) for eqn in jaxpr.eqns):
         return closed_jaxpr
     avals = [
         jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
         for v in jaxpr.invars
     ]
-    return jax.make_jaxpr(lambda *values: evaluate_inlined(closed_jaxpr, values))(*avals)
+    return jax.make_jaxpr(lambda *values: evaluate_inlined(closed_jaxpr, values, calls))(*avals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +238,7 @@ def trace(
     explained: Sequence[bool],
     names: Sequence[str],
     has_aux: bool,
+    calls: Sequence[str] = (),
 ) -> Traced:
     """Trace `function` once on the shapes of `leaves`.
 
@@ -184,6 +249,7 @@ def trace(
         explained: which leaves are explained.
         names: tree paths of the leaves.
         has_aux: whether the function returns `(output, aux)`.
+        calls: globs of the names of called functions that stay whole.
     """
     trees: list[Any] = []
 
@@ -206,7 +272,7 @@ def trace(
     closed_jaxpr = jax.make_jaxpr(flat)(*leaves)
     out_tree, outputs, aux_tree = trees[-1]
     return Traced(
-        jaxpr=inline(closed_jaxpr),
+        jaxpr=inline(closed_jaxpr, calls),
         explained=tuple(explained),
         names=tuple(names),
         out_tree=out_tree,

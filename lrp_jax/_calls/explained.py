@@ -14,7 +14,7 @@ from .._analysis.compat import open_jaxpr
 from .._analysis.trace import Static, is_array, path_name, trace
 from .._layers.reader import analyse
 from ..composites import Composite, as_composite
-from ..plan import resolve
+from ..plan import refuse_warnings, resolve
 from ..targets.examples import reading, settled
 from . import hints
 from .arguments import ArgNums, argument_numbers, belongs_to, checked
@@ -91,14 +91,18 @@ class Explained:
             if dynamic
         ]
         try:
-            traced = trace(self.apply_fn, leaves, rebuild, flags, names, self.has_aux)
+            traced = trace(
+                self.apply_fn, leaves, rebuild, flags, names, self.has_aux, self.composite.calls
+            )
         except Exception as error:
             args, kwargs = jax.tree.unflatten(tree, [value for _, value in paths])
             hints.add_to(error, self.apply_fn, self.argnums, args, kwargs)
             raise
         outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
-        frame = analyse(traced.jaxpr, flags, names, outputs=outputs)
+        frame = analyse(traced.jaxpr, flags, names, outputs=outputs, calls=self.composite.calls)
         resolved = resolve(frame, self.composite, traced.anonymous)
+        if self.composite.strict:
+            refuse_warnings(resolved.plan)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
 
         def output_of(values: Sequence[Any]) -> Any:

@@ -71,6 +71,16 @@ hold = on_the_way_back(lambda c, value: jnp.zeros_like(c))
 halve = on_the_way_back(lambda c, value: c / 2)
 """Half of the relevance for each of the two factors that follow."""
 
+_scaled = on_the_way_back(lambda c, value, share: c * share)
+
+
+def weigh(value: jax.Array, share: Any) -> jax.Array:
+    """`value`, of what comes back a share."""
+    if isinstance(share, int | float) and share in (0, 1):
+        return value if share else hold(value)
+    return _scaled(value, share)
+
+
 negate = on_the_way_back(lambda c, value: -c)
 """A divisor takes its part of the relevance with the sign of a factor."""
 

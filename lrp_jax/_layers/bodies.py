@@ -127,7 +127,9 @@ class Checkpoint(Body):
 
     @classmethod
     def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
-        return (reading.analyse(inline(compat.closed(eqn.params["jaxpr"])), *border),)
+        return (
+            reading.analyse(inline(compat.closed(eqn.params["jaxpr"]), reading.calls), *border),
+        )
 
     def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
         params = self.eqn.params
@@ -142,7 +144,13 @@ class Branches(Body):
     def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
         explained, names, signs, wanted = border
         return tuple(
-            reading.analyse(inline(compat.closed(b)), explained[1:], names[1:], signs[1:], wanted)
+            reading.analyse(
+                inline(compat.closed(b), reading.calls),
+                explained[1:],
+                names[1:],
+                signs[1:],
+                wanted,
+            )
             for b in eqn.params["branches"]
         )
 
@@ -166,7 +174,7 @@ class Loop(Body):
     @classmethod
     def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
         constants, carries = compat.scan_arity(eqn)
-        body = inline(compat.closed(eqn.params["jaxpr"]))
+        body = inline(compat.closed(eqn.params["jaxpr"]), reading.calls)
         explained, signs, wanted = map(list, (border.explained, border.signs, border.wanted))
         carry = slice(constants, constants + carries)
         signs[carry] = [False] * carries
@@ -231,7 +239,8 @@ class Shards(Body):
         # Calls are inlined where the axes of the devices have their names.
         body = compat.closed(eqn.params["jaxpr"])
         mapped = jax.shard_map(
-            lambda *values: tuple(evaluate_inlined(body, values)), **compat.shard_map_arguments(eqn)
+            lambda *values: tuple(evaluate_inlined(body, values, reading.calls)),
+            **compat.shard_map_arguments(eqn),
         )
         avals = [jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for a in eqn.invars]
         (outer,) = jax.make_jaxpr(mapped)(*avals).eqns

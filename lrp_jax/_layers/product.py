@@ -32,6 +32,9 @@ class Product(Step):
         kind = "MatMul" if contracts else "Product"
         return reading.step(cls, [eqn], factors, eqn.outvars, kind, gate=_gate(reading, factors))
 
+    def check(self, rule: Any) -> None:
+        rule.shares(2, self.gate)
+
     def backward(self, rule: Any, out: str) -> Backward:
         return Backward("C", self._shared, True)
 

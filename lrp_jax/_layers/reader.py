@@ -6,6 +6,7 @@ nothing here sees an array.
 """
 
 import dataclasses
+import functools
 import heapq
 import itertools
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from typing import Any
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .bodies import Body
+from .call import Call
 from .complex_maps import ComplexMap
 from .contraction import Contraction
 from .elementwise import Elementwise
@@ -27,7 +29,8 @@ from .step import Frame, Step
 from .sums import Sum
 
 FAMILIES: tuple[type[Step], ...] = (
-    ComplexMap, Body, Softmax, Normalization, Contraction, Sum, Shift, Elementwise, Product, Move,
+    ComplexMap, Body, Call, Softmax, Normalization, Contraction, Sum, Shift, Elementwise, Product,
+    Move,
 )  # fmt: skip
 """Every family of layers, in the order in which they are asked; the last one refuses."""
 
@@ -38,6 +41,7 @@ def analyse(
     names: Iterable[str],
     nonnegative: Iterable[bool] | None = None,
     outputs: Iterable[bool] | None = None,
+    calls: tuple[str, ...] = (),
 ) -> Frame:
     """Group the equations of a flat jaxpr into steps (for the arguments see `Reading`).
 
@@ -45,7 +49,10 @@ def analyse(
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.
     """
     explained = tuple(explained)
-    reading = Reading(closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, analyse)
+    inside = functools.partial(analyse, calls=calls)
+    reading = Reading(
+        closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, inside, calls
+    )  # fmt: skip
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
     return Frame(closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached)

@@ -45,6 +45,7 @@ class Reading:
         outputs: which outputs carry relevance (default: every explained one).
         families: the families of layers, in the order in which they are asked.
         analyse: the analysis of a body, with the same arguments as this.
+        calls: globs of the names of called functions that stay whole.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Reading:
         outputs: Iterable[bool] | None,
         families: Sequence[type[Step]],
         analyse: Callable[..., Frame],
+        calls: tuple[str, ...] = (),
     ) -> None:
         self.graph = Graph(closed_jaxpr, explained, None if outputs is None else tuple(outputs))
         self.names = names_of(self.graph, names)
         self.dominator = dominators(self.graph)
         self.nonnegative = nonnegative_variables(self.graph, nonnegative)
         self.analyse = analyse
+        self.calls = calls
         self._families = families
         self.found: dict[Var, Found] = {}
         for layer in families:
@@ -136,9 +139,13 @@ class Reading:
         outputs: Iterable[Var],
         kind: str = "",
         core: Equation | None = None,
+        called: str = "",
         **own: Any,
     ) -> AnyStep:
-        """A step of a family, with its constants, its name and the line that wrote it."""
+        """A step of a family, with its constants, its name and the line that wrote it.
+
+        Without weights that name it, a step is called by its scope and `called`, or its kind.
+        """
         inputs = tuple(dict.fromkeys(inputs))
         made = {v for eqn in eqns for v in eqn.outvars}
         constants = dict.fromkeys(
@@ -154,7 +161,7 @@ class Reading:
             own_names = [self.names[a] for a in operands if not is_literal(a) and a in self.names]
             name = layer_name((own_names or weights)[0])
         else:
-            name = "/".join((*compat.scope(core or eqns[-1]), kind))
+            name = "/".join((*compat.scope(core or eqns[-1]), called or kind))
         return layer(
             eqns=tuple(eqns),
             inputs=inputs,
@@ -173,8 +180,15 @@ class Reading:
         """The message for an equation through which no rule carries relevance."""
         place = "/".join(compat.scope(eqn)) or "the function"
         shapes = ", ".join(str(a.aval) for a in eqn.invars)
+        around = compat.function_around(eqn)
+        named = (
+            f"name the function around it as one layer with an entry "
+            f'(lrp.call("{around}"), lrp.Weighted(...))'
+            if around
+            else "make the function around it one layer (lrp.as_layer) that an entry names"
+        )
         return (
             f"no rule carries relevance through `{eqn.primitive}` ({shapes}) in {place}, "
-            f"written at {compat.source_line(eqn)}. Compute it from other operations, or put "
-            "jax.lax.stop_gradient around it to make it a constant of the explanation."
+            f"written at {compat.source_line(eqn)}. Compute it from other operations, {named}, or "
+            "put jax.lax.stop_gradient around it to make it a constant of the explanation."
         )

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
+
 from .._analysis import compat
 from .._analysis.compat import Equation, Var
 
@@ -26,6 +28,7 @@ class Way(enum.Enum):
     UNCHANGED = "hands relevance on as it is"
     IDENTITY = "is that of f(x) = (f(x) / x) x: the factor, or a statistic, is a constant"
     FUNCTION = "is the function's own gradient, with `shares` of it for its operands"
+    NOTHING = "hands nothing on: what the layer makes is a constant of the explanation"
 
 
 class Backward(NamedTuple):
@@ -81,6 +84,18 @@ class Visit:
     def as_it_is(self) -> list[Any]:
         """The outputs with the step's own derivative."""
         return self.native(*self.inputs, *self.constants)
+
+    def held(self) -> list[Any]:
+        """The outputs as constants of the explanation."""
+
+        @jax.custom_vjp
+        def layer(*values: Any) -> list[Any]:
+            return self.native(*values)
+
+        # A kernel without a derivative serves too, and no zero meets an infinite one.
+        layer.defvjp(lambda *v: (self.native(*v), [None] * len(v)), lambda none, _: tuple(none))
+        found: list[Any] = layer(*self.inputs, *self.constants)
+        return found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,12 +165,25 @@ class Step:
             assign: from a frame, the rules and the forms of its outputs to the forms inside.
         """
         out = "R" if "R" in arriving else "C"  # a piece with several outputs has one form for all
-        made = out if rules is None else self.backward(rules.get(self), out).makes
+        made = out if rules is None else self.way_back(rules.get(self), out).makes
         return {**dict.fromkeys(self.outputs, out), **dict.fromkeys(self.inputs, made)}, ()
 
+    def way_back(self, rule: Any, out: str) -> Backward:
+        """What any rule does to this step, where relevance arrives in the form `out`."""
+        if rule is not None and rule.way is Way.NOTHING:
+            return Backward("C", Visit.held)
+        return self.backward(rule, out)
+
     def backward(self, rule: Any, out: str) -> Backward:
-        """What the rule does to this step, where relevance arrives in the form `out`."""
+        """What a rule that hands something on does to this step: what its family says."""
         return Backward(out, Visit.as_it_is)
+
+    def check(self, rule: Any) -> None:
+        """Say, when the plan is made, what a rule that serves this kind cannot do here.
+
+        Raises:
+            ValueError, UnsupportedOperation: naming the mistake and the remedy.
+        """
 
     def follow(self, inputs: list[Any], through: Callable[["Frame", list[Any]], list[Any]]) -> Any:
         """What reaches the results of a body, given what reaches its operands.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._analysis import compat
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.graph import is_float
 from .._layers.arithmetic import hold, modified_gradient, tap, to_multiplier, to_relevance
 from .._layers.step import Backward, Frame, Step, Visit, Way
 from . import lowerings
@@ -125,7 +126,7 @@ class Evaluation:
         entry, index = program.entries.get(step), program.indices.get(step)
         rule = None if entry is None else self.rules[entry]
         if not program.gradient or step.frames:
-            backward = step.backward(rule, out)
+            backward = step.way_back(rule, out)
         elif rule is not None and rule.gradient:
             backward = Backward(out, modified_gradient)
         else:
@@ -143,11 +144,16 @@ class Evaluation:
             )
         )  # fmt: skip
         if out == "R" and backward.multiplies:
-            outputs = [to_multiplier(y) for y in outputs]
+            outputs = [
+                to_multiplier(y) if is_float(v) else y
+                for v, y in zip(step.outputs, outputs, strict=True)
+            ]
         if index is None:
             return outputs
         if index in program.stopped:
-            outputs = [hold(y) for y in outputs]
+            outputs = [
+                hold(y) if is_float(v) else y for v, y in zip(step.outputs, outputs, strict=True)
+            ]
         outputs = [self._tapped(key("out", index, i), y) for i, y in enumerate(outputs)]
         if index in program.exposed:
             self.exposed[key("out", index)] = outputs[0]

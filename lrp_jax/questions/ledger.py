@@ -226,6 +226,6 @@ def _row(site: Site, found: Taps, values: Taps) -> jax.Array:
     report = found[key("bias", site.index)]
     bias, stabiliser, dropped = report.reshape(-1, 3).sum(0)
     rest = arrived - sent - bias - stabiliser - dropped
-    if site.step.rest_is_bias:
+    if site.step.rest_is_bias and not site.held:
         bias, rest = rest, jnp.zeros_like(rest)
     return jnp.stack([arrived, sent, bias, stabiliser, dropped, rest])

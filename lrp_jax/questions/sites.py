@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._calls.call import Call
-from .._layers.step import Frame, Step
+from .._layers.step import Frame, Step, Way
 from .._propagation.forms import Forms
 from .._propagation.loop import Taps
 from ..composites import Composite
@@ -25,6 +25,7 @@ class Site:
         loops: lengths of the loops around it, which lead its arrays.
         output_form: the form of what arrives at its output.
         input_form: the form of what it sends to its inputs.
+        held: whether its rule hands nothing on.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Site:
     loops: tuple[int, ...]
     output_form: str
     input_form: str
+    held: bool
 
     def probe(self, var: Any) -> jax.Array:
         """Zeros of a variable's shape, one for every turn of the loops."""
@@ -52,8 +54,9 @@ def _sites(call: Call, frame: Frame, forms: Forms, loops: tuple[int, ...]) -> It
             entry = call.resolved.entries.get(step)
             out = forms.at(step)
             rule = None if entry is None else rules[entry]
-            made = out if call.composite.gradient else step.backward(rule, out).makes
-            yield Site(call.resolved.indices[step], step, loops, out, made)
+            made = out if call.composite.gradient else step.way_back(rule, out).makes
+            held = rule is not None and rule.way is Way.NOTHING
+            yield Site(call.resolved.indices[step], step, loops, out, made, held)
 
 
 def select(call: Call, spec: Any, form: str) -> list[Site]:

@@ -7,10 +7,12 @@ softmaxes, products) and `gradients` (modified gradients).
 from .base import Rule as Rule, Term as Term
 from .functions import (
     Gate as Gate,
+    Hold as Hold,
     Identity as Identity,
     Pass as Pass,
     Taylor as Taylor,
     Uniform as Uniform,
+    Weighted as Weighted,
 )
 from .gradients import (
     BetaSmooth as BetaSmooth,
@@ -35,6 +37,7 @@ RULES: dict[str, type[Rule]] = {
     for rule in (
         Epsilon, Zero, Gamma, ZPlus, AlphaBeta, ZBox, WSquare, Flat, Norm, Pass, Relative,
         GuidedBackprop, DeconvNet, BetaSmooth, Identity, Taylor, Uniform, Gate,
+        Hold, Weighted,
     )
 }  # fmt: skip
 """Every rule by its name."""

@@ -19,6 +19,7 @@ Number = Any  # a float or an array that broadcasts against the layer's output
 
 LINEAR_AND_SUMS = kinds.Linear | kinds.AvgPool | kinds.Merge
 AFFINE = LINEAR_AND_SUMS | kinds.BatchNorm | kinds.Bias
+PROPORTIONAL = AFFINE | kinds.Call
 
 
 class Rule:
@@ -113,7 +114,7 @@ class Rule:
 
     def __repr__(self) -> str:
         shown = [
-            f"{f.name}={_show(getattr(self, f.name))}"
+            f"{f.name}={show(getattr(self, f.name))}"
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
             if f.default is dataclasses.MISSING
             or _leaf_key(getattr(self, f.name)) != _leaf_key(f.default)
@@ -124,7 +125,7 @@ class Rule:
 def _flatten(rule: Any) -> tuple[list[tuple[Any, Any]], Any]:
     """Arrays are leaves; numbers written in Python stay constants of the compiled program."""
     fields = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
-    static = {n: v for n, v in fields.items() if isinstance(v, str | int | float)}
+    static = {n: v for n, v in fields.items() if _is_static(v)}
     data = {n: v for n, v in fields.items() if n not in static}
     children = [(jax.tree_util.GetAttrKey(n), v) for n, v in data.items()]
     return children, (tuple(static.items()), tuple(data))
@@ -138,7 +139,15 @@ def _unflatten(cls: type, meta: Any, children: Any) -> Any:
     return rule
 
 
+def _is_static(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_static, value))
+    return value is None or isinstance(value, str | int | float)
+
+
 def _leaf_key(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_leaf_key, value))
     if isinstance(value, jax.core.Tracer):
         return id(value)
     if isinstance(value, jax.Array | np.ndarray | np.generic) and np.ndim(value):
@@ -153,7 +162,7 @@ def _key(rule: Any) -> tuple[Any, ...]:
     return tuple(_leaf_key(getattr(rule, f.name)) for f in dataclasses.fields(rule))
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     if isinstance(value, jax.core.Tracer):
         return f"<traced {value.aval}>"
     if isinstance(value, jax.Array | np.ndarray) and np.ndim(value):
@@ -177,6 +186,14 @@ def check_class(cls: type) -> None:
 
 def is_known(value: Any) -> bool:
     return isinstance(value, int | float | np.generic)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one number, traced or not."""
+    kinds_of_numbers = int | float | np.number | np.ndarray | jax.Array
+    return (
+        isinstance(value, kinds_of_numbers) and not isinstance(value, bool) and np.ndim(value) == 0
+    )
 
 
 def check_bias(rule: Any) -> None:

@@ -20,8 +20,8 @@ import numpy as np
 from .. import kinds
 from .._layers.step import Way
 from .base import (
-    AFFINE,
     LINEAR_AND_SUMS,
+    PROPORTIONAL,
     Bias,
     Number,
     Rule,
@@ -54,7 +54,7 @@ class Epsilon(Sharing):
 
     epsilon: Number = 1e-6
     bias: Bias = "absorb"
-    serves = AFFINE
+    serves = PROPORTIONAL
     way = Way.PROPORTION
 
     def terms(self, layer: Any) -> Sequence[Term]:
@@ -74,7 +74,7 @@ class Zero(Sharing):
     """
 
     bias: Bias = "absorb"
-    serves = AFFINE
+    serves = PROPORTIONAL
     way = Way.PROPORTION
 
     def terms(self, layer: Any) -> Sequence[Term]:
@@ -97,7 +97,7 @@ class Norm(Sharing):
 
     stabilizer: Number = 1e-6
     bias: Bias = "absorb"
-    serves = AFFINE
+    serves = PROPORTIONAL
     way = Way.PROPORTION
 
     def terms(self, layer: Any) -> Sequence[Term]:
@@ -219,7 +219,7 @@ class Relative(Rule):
     Source: Gu et al., Relative-LRP (forward-pass formulation of LRP).
     """
 
-    serves = AFFINE
+    serves = PROPORTIONAL
     way = Way.PROPORTION
     divisor = None
 

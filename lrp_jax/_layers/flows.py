@@ -1,0 +1,53 @@
+"""Which layers lie between a layer and the explained input."""
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .._analysis.compat import Var, is_literal
+from .step import Frame, Step
+
+
+class Flow(NamedTuple):
+    """The layers between a variable and the explained input, and the last of them (-1: none)."""
+
+    met: frozenset[int] = frozenset()
+    last: frozenset[int] = frozenset()
+
+    def __or__(self, other: "Flow") -> "Flow":
+        return Flow(self.met | other.met, self.last | other.last)
+
+
+def flow_to_layers(frame: Frame, indices: Mapping[Step, int]) -> list[Flow]:
+    """What reaches each layer."""
+    reached = [Flow()] * len(indices)
+    _flow_frame(frame, [Flow(last=frozenset({-1}))] * len(frame.invars), indices, reached)
+    return reached
+
+
+def _flow_frame(
+    frame: Frame, inputs: Sequence[Flow], indices: Mapping[Step, int], reached: list[Flow]
+) -> list[Flow]:
+    passed: dict[Var, Flow] = dict(zip(frame.invars, inputs, strict=True))
+
+    def read(atom: Any) -> Flow:
+        return Flow() if is_literal(atom) or atom not in frame.live else passed.get(atom, Flow())
+
+    for step in frame.steps:
+        if step.frames:
+            eqn = step.eqns[0]
+            outs = step.follow(
+                [read(a) for a in eqn.invars], lambda f, ins: _flow_frame(f, ins, indices, reached)
+            )
+            passed.update(zip(eqn.outvars, outs, strict=True))
+            continue
+        flow = functools.reduce(operator.or_, map(read, step.inputs), Flow())
+        index = indices.get(step)
+        if index is not None:
+            own = frozenset({index})
+            reached[index] |= Flow(flow.met - own, flow.last)
+            flow = Flow(flow.met | own, own)
+        for var in step.outputs:
+            passed[var] = flow
+    return [read(atom) for atom in frame.outvars]

@@ -1,0 +1,52 @@
+"""What looks like a mistake in an analysed function: told from its steps alone."""
+
+from collections.abc import Iterator
+
+from .._analysis import compat, primitives as prim
+from .._analysis.compat import Equation, is_literal
+from .._analysis.primitives import Family, family
+from .step import Frame, Step
+
+_PASSES = (Family.NEUTRAL, Family.AFFINE)
+
+
+def ends_in_softmax(frame: Frame) -> bool:
+    """Whether an output is a softmax."""
+    makers = {var: step for step in frame.steps for var in step.outputs}
+    for atom, flag in zip(frame.outvars, frame.outputs, strict=True):
+        step = makers.get(atom) if flag else None
+        while step is not None and not step.kind and len(step.inputs) == 1:
+            step = makers.get(step.inputs[0])
+        if step is not None and step.kind == "Softmax":
+            return True
+    return False
+
+
+def lone(frame: Frame, primitives: frozenset[object]) -> Equation | None:
+    """An explained function that is one of some primitives, up to a scale and shift: a piece of
+    something larger, where a function such as elu or softplus only uses one on its way."""
+    for step in _all_steps(frame):
+        if step.kind != "Activation":
+            continue
+        made = {var: eqn for eqn in step.eqns for var in eqn.outvars}
+        var = step.outputs[0]
+        while (eqn := made.get(var)) is not None:
+            if eqn.primitive in primitives:
+                return eqn
+            passes = family(eqn.primitive) in _PASSES or eqn.primitive in prim.SHAPE_ONLY
+            operands = [a for a in eqn.invars if not is_literal(a) and a not in step.constants]
+            if not passes or len(operands) != 1:
+                break
+            var = operands[0]
+    return None
+
+
+def _all_steps(frame: Frame) -> Iterator[Step]:
+    for step in frame.steps:
+        for inner in step.frames:
+            yield from _all_steps(inner)
+        yield step
+
+
+EXPONENTIALS = compat.primitives("exp exp2")
+SQUARE_ROOTS = compat.primitives("sqrt rsqrt")
