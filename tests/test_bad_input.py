@@ -296,7 +296,9 @@ def test_a_target_where_none_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [3, np.array([0, 1]), [0, 1], lambda y: y, lrp.targets.top_k(1)], ids=str
+    "target",
+    [3, np.array([0, 1]), [0, 1], lambda y: y, lrp.targets.top_k(1)],
+    ids=["an index", "an array", "a list", "a function", "a helper"],
 )
 def test_a_target_without_its_name(target: Any) -> None:
     notes = notes_of(lambda: lrp.relevance(mlp, lrp.Epsilon())(WEIGHTS, X, target))
