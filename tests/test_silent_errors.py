@@ -30,10 +30,10 @@ def below(rule: lrp.Rule, w: jax.Array, x: Any, relevance: Any) -> np.ndarray:
     return ExplicitLayer.of(dense, w, x).propagate(rule, x, relevance)
 
 
-def shares(parts: list[np.ndarray], relevance: Any) -> list[np.ndarray]:
+def shares(parts: list[np.ndarray], relevance: Any, epsilon: float = 1e-6) -> list[np.ndarray]:
     """The proportional split of a sum among its parts."""
     total = sum(parts)
-    total = total + 1e-6 * np.where(total < 0, -1.0, 1.0)
+    total = total + epsilon * np.where(total < 0, -1.0, 1.0)
     return [np.asarray(part) * relevance / total for part in parts]
 
 
@@ -207,6 +207,6 @@ def test_several_inputs_share_the_relevance() -> None:
     start = signed_start(dense, W["a"], X)
     explain = lrp.relevance(apply_fn, lrp.Zero(), argnums=(1, 2))
     of_a, of_b = explain(W, a, b, target=lambda _: start)
-    part_a, part_b = shares([a @ W["a"], b @ W["b"]], start)
+    part_a, part_b = shares([a @ W["a"], b @ W["b"]], start, 0.0)
     assert_close(of_a, below(lrp.Zero(), W["a"], a, part_a), 1e-9)
     assert_close(of_b, below(lrp.Zero(), W["b"], b, part_b), 1e-9)

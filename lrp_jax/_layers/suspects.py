@@ -35,7 +35,8 @@ def lone(frame: Frame, primitives: frozenset[object]) -> Equation | None:
                 return eqn
             passes = family(eqn.primitive) in _PASSES or eqn.primitive in prim.SHAPE_ONLY
             operands = [a for a in eqn.invars if not is_literal(a) and a not in step.constants]
-            if not passes or len(operands) != 1:
+            divides = eqn.primitive is prim.DIV and eqn.invars[1] in operands
+            if not passes or divides or len(operands) != 1:
                 break
             var = operands[0]
     return None
