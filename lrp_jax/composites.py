@@ -35,7 +35,7 @@ from .rules import (
     Zero,
     ZPlus,
 )  # fmt: skip
-from .rules.base import AFFINE, PROPORTIONAL, Rule, check_bias, check_class
+from .rules.base import PROPORTIONAL, Rule, check_bias, check_class
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ def _check(rule: Rule) -> None:
     name, shares = type(rule).__name__, type(rule).terms is not Rule.terms
     if hasattr(rule, "bias"):
         check_bias(rule)
-    able = PROPORTIONAL if rule.way is Way.PROPORTION else AFFINE
+    able = PROPORTIONAL  # of these, calls only take the proportional rules (see `plan`)
     if shares and not rule.serves <= able:
         raise TypeError(
             f"{name}.serves is {rule.serves.label}, but `terms` shares the contributions of sums: "

@@ -406,7 +406,8 @@ def _choose(
 
 
 def _serves(rule: Rule, layer: Layer) -> bool:
-    if not layer.kind <= rule.serves:
+    by_contributions = rule.way is Way.CONTRIBUTIONS  # there are none of a called function
+    if not layer.kind <= rule.serves or (by_contributions and layer.kind <= KINDS["Call"]):
         return False
     keeps_shape = all(shape == layer.output for shape in layer.inputs)
     return keeps_shape or rule.way is not Way.UNCHANGED or layer.kind <= BatchNorm | Bias
