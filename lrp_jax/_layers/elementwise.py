@@ -155,6 +155,8 @@ def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         shape = jnp.shape(result)
         cases = [jnp.broadcast_to(jnp.asarray(s, result.dtype), shape) for s in slopes[1:]]
         return result, jax.lax.select_n(values[0], *cases)
+    if primitive in _ROUNDING:  # what is rounded counts as the number that it stands for
+        return result, slopes[0]
     if primitive is _INTEGER_POW and eqn.params["y"] >= 1:
         return result, slopes[0] * values[0] ** (eqn.params["y"] - 1)
     if primitive is _SQUARE:
@@ -191,3 +193,4 @@ def _quotient(eqn: Any, values: list[Any], position: int, result: jax.Array) -> 
 
 _INTEGER_POW = compat.primitive("integer_pow")
 _SQUARE = compat.primitive("square")
+_ROUNDING = compat.primitives("round floor ceil")
