@@ -140,7 +140,8 @@ def page() -> str:
             "|---|---|---|",
             *rules,
             "| calls | Entered: a call is not an operation, unless a composite names it "
-            f"(`lrp.call`): then it is one layer of kind `Call`. | {code(sorted(ENTERED.split()))} |",
+            "(`lrp.call`): then it is one layer of kind `Call`. | "
+            f"{code(sorted(ENTERED.split()))} |",
             "",
             "## Never between input and output",
             "",

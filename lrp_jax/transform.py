@@ -207,9 +207,10 @@ def as_layer(function: Callable[..., Any], *, name: str) -> Callable[..., Any]:
         >>> attend = lambda q, k, v: jax.nn.softmax(q @ k.T) @ v
         >>> kernel = lrp.as_layer(attend, name="attention")
         >>> x = jnp.eye(2)
-        >>> plan = lrp.plan(lambda w, x: kernel(x, x, x) @ w, lrp.AttnLRP(attention="attention"))
-        >>> [layer.path for layer in plan(x, x).layers]
-        ['attention', 'w']
+        >>> net = lambda w, x: kernel(x, x, x) @ w["head"]
+        >>> plan = lrp.plan(net, lrp.AttnLRP(attention="attention"))({"head": x}, x)
+        >>> [layer.path for layer in plan.layers]
+        ['attention', 'head']
     """
     if not callable(function):
         raise TypeError(f"as_layer takes a function, not {function!r}.")
