@@ -92,6 +92,20 @@ def fake(x: jax.Array, q: Any) -> jax.Array:
     return (jnp.round(x / s) * s) @ (w.astype(x.dtype) * sw)
 
 
+@jax.custom_vjp
+def _rounded(x: jax.Array, s: jax.Array) -> jax.Array:
+    return jnp.clip(jnp.round(x / s), -128, 127).astype(jnp.int8).astype(x.dtype) * s
+
+
+_rounded.defvjp(lambda x, s: (_rounded(x, s), s), lambda s, g: (g, jnp.zeros_like(s)))
+
+
+def estimator(x: jax.Array, q: Any) -> jax.Array:
+    """A straight-through estimator with a derivative of its own, and one scale for all."""
+    w, sw = q
+    return _rounded(x, jnp.max(jnp.abs(x)) / 127) @ (w.astype(x.dtype) * sw)
+
+
 def weights_only(x: jax.Array, q: Any) -> jax.Array:
     w, sw = q
     return x @ (w.astype(x.dtype) * sw)
@@ -100,7 +114,8 @@ def weights_only(x: jax.Array, q: Any) -> jax.Array:
 LAYERS = {
     f.__name__: f
     for f in (
-        dynamic, clipped, asymmetric, static, straight, straight_other_way, fake, weights_only,
+        dynamic, clipped, asymmetric, static, straight, straight_other_way, fake, estimator,
+        weights_only,
     )
 }  # fmt: skip
 

@@ -33,7 +33,7 @@ def as_floats(
         that makes of such integers what nobody understands, if relevance would come to it.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    if not any(_may_quantise(eqn) for eqn in jaxpr.eqns):
+    if not any(map(integers.may_quantise, jaxpr.eqns)):
         return closed_jaxpr, None
     graph = Graph(closed_jaxpr, explained, outputs)
     direct = integers.straight_through(graph)
@@ -50,7 +50,7 @@ def as_floats(
     lost = next((eqn for var, eqn in flow.lost.items() if var in live), None)
     if lost is not None:
         return closed_jaxpr, lost
-    held: set[Var] = set()
+    held = integers.scales_of_calls(graph, flow)
     for var in integers.quantisers(graph, flow):
         held |= integers.scales(graph, flow, var)
     if not (held or direct or any(v in flow.carried for v in live)):
@@ -61,12 +61,6 @@ def as_floats(
     ]
     run = lambda *values: _Twins(graph, flow.carried & live, held, direct).run(values)  # noqa: E731
     return jax.make_jaxpr(run)(*avals), None
-
-
-def _may_quantise(eqn: Equation) -> bool:
-    if eqn.primitive is integers.ROUND:
-        return True
-    return integers.casts_to_integers(eqn) or integers.hands_out_integers(eqn)
 
 
 class _Twins:

@@ -187,6 +187,31 @@ def quantisers(graph: Graph, flow: Flow) -> list[Var]:
     return found
 
 
+def scales_of_calls(graph: Graph, flow: Flow) -> set[Var]:
+    """The reductions of its other operands that a function which rounds is called with."""
+    found: set[Var] = set()
+    for eqn in graph.eqns:
+        if compat.custom_call(eqn) is None or not may_quantise(eqn):
+            continue
+        operands = [a for a in eqn.invars if not is_literal(a) and a in flow.reached]
+        for numbers in operands:
+            for scale in operands:
+                if scale is not numbers:
+                    found |= _statistics(graph, flow, scale, numbers)
+    return found
+
+
+def may_quantise(eqn: Equation) -> bool:
+    """Whether an equation rounds explained numbers, or hands out integers made of them."""
+    body = compat.custom_call(eqn)
+    if body is not None:
+        return any(map(may_quantise, compat.open_jaxpr(body).eqns))
+    inside = compat.plain_call(eqn)
+    if inside is not None and any(map(may_quantise, compat.open_jaxpr(inside).eqns)):
+        return True
+    return eqn.primitive is ROUND or casts_to_integers(eqn) or hands_out_integers(eqn)
+
+
 def scales(graph: Graph, flow: Flow, start: Var) -> set[Var]:
     """The reductions from which the scale and the shift of a quantiser are made."""
     found: set[Var] = set()
