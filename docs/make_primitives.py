@@ -139,12 +139,17 @@ def page() -> str:
             "| family | relevance | primitives |",
             "|---|---|---|",
             *rules,
-            f"| calls | Entered: a call is not an operation. | {code(sorted(ENTERED.split()))} |",
+            "| calls | Entered: a call is not an operation, unless a composite names it "
+            "(`lrp.call`): then it is one layer of kind `Call`. | "
+            f"{code(sorted(ENTERED.split()))} |",
             "",
             "## Never between input and output",
             "",
             "Their results are no differentiable function of the input: they are constants of the "
             "explanation.",
+            "Integers that a cast makes of explained numbers, and that are cast back, are numbers "
+            "on the way: for",
+            "them products, sums and moves have the rules above, and bit operations are refused.",
             "",
             "| what | primitives |",
             "|---|---|",

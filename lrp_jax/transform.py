@@ -212,10 +212,10 @@ def as_layer(function: Callable[..., Any], *, name: str) -> Callable[..., Any]:
         >>> attend = lambda q, k, v: jax.nn.softmax(q @ k.T) @ v
         >>> kernel = lrp.as_layer(attend, name="attention")
         >>> x = jnp.eye(2)
-        >>> f = lambda p, x: kernel(x, x, x) @ p["out"]
-        >>> plan = lrp.plan(f, lrp.AttnLRP(attention="attention"))({"out": x}, x)
+        >>> net = lambda w, x: kernel(x, x, x) @ w["head"]
+        >>> plan = lrp.plan(net, lrp.AttnLRP(attention="attention"))({"head": x}, x)
         >>> [layer.path for layer in plan.layers]
-        ['attention', 'out']
+        ['attention', 'head']
     """
     if not callable(function):
         raise TypeError(f"as_layer takes a function, not {function!r}.")

@@ -16,7 +16,7 @@ from lrp_jax._former_paths import FORMER
 
 ROOT = Path(__file__).parents[1]
 
-TRANSFORMS = ["lrp_transform", "relevance", "value_and_relevance", "plan"]
+TRANSFORMS = ["as_layer", "lrp_transform", "relevance", "value_and_relevance", "plan"]
 QUERIES = [
     "layer_relevances",
     "conservation",
@@ -33,6 +33,7 @@ RULES = [
     "Gamma",
     "Gate",
     "GuidedBackprop",
+    "Hold",
     "Identity",
     "Norm",
     "Pass",
@@ -40,6 +41,7 @@ RULES = [
     "Taylor",
     "Uniform",
     "WSquare",
+    "Weighted",
     "ZBox",
     "ZPlus",
     "Zero",
@@ -66,6 +68,7 @@ MATCHES = [
     "Merge",
     "Normalization",
     "Softmax",
+    "call",
     "depth",
     "first",
     "last",

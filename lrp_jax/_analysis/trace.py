@@ -106,7 +106,7 @@ def _body_to_inline(eqn: compat.Equation, calls: Sequence[str]) -> Any | None:
 
 
 @contextlib.contextmanager
-def _scopes(names: Sequence[str]) -> Iterator[None]:
+def scopes(names: Sequence[str]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(jax.named_scope(name))
@@ -177,11 +177,11 @@ def evaluate_inlined(
         for eqn in group:
             operands = [read(atom) for atom in eqn.invars]
             if _is_whole(eqn, calls):
-                with _scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+                with scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
                     env.update(_as_jit(jaxpr, eqn, operands))
                 continue
             body = _body_to_inline(eqn, calls)
-            with _scopes([*compat.scope(eqn), *_call_site(eqn, body)]):
+            with scopes([*compat.scope(eqn), *_call_site(eqn, body)]):
                 results = evaluate_inlined(body, operands, calls)
             env.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]

@@ -6,11 +6,12 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.primitives import family
-from .._analysis.signs import is_relu, literal_value, scalar, zero_at_zero
+from .._analysis.signs import is_relu, scalar, zero_at_zero
 from .arithmetic import UNCHANGED, at_least_float32, custom, divide, of_one
 from .chains import is_literal_link
 from .reading import Reading
@@ -133,6 +134,8 @@ def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         return (out.val, None) if is_literal(out) else env[out]
     values = [v for v, _ in operands]
     slopes = [s for _, s in operands]
+    if eqn.primitive is _CONVERT and _number(values[0]) is not None:
+        return np.asarray(values[0]).astype(eqn.outvars[0].aval.dtype), None
     result = eqn.primitive.bind(*values, **eqn.params)
     primitive = eqn.primitive
     if all(s is None for s in slopes):
@@ -155,12 +158,15 @@ def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         shape = jnp.shape(result)
         cases = [jnp.broadcast_to(jnp.asarray(s, result.dtype), shape) for s in slopes[1:]]
         return result, jax.lax.select_n(values[0], *cases)
+    if primitive in _ROUNDING:  # what is rounded counts as the number that it stands for
+        return result, slopes[0]
     if primitive is _INTEGER_POW and eqn.params["y"] >= 1:
         return result, slopes[0] * values[0] ** (eqn.params["y"] - 1)
     if primitive is _SQUARE:
         return result, slopes[0] * values[0]
     if family(primitive) is prim.Family.NEUTRAL:
-        return result, slopes[0].astype(result.dtype) if hasattr(slopes[0], "astype") else slopes[0]
+        keeps = not hasattr(slopes[0], "astype") or not jnp.issubdtype(result.dtype, jnp.inexact)
+        return result, slopes[0] if keeps else slopes[0].astype(result.dtype)
     inner = [i for i, s in enumerate(slopes) if s is not None and not isinstance(s, float)]
     if len(inner) != 1 or not _vanishes_at_zero(eqn, operands, inner[0]):
         return result, None
@@ -169,10 +175,16 @@ def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
 
 def _vanishes_at_zero(eqn: Any, operands: list[tuple[Any, Any]], position: int) -> bool:
     values: list[float | None] = []
-    for i, a in enumerate(eqn.invars):
-        values.append(0.0 if i == position else literal_value(a))
+    for i, (value, _) in enumerate(operands):
+        values.append(0.0 if i == position else _number(value))
     at_zero = scalar(eqn, values)
     return at_zero is not None and abs(at_zero) < 1e-12
+
+
+def _number(value: Any) -> float | None:
+    """A number that is known before any value is: of the code, perhaps cast."""
+    known = isinstance(value, int | float | np.generic | np.ndarray) and np.ndim(value) == 0
+    return float(value) if known and np.isreal(value) else None
 
 
 def _quotient(eqn: Any, values: list[Any], position: int, result: jax.Array) -> jax.Array:
@@ -191,3 +203,5 @@ def _quotient(eqn: Any, values: list[Any], position: int, result: jax.Array) -> 
 
 _INTEGER_POW = compat.primitive("integer_pow")
 _SQUARE = compat.primitive("square")
+_CONVERT = compat.primitive("convert_element_type")
+_ROUNDING = compat.primitives("round floor ceil")

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .bodies import Body
 from .call import Call
@@ -22,10 +23,10 @@ from .elementwise import Elementwise
 from .moves import Move
 from .normalization import Normalization
 from .product import Product
-from .reading import Reading
+from .reading import Reading, refusal
 from .shift import Shift
 from .softmax import Softmax
-from .step import Frame, Step
+from .step import Frame, Step, UnsupportedOperation
 from .sums import Sum
 
 FAMILIES: tuple[type[Step], ...] = (
@@ -49,6 +50,14 @@ def analyse(
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.
     """
     explained = tuple(explained)
+    outputs = None if outputs is None else tuple(outputs)
+    closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
+    if lost is not None:
+        raise UnsupportedOperation(
+            f"{refusal(lost)} It makes integers of integers that carry relevance: known are "
+            "rounding, casts, and products, sums, differences and moves of what casts have made, "
+            "in one body."
+        )
     inside = functools.partial(analyse, calls=calls)
     reading = Reading(
         closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, inside, calls

@@ -178,17 +178,22 @@ class Reading:
 
     def refusal(self, eqn: Equation) -> str:
         """The message for an equation through which no rule carries relevance."""
-        place = "/".join(compat.scope(eqn)) or "the function"
-        shapes = ", ".join(str(a.aval) for a in eqn.invars)
-        around = compat.function_around(eqn)
-        named = (
-            f"name the function around it as one layer with an entry "
-            f'(lrp.call("{around}"), lrp.Weighted(...))'
-            if around
-            else "make the function around it one layer (lrp.as_layer) that an entry names"
-        )
-        return (
-            f"no rule carries relevance through `{eqn.primitive}` ({shapes}) in {place}, "
-            f"written at {compat.source_line(eqn)}. Compute it from other operations, {named}, or "
-            "put jax.lax.stop_gradient around it to make it a constant of the explanation."
-        )
+        return refusal(eqn)
+
+
+def refusal(eqn: Equation) -> str:
+    """The message for an equation through which no rule carries relevance."""
+    place = "/".join(compat.scope(eqn)) or "the function"
+    shapes = ", ".join(str(a.aval) for a in eqn.invars)
+    around = compat.function_around(eqn)
+    named = (
+        f"name the function around it as one layer with an entry "
+        f'(lrp.call("{around}"), lrp.Weighted(...))'
+        if around
+        else "make the function around it one layer (lrp.as_layer) that an entry names"
+    )
+    return (
+        f"no rule carries relevance through `{eqn.primitive}` ({shapes}) in {place}, "
+        f"written at {compat.source_line(eqn)}. Compute it from other operations, {named}, or "
+        "put jax.lax.stop_gradient around it to make it a constant of the explanation."
+    )

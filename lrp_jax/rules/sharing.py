@@ -65,7 +65,9 @@ class Epsilon(Sharing):
 class Zero(Sharing):
     """LRP-0: R_i = x_i sum_j w_ij R_j / z_j, and nothing from an output that is exactly zero.
 
-    Costs one gradient: carried as a multiplier of the input it has no division at all.
+    Costs one gradient: carried as a multiplier of the input it has no division at all. Where no
+    entry of a composite has a stabiliser, the base rules of sums and pools have none either:
+    `Zero()` alone is gradient times input in a rectified network.
 
     Args:
         bias: "absorb" | "ignore" | "distribute".
