@@ -143,18 +143,19 @@ def custom(
         saves: from (x, y, constants, rule) to what the backward pass reads.
     """
 
+    native, dtype = visit.place.native, visit.inputs[0].dtype
+
     @jax.custom_vjp
     def layer(x: jax.Array, constants: Any, rule: Any) -> jax.Array:
-        return visit.native(x, *constants)[0]
+        return native(x, *constants)[0]
 
     def forward(x: jax.Array, constants: Any, rule: Any) -> tuple[jax.Array, Any]:
-        (y,) = visit.native(x, *constants)
+        (y,) = native(x, *constants)
         return y, saves(x, y, constants, rule)
 
     def backward(saved: Any, cotangent: jax.Array) -> tuple[Any, ...]:
         return back(cotangent, saved).astype(dtype), None, None
 
-    dtype = visit.inputs[0].dtype
     layer.defvjp(forward, backward)
     return layer(visit.inputs[0], visit.constants, visit.rule)
 
@@ -162,15 +163,15 @@ def custom(
 def unchanged(visit: Visit) -> list[Any]:
     """Any function of one variable that hands relevance on unchanged."""
 
+    out = visit.place.out
+
     def back(cotangent: jax.Array, saved: Any) -> jax.Array:
         y, _ = saved
-        return cotangent if visit.out == "R" else relevance_of(cotangent, y, visit.out)
+        return cotangent if out == "R" else relevance_of(cotangent, y, out)
 
     # A relevance that only passes needs nothing of the forward pass.
     return [
-        custom(
-            visit, back, lambda x, y, *_: (y if visit.out == "C" else None, jnp.zeros((), x.dtype))
-        )
+        custom(visit, back, lambda x, y, *_: (y if out == "C" else None, jnp.zeros((), x.dtype)))
     ]
 
 
@@ -180,9 +181,11 @@ UNCHANGED = Backward("R", unchanged)
 def modified_gradient(visit: Visit) -> list[Any]:
     """An activation under a rule of the gradient family."""
 
+    native = visit.place.native
+
     def back(cotangent: jax.Array, saved: Any) -> jax.Array:
         x, constants, rule = saved
-        _, pull = jax.vjp(lambda v: visit.native(v, *constants)[0], x)
+        _, pull = jax.vjp(lambda v: native(v, *constants)[0], x)
         (gradient,) = pull(cotangent)
         changed: jax.Array = rule.cotangent(x, gradient, cotangent)
         return changed
@@ -192,7 +195,7 @@ def modified_gradient(visit: Visit) -> list[Any]:
 
 def held(visit: Visit) -> list[Any]:
     """A step that is a constant of the explanation."""
-    return visit.native(*map(hold, visit.inputs), *visit.constants)
+    return visit.place.native(*map(hold, visit.inputs), *visit.constants)
 
 
 def of_one(rule: Any) -> Backward:

@@ -17,7 +17,7 @@ from .._analysis.compat import Var, is_literal
 from .arithmetic import hold, weigh
 from .linear import Linear
 from .reading import Reading
-from .step import Backward, UnsupportedOperation, Visit, Way
+from .step import Backward, Place, UnsupportedOperation, Visit, Way
 from .sums import SumLayer, first_of
 
 
@@ -99,10 +99,10 @@ class Call(Linear):
         return pull(jnp.ones_like(y))
 
     def view(
-        self, visit: Visit, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
+        self, place: Place, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
         relevance: jax.Array, bias: str,
     ) -> SumLayer:  # fmt: skip
-        return SumLayer(partial(first_of, visit.native, constants), xs, y, relevance)
+        return SumLayer(partial(first_of, place.native, constants), xs, y, relevance)
 
     def backward(self, rule: Any, out: str) -> Backward:
         if rule is None or rule.way is Way.FUNCTION:
@@ -112,9 +112,11 @@ class Call(Linear):
     def _one(self, rule: Any, out: str, visit: Visit) -> list[Any]:
         """The output that carries relevance, and beside it the others."""
         alone = replace(self, outputs=self.outputs[:1])
-        found = Linear.backward(alone, rule, out).outputs(replace(visit, step=alone))
+        found = Linear.backward(alone, rule, out).outputs(
+            replace(visit, place=replace(visit.place, step=alone))
+        )
         if len(self.outputs) > 1:
-            found += visit.native(*map(hold, visit.inputs), *visit.constants)[1:]
+            found += visit.place.native(*map(hold, visit.inputs), *visit.constants)[1:]
         return found
 
     def _weighted(self, visit: Visit) -> list[Any]:
@@ -127,7 +129,7 @@ class Call(Linear):
         shares = visit.rule.shares(len(self.operands), None)
         for position, share in zip(self.operands, shares or (), strict=shares is not None):
             operands[position] = weigh(operands[position], share)
-        return visit.part([own], invars, self.outputs)(*operands)
+        return visit.place.part([own], invars, self.outputs)(*operands)
 
 
 def _listed(atoms: Sequence[Any]) -> str:

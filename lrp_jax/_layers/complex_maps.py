@@ -20,7 +20,7 @@ from .._analysis.trace import inline
 from .arithmetic import at_least_float32
 from .linear import Linear, LinearLayer
 from .reading import Reading
-from .step import UnsupportedOperation, Visit
+from .step import Place, UnsupportedOperation
 from .sums import SumLayer, first_of
 from .terms import Term, total_of
 
@@ -59,10 +59,10 @@ class ComplexMap(Linear):
         return reading.step(cls, eqns, inputs, [var], "Merge", shifted=shifted)
 
     def view(
-        self, visit: Visit, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
+        self, place: Place, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
         relevance: jax.Array, bias: str,
     ) -> LinearLayer:  # fmt: skip
-        view = ComplexLayer(partial(first_of, visit.native, constants), xs, y, relevance)
+        view = ComplexLayer(partial(first_of, place.native, constants), xs, y, relevance)
         view.place = f"{self.name} ({self.source})"
         if self.shifted:
             view.shift(bias)

@@ -14,7 +14,7 @@ from .chains import SCALING, Chain, is_literal_link, is_mean_factor, pads_with_z
 from .contraction_map import Contracted
 from .linear import Linear
 from .reading import Reading
-from .step import Visit
+from .step import Place
 from .ways_back import ContractionLayer
 
 
@@ -57,14 +57,14 @@ class Contraction(Linear):
         return reading.step(cls, [*before, core, *chain], [top], [var], kind, core, map=parts)
 
     def view(
-        self, visit: Visit, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
+        self, place: Place, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
         relevance: jax.Array, bias: str,
     ) -> ContractionLayer:  # fmt: skip
         env = dict(zip(self.constants, constants, strict=True))
         # What starts here may speak of outputs <= 0 too.
-        only_positive = self.before_relu and not visit.exposed and visit.out == "C"
+        only_positive = self.before_relu and not place.exposed and place.out == "C"
         return ContractionLayer(
-            self.map, visit, xs[0], y, lambda a: a.val if is_literal(a) else env[a], relevance,
+            self.map, place, xs[0], y, lambda a: a.val if is_literal(a) else env[a], relevance,
             bias, nonnegative=self.nonnegative, only_positive=only_positive,
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from .._analysis.compat import Equation, is_literal
 from .arithmetic import at_least_float32, divide
 from .chains import Chain, Read, run_chain
 from .linear import LinearLayer
-from .step import Visit
+from .step import Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class ContractionMap(LinearLayer):
     """What is linear algebra in a contraction layer, before any sign is looked at."""
 
     def __init__(
-        self, of: Contracted, visit: Visit, x: jax.Array, y: jax.Array, read: Read,
+        self, of: Contracted, place: Place, x: jax.Array, y: jax.Array, read: Read,
         relevance: jax.Array, bias_policy: str,
     ) -> None:  # fmt: skip
         self._of = of
@@ -79,7 +79,7 @@ class ContractionMap(LinearLayer):
         self._read = read
         self._weight = read(of.weight)
         assert not any(map(is_literal, eqn.invars)), "contractions have array operands"
-        run = visit.part([eqn], list(eqn.invars), eqn.outvars)
+        run = place.part([eqn], list(eqn.invars), eqn.outvars)
         groups = [read(atom) for atom in eqn.invars[2:]]  # of a ragged product
         self._contract = (
             (lambda u, w: run(u, w, *groups)[0])

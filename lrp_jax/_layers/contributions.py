@@ -11,7 +11,7 @@ from .._analysis import primitives as prim
 from .._analysis.primitives import Family, family
 from .chains import run_chain
 from .contraction_map import Contracted, ContractionMap
-from .step import Visit
+from .step import Place
 from .terms import Term, equal, even_and_odd, shared_alike, total_of
 
 FEW_INPUTS = 64
@@ -21,9 +21,9 @@ class Contributions(ContractionMap):
     """A contraction whose contributions are told apart by their signs."""
 
     def __init__(
-        self, of: Contracted, visit: Visit, *values: Any, nonnegative: bool, only_positive: bool
+        self, of: Contracted, place: Place, *values: Any, nonnegative: bool, only_positive: bool
     ) -> None:
-        super().__init__(of, visit, *values)
+        super().__init__(of, place, *values)
         self.only_positive = only_positive
         before = [e for e in of.before.eqns if family(e.primitive) is Family.AFFINE]
         self._foldable = not of.after.scales or of.feature_scales

@@ -83,8 +83,10 @@ def _is_interior(reading: Reading, var: Var) -> bool:
 def _activation(visit: Visit) -> list[Any]:
     """The identity rule in multiplier form: c_x = c_y f(x) / x."""
 
+    step = visit.place.step
+
     def back(cotangent: jax.Array, saved: Any) -> jax.Array:
-        return at_least_float32(cotangent) * slope(visit.step, *saved)
+        return at_least_float32(cotangent) * slope(step, *saved)
 
     return [custom(visit, back, lambda x, y, constants, rule: (x, constants))]
 

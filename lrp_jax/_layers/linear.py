@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arithmetic import UNCHANGED, divide, relevance_of, share_out, times_value
-from .step import Backward, Step, Visit, Way
+from .step import Backward, Place, Step, Visit, Way
 
 
 class LinearLayer:
@@ -64,7 +64,7 @@ class Linear(Step):
     """A layer that is linear in its explained inputs, up to a bias."""
 
     def view(
-        self, visit: Visit, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
+        self, place: Place, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
         relevance: jax.Array, bias: str,
     ) -> Any:  # fmt: skip
         """The layer at one input, as a rule sees it."""
@@ -82,7 +82,7 @@ class Linear(Step):
         # multiplier from it.
         if rule.way is Way.PROPORTION and absorbs and visit.probe is None:
             (y,) = visit.as_it_is()
-            return [share_out(y, rule.divisor, visit.out)]
+            return [share_out(y, rule.divisor, visit.place.out)]
         return [_shared(self, visit)]
 
 
@@ -93,18 +93,20 @@ def _shared(step: Linear, visit: Visit) -> jax.Array:
     denominators.
     """
 
+    place = visit.place
+
     @jax.custom_vjp
     def layer(xs: Any, constants: Any, rule: Any, absorbed: Any) -> jax.Array:
-        return visit.native(*xs, *constants)[0]
+        return place.native(*xs, *constants)[0]
 
     def forward(xs: Any, constants: Any, rule: Any, absorbed: Any) -> tuple[jax.Array, Any]:
-        (y,) = visit.native(*xs, *constants)
+        (y,) = place.native(*xs, *constants)
         return y, (xs, constants, rule, y, absorbed)
 
     def backward(saved: Any, cotangent: jax.Array) -> tuple[Any, ...]:
         xs, constants, rule, y, absorbed = saved
-        relevance = relevance_of(cotangent, y, visit.out)
-        view = step.view(visit, xs, constants, y, relevance, getattr(rule, "bias", "absorb"))
+        relevance = relevance_of(cotangent, y, place.out)
+        view = step.view(place, xs, constants, y, relevance, getattr(rule, "bias", "absorb"))
         by_bias: Any = jnp.zeros((), view.relevance.dtype)
         terms = None
         if rule.way is Way.OWN:
@@ -123,7 +125,7 @@ def _shared(step: Linear, visit: Visit) -> jax.Array:
                 by_bias = jnp.sum(view.kept(share))
             elif has_bias and absorbed is not None:
                 by_bias = jnp.sum(view.bias_share(terms))
-        asked = visit.evaluation.program.parameters
+        asked = place.parameters
         found = view.parameters(asked, terms) if asked else None
         results = result if isinstance(result, tuple) else (result,)
         results = tuple(r.astype(x.dtype) for r, x in zip(results, xs, strict=True))

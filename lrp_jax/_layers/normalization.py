@@ -92,10 +92,10 @@ class Normalization(Step):
         factors: list[Any] = []
         for position, atom in enumerate(product.invars):
             given = held if position == self.found.position else visit.inputs
-            factors += visit.part(before, invars, [atom])(*given, *visit.constants)
+            factors += visit.place.part(before, invars, [atom])(*given, *visit.constants)
         y = product.primitive.bind(*factors, **product.params)
         read = [product.outvars[0], *self.constants]
-        return visit.part(after, read, self.outputs)(y, *visit.constants)
+        return visit.place.part(after, read, self.outputs)(y, *visit.constants)
 
 
 def _statistic_root(

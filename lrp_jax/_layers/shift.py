@@ -74,17 +74,17 @@ def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Ste
 
 def _proportional(visit: Visit) -> list[Any]:
     (y,) = visit.as_it_is()
-    return [share_out(y, visit.rule.divisor, visit.out)]
+    return [share_out(y, visit.rule.divisor, visit.place.out)]
 
 
 def _unchanged(visit: Visit) -> list[Any]:
     """The shift with relevance handed on unchanged, number by number."""
-    step = visit.step
+    step, out = visit.place.step, visit.place.out
     assert isinstance(step, Shift)
 
     def back(cotangent: jax.Array, saved: Any) -> jax.Array:
         x, y, constants = saved
-        relevance = relevance_of(cotangent, y, visit.out)
+        relevance = relevance_of(cotangent, y, out)
         env = dict(zip(step.constants, constants, strict=True))
 
         def follow(v: jax.Array) -> jax.Array:

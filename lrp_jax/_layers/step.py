@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
-import jax
-
 from .._analysis import compat
 from .._analysis.compat import Equation, Var
 
@@ -46,54 +44,66 @@ class Backward(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Visit:
-    """One evaluation of a step by the loop: what its backward pass may use.
+class Place:
+    """Where in an evaluation a step stands; it holds no values, so backward passes may keep it.
 
     Attributes:
         step: the step itself.
-        rule: its rule, its numbers possibly traced.
         out: the form of what arrives at the outputs.
-        inputs: values of the explained inputs.
-        constants: values of the constants.
-        probe: zeros whose cotangent reports what biases and stabilisers absorb; or None.
         exposed: whether a backward pass may start here.
-        evaluation: that of the frame around it (`_propagation.loop.Evaluation`).
+        parameters: what the constants' cotangents are: the "multipliers" of the parameters, the
+            relevance that goes through "zeros" among them, or nothing.
+        part: from (equations, invars, outvars) to a function, each operation in the form that suits
+            the platform.
     """
 
     step: Any
-    rule: Any
     out: str
-    inputs: list[Any]
-    constants: list[Any]
-    probe: Any
     exposed: bool
-    evaluation: Any
-
-    def part(
-        self, eqns: Sequence[Equation], invars: Sequence[Var], outvars: Sequence[Any]
-    ) -> Callable[..., list[Any]]:
-        """Some equations as a function, each operation in the form that suits the platform."""
-        function: Callable[..., list[Any]] = self.evaluation.part(eqns, invars, outvars)
-        return function
+    parameters: str
+    part: Callable[[Sequence[Equation], Sequence[Var], Sequence[Any]], Callable[..., list[Any]]]
 
     def native(self, *values: Any) -> list[Any]:
         """The step's own computation, from values of its inputs and constants."""
         step = self.step
         return self.part(step.eqns, [*step.inputs, *step.constants], step.outputs)(*values)
 
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """One evaluation of a step by the loop.
+
+    Attributes:
+        place: where it stands.
+        rule: its rule, the numbers possibly traced.
+        inputs: values of the explained inputs.
+        constants: values of the constants.
+        probe: zeros whose cotangent reports what biases and stabilisers absorb; or None.
+        evaluation: that of the frame around it (`_propagation.loop.Evaluation`).
+    """
+
+    place: Place
+    rule: Any
+    inputs: list[Any]
+    constants: list[Any]
+    probe: Any
+    evaluation: Any
+
     def as_it_is(self) -> list[Any]:
         """The outputs with the step's own derivative."""
-        return self.native(*self.inputs, *self.constants)
+        return self.place.native(*self.inputs, *self.constants)
 
     def held(self) -> list[Any]:
         """The outputs as constants of the explanation."""
 
         @jax.custom_vjp
         def layer(*values: Any) -> list[Any]:
-            return self.native(*values)
+            return self.place.native(*values)
 
         # A kernel without a derivative serves too, and no zero meets an infinite one.
-        layer.defvjp(lambda *v: (self.native(*v), [None] * len(v)), lambda none, _: tuple(none))
+        layer.defvjp(
+            lambda *v: (self.place.native(*v), [None] * len(v)), lambda none, _: tuple(none)
+        )
         found: list[Any] = layer(*self.inputs, *self.constants)
         return found
 

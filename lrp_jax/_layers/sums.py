@@ -16,7 +16,7 @@ from .arithmetic import at_least_float32
 from .chains import is_mean_factor
 from .linear import Linear, LinearLayer
 from .reading import Reading
-from .step import Visit
+from .step import Place
 from .terms import Term, shared_alike, total_of
 
 
@@ -66,10 +66,10 @@ class Sum(Linear):
         )
 
     def view(
-        self, visit: Visit, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
+        self, place: Place, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
         relevance: jax.Array, bias: str,
     ) -> LinearLayer:  # fmt: skip
-        function = partial(first_of, visit.native, constants)
+        function = partial(first_of, place.native, constants)
         return SumLayer(function, xs, y, relevance, self.signs, self.may_turn)
 
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 
 from .._analysis import compat
-from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.compat import Var, is_literal
 from .._analysis.graph import is_float
 from .._layers.arithmetic import hold, modified_gradient, tap, to_multiplier, to_relevance
-from .._layers.step import Backward, Frame, Step, Visit, Way
+from .._layers.step import Backward, Frame, Place, Step, Visit, Way
 from . import lowerings
 from .forms import Forms
 
@@ -136,13 +137,11 @@ class Evaluation:
             inputs = [self.read(v, backward.makes) for v in step.inputs]
         if index is not None:
             inputs = [self._tapped(key("in", index, i), x) for i, x in enumerate(inputs)]
-        outputs = backward.outputs(
-            Visit(
-                step, rule, out, inputs, self._constants(step, rule),
-                None if index is None else self.taps.get(key("bias", index)),
-                index in program.exposed, self,
-            )
-        )  # fmt: skip
+        part = partial(lowerings.as_function, self.frame.jaxpr)
+        place = Place(step, out, index in program.exposed, program.parameters, part)
+        probe = None if index is None else self.taps.get(key("bias", index))
+        visit = Visit(place, rule, inputs, self._constants(step, rule), probe, self)
+        outputs = backward.outputs(visit)
         if out == "R" and backward.multiplies:
             outputs = [
                 to_multiplier(y) if is_float(v) else y
@@ -172,17 +171,12 @@ class Evaluation:
         probe = self.taps.get(name)
         return value if probe is None else tap(value, probe)
 
-    def part(
-        self, eqns: Sequence[Equation], invars: Sequence[Var], outvars: Sequence[Any]
-    ) -> Callable[..., list[Any]]:
-        """Some equations as a function, each operation in the form that suits the platform."""
-        return lowerings.as_function(self.frame.jaxpr, eqns, invars, outvars)
-
     # -- what bodies ask for --------------------------------------------------------------------
 
     def inside(self, frame: Frame, forms: Forms) -> Callable[..., tuple[list[Any], Taps]]:
         """A frame inside as a function of (values, taps) to (outputs, exposed values)."""
-        return lambda values, taps: run(frame, forms, self.program, self.rules, values, taps)
+        program, rules = self.program, self.rules
+        return lambda values, taps: run(frame, forms, program, rules, values, taps)
 
     def taps_inside(self, step: Step) -> Taps:
         """The taps of the layers inside of a step."""
