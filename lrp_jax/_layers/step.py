@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
+
 from .._analysis import compat
 from .._analysis.compat import Equation, Var
 
@@ -95,15 +97,10 @@ class Visit:
 
     def held(self) -> list[Any]:
         """The outputs as constants of the explanation."""
-
-        @jax.custom_vjp
-        def layer(*values: Any) -> list[Any]:
-            return self.place.native(*values)
-
+        layer = jax.custom_vjp(self.place.native)
+        native = self.place.native
         # A kernel without a derivative serves too, and no zero meets an infinite one.
-        layer.defvjp(
-            lambda *v: (self.place.native(*v), [None] * len(v)), lambda none, _: tuple(none)
-        )
+        layer.defvjp(lambda *v: (native(*v), [None] * len(v)), lambda none, _: tuple(none))
         found: list[Any] = layer(*self.inputs, *self.constants)
         return found
 
