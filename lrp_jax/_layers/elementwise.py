@@ -185,7 +185,7 @@ def _vanishes_at_zero(eqn: Any, operands: list[tuple[Any, Any]], position: int) 
 
 def _number(value: Any) -> float | None:
     """A number that is known before any value is: of the code, perhaps cast."""
-    known = isinstance(value, int | float | np.generic | np.ndarray) and np.ndim(value) == 0
+    known = not isinstance(value, jax.core.Tracer) and np.ndim(value) == 0
     return float(value) if known and np.isreal(value) else None
 
 
