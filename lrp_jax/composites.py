@@ -7,13 +7,14 @@ are compositions of public pieces, with the names and maps of the literature.
 
 import reprlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
 from . import kinds
 from ._layers.step import Way
+from ._tables import Table, brief, counted
 from .kinds import Called, Match, call, first, match, parts
 from .rules import (
     AlphaBeta,
@@ -62,6 +63,8 @@ class Composite:
 
     entries: tuple[tuple[Match, Rule], ...]
     strict: bool = False
+    usual: int = field(default=0, init=False)
+    """How many of the last entries are a preset's own, of which a plan misses none."""
 
     def __init__(self, entries: Iterable[tuple[Any, Rule]], *, strict: bool = False) -> None:
         if not isinstance(entries, Iterable):
@@ -104,7 +107,9 @@ class Composite:
         Args:
             entries: (match, rule) pairs.
         """
-        return Composite([*entries, *self.entries], strict=self.strict)
+        made = Composite([*entries, *self.entries], strict=self.strict)
+        object.__setattr__(made, "usual", self.usual)
+        return made
 
     def __eq__(self, other: Any) -> bool:
         if not isinstance(other, Composite):
@@ -118,15 +123,28 @@ class Composite:
         lines = [f"    ({spec!r}, lrp.{rule!r})," for spec, rule in self.entries]
         return "\n".join(["lrp.Composite([", *lines, "], strict=True)" if self.strict else "])"])
 
+    def _repr_html_(self) -> str:
+        rows = tuple((repr(spec), brief(repr(rule))) for spec, rule in self.entries)
+        return Table(("match", "rule"), rows).page(counted(len(rows), "entry", "entries"))
 
-def _composite_flatten(c: Composite) -> tuple[tuple[Rule, ...], tuple[tuple[Match, ...], bool]]:
-    return tuple(rule for _, rule in c.entries), (tuple(m for m, _ in c.entries), c.strict)
+
+def _composite_flatten(c: Composite) -> tuple[tuple[Rule, ...], tuple[Any, ...]]:
+    return tuple(rule for _, rule in c.entries), (tuple(m for m, _ in c.entries), c.strict, c.usual)
 
 
-def _composite_unflatten(known: tuple[tuple[Match, ...], bool], rules: Any) -> Composite:
+def _composite_unflatten(known: tuple[Any, ...], rules: Any) -> Composite:
+    matches, strict, usual = known
     made = object.__new__(Composite)
-    object.__setattr__(made, "entries", tuple(zip(known[0], rules, strict=True)))
-    object.__setattr__(made, "strict", known[1])
+    object.__setattr__(made, "entries", tuple(zip(matches, rules, strict=True)))
+    object.__setattr__(made, "strict", strict)
+    object.__setattr__(made, "usual", usual)
+    return made
+
+
+def _preset(*entries: tuple[Any, Rule]) -> Composite:
+    """A composite that serves many networks, none of which has everything that it speaks of."""
+    made = Composite(entries)
+    object.__setattr__(made, "usual", len(made.entries))
     return made
 
 
@@ -235,12 +253,10 @@ def EpsilonGammaBox(
 
     Source: zennit's `epsilon_gamma_box`; Montavon et al. 2019.
     """
-    return Composite(
-        [
-            (first(kinds.Conv), ZBox(low, high, stabilizer)),
-            (kinds.Conv, Gamma(gamma, stabilizer)),
-            (kinds.Dense, Epsilon(epsilon)),
-        ]
+    return _preset(
+        (first(kinds.Conv), ZBox(low, high, stabilizer)),
+        (kinds.Conv, Gamma(gamma, stabilizer)),
+        (kinds.Dense, Epsilon(epsilon)),
     )
 
 
@@ -253,7 +269,7 @@ def EpsilonPlus(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
 
     Source: zennit's `epsilon_plus`; Kohlbrenner et al. 2020.
     """
-    return Composite([(kinds.Conv, ZPlus(stabilizer)), (kinds.Dense, Epsilon(epsilon))])
+    return _preset((kinds.Conv, ZPlus(stabilizer)), (kinds.Dense, Epsilon(epsilon)))
 
 
 def EpsilonPlusFlat(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
@@ -265,7 +281,8 @@ def EpsilonPlusFlat(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
 
     Source: zennit's `epsilon_plus_flat`.
     """
-    return EpsilonPlus(epsilon, stabilizer).override((first(kinds.Linear), Flat(stabilizer)))
+    flat = (first(kinds.Linear), Flat(stabilizer))
+    return _preset(flat, *EpsilonPlus(epsilon, stabilizer).entries)
 
 
 def EpsilonAlpha2Beta1(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
@@ -278,7 +295,7 @@ def EpsilonAlpha2Beta1(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite
     Source: zennit's `epsilon_alpha2_beta1`; Kohlbrenner et al. 2020.
     """
     convolutions = AlphaBeta(2.0, 1.0, stabilizer)
-    return Composite([(kinds.Conv, convolutions), (kinds.Dense, Epsilon(epsilon))])
+    return _preset((kinds.Conv, convolutions), (kinds.Dense, Epsilon(epsilon)))
 
 
 def EpsilonAlpha2Beta1Flat(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
@@ -290,8 +307,8 @@ def EpsilonAlpha2Beta1Flat(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Compo
 
     Source: zennit's `epsilon_alpha2_beta1_flat`.
     """
-    composite = EpsilonAlpha2Beta1(epsilon, stabilizer)
-    return composite.override((first(kinds.Linear), Flat(stabilizer)))
+    flat = (first(kinds.Linear), Flat(stabilizer))
+    return _preset(flat, *EpsilonAlpha2Beta1(epsilon, stabilizer).entries)
 
 
 def ExcitationBackprop(stabilizer: Any = 1e-6) -> Composite:
@@ -302,7 +319,7 @@ def ExcitationBackprop(stabilizer: Any = 1e-6) -> Composite:
 
     Source: Zhang et al. 2016; zennit's `excitation_backprop`.
     """
-    return Composite([(kinds.Linear, ZPlus(stabilizer))])
+    return _preset((kinds.Linear, ZPlus(stabilizer)))
 
 
 def DeepTaylor(low: Any = None, high: Any = None, stabilizer: Any = 1e-6) -> Composite:
@@ -322,7 +339,7 @@ def DeepTaylor(low: Any = None, high: Any = None, stabilizer: Any = 1e-6) -> Com
         raise ValueError("DeepTaylor needs both bounds of the input, or neither.")
     entry = WSquare(stabilizer) if low is None else ZBox(low, high, stabilizer)
     plus = ZPlus(stabilizer, bias="ignore")
-    return Composite([(first(kinds.Linear), entry), (kinds.Linear, plus)])
+    return _preset((first(kinds.Linear), entry), (kinds.Linear, plus))
 
 
 def LRPOverview(low: Any, high: Any, gamma: Any = 0.25, epsilon: Any = 0.25) -> Composite:
@@ -336,13 +353,11 @@ def LRPOverview(low: Any, high: Any, gamma: Any = 0.25, epsilon: Any = 0.25) -> 
 
     Source: Montavon et al. 2019, section 10.3.
     """
-    return Composite(
-        [
-            (first(kinds.Linear), ZBox(low, high)),
-            (kinds.depth(0.0, 1 / 3), Gamma(gamma)),
-            (kinds.depth(1 / 3, 2 / 3), Epsilon(epsilon)),
-            (kinds.Linear, Zero()),
-        ]
+    return _preset(
+        (first(kinds.Linear), ZBox(low, high)),
+        (kinds.depth(0.0, 1 / 3), Gamma(gamma)),
+        (kinds.depth(1 / 3, 2 / 3), Epsilon(epsilon)),
+        (kinds.Linear, Zero()),
     )
 
 
@@ -362,7 +377,7 @@ def AttnLRP(
     Source: Achtibat et al. 2024.
     """
     kernels = _kernels(attention, Weighted(0.25, 0.25, 0.5))
-    return Composite([*kernels, *_attention(linear, conv, Taylor(), Uniform())])
+    return _preset(*kernels, *_attention(linear, conv, Taylor(), Uniform()))
 
 
 def CPLRP(
@@ -379,7 +394,7 @@ def CPLRP(
     Source: Ali et al. 2022.
     """
     kernels = _kernels(attention, Weighted(0.0, 0.0, 1.0))
-    return Composite([*kernels, *_attention(linear, conv, Gate(), Gate())])
+    return _preset(*kernels, *_attention(linear, conv, Gate(), Gate()))
 
 
 def _kernels(attention: str | None, rule: Rule) -> list[tuple[Any, Rule]]:
@@ -403,12 +418,12 @@ def _attention(
 
 def guided_backprop() -> Composite:
     """Guided backpropagation in every relu, the gradient elsewhere (Springenberg et al. 2015)."""
-    return Composite([(kinds.ReLU, GuidedBackprop())])
+    return _preset((kinds.ReLU, GuidedBackprop()))
 
 
 def deconvnet() -> Composite:
     """The deconvolution network in every relu, the gradient elsewhere (Zeiler and Fergus 2014)."""
-    return Composite([(kinds.ReLU, DeconvNet())])
+    return _preset((kinds.ReLU, DeconvNet()))
 
 
 def beta_smooth(beta: Any = 10.0) -> Composite:
@@ -417,4 +432,4 @@ def beta_smooth(beta: Any = 10.0) -> Composite:
     Args:
         beta: sharpness of the softplus.
     """
-    return Composite([(kinds.ReLU, BetaSmooth(beta))])
+    return _preset((kinds.ReLU, BetaSmooth(beta)))

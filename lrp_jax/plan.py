@@ -16,6 +16,7 @@ from ._analysis.compat import is_literal
 from ._layers import suspects
 from ._layers.flows import flow_to_layers
 from ._layers.step import Frame, Step, UnsupportedOperation, Way
+from ._tables import Table, brief, counted, terminal_width
 from .composites import Composite
 from .kinds import KINDS, BatchNorm, Bias, Called, Glob, Kind, Linear, Match, parts
 from .rules.base import Rule
@@ -65,7 +66,7 @@ class Plan:
     Attributes:
         layers: the layers in order of execution.
         warnings: globs that matched nothing, entries shadowed by others, arrays without a name.
-        unmatched: entries by kind or position that found no such layer here.
+        unmatched: the user's entries by kind or position that found no such layer here.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -81,28 +82,32 @@ class Plan:
     unmatched: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        header = ("layer", "kind", "input", "output", "rule", "chosen by")
-        rows = [
+        return self._table().text(terminal_width())
+
+    def _repr_html_(self) -> str:
+        return self._table().page(counted(len(self.layers), "layer"))
+
+    def _table(self) -> Table:
+        rows = tuple(
             (
                 layer.path,
                 layer.kind.label,
                 ", ".join(map(str, layer.inputs)),
                 str(layer.output),
-                layer.rule,
-                layer.chosen_by,
+                brief(layer.rule),
+                brief(layer.chosen_by),
             )
             for layer in self.layers
-        ]
-        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-        lines = [header, tuple("-" * w for w in widths), *rows]
-        table = [
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
+        )
         notes = [f"warning: {text}" for text in self.warnings]
         if self.unmatched:
-            notes.append(f"no layer here for {', '.join(self.unmatched)}")
-        return "\n".join([*table, *notes])
+            notes.append(f"no layer here for {', '.join(map(brief, self.unmatched))}")
+        return Table(
+            ("layer", "kind", "input", "output", "rule", "chosen by"),
+            rows,
+            notes=tuple(notes),
+            tints=tuple(row[1] for row in rows),
+        )
 
     def __repr__(self) -> str:
         return str(self)
@@ -356,12 +361,17 @@ def _paths(steps: Sequence[Step]) -> list[tuple[str, str]]:
         if scopes and all(len(p) > 1 and p[0] == scopes[0][0] for p in scopes)
         else None
     )
+    leaves: dict[str, set[str]] = {}  # of several weights in one block, each names its layer
+    for step in filter(_owns_weights, steps):
+        leaves.setdefault(step.name, set()).add(step.weights[0])
     seen: dict[str, int] = {}
     found = []
     for step in steps:
         name = step.name
         if not _owns_weights(step) and shared is not None:
             name = name.partition("/")[2]
+        elif _owns_weights(step) and len(leaves[name]) > 1:
+            name = step.weights[0]
         count = seen[name] = seen.get(name, -1) + 1
         found.append((name, name if count == 0 else f"{name}:{count}"))
     return found
@@ -396,7 +406,8 @@ def _choose(
                 + (" with input and output of one shape." if rule.way is Way.UNCHANGED else ".")
             )
         if not hits and not isinstance(spec, Glob | Called):
-            unmatched.append(f"({spec!r}, {rule!r})")
+            if entry < len(composite.entries) - composite.usual:
+                unmatched.append(f"({spec!r}, {rule!r})")
         elif not hits:
             near = _nearest(spec, layers) if isinstance(spec, Glob) else _UNCALLED
             misspelled.append(f"({spec!r}, {rule!r}) matches no layer.{near}")

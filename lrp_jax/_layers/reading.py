@@ -158,8 +158,9 @@ class Reading:
         outputs = tuple(v for v in outputs if not compat.is_dropped(v))
         if weights and kind and layer.named_by_weights:
             operands = core.invars if core is not None else ()
-            own_names = [self.names[a] for a in operands if not is_literal(a) and a in self.names]
-            name = layer_name((own_names or weights)[0])
+            of_core = [self.names[a] for a in operands if not is_literal(a) and a in self.names]
+            weights = tuple(dict.fromkeys((*of_core, *weights)))
+            name = layer_name(weights[0])
         else:
             name = "/".join((*compat.scope(core or eqns[-1]), called or kind))
         return layer(

@@ -24,8 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .. import _tables
 from .._analysis.identity import checksum_of_any, program_of
 from .._files import differences, locked
+from .._tables import counted, terminal_width
 from ..datasets import checksum_of, progress_bar, require
 from .flipping import interval
 
@@ -57,7 +59,7 @@ class Grid:
         ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Table:
     """One row for each method, point of its grid, example and metric.
 
@@ -67,6 +69,28 @@ class Table:
     """
 
     columns: dict[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        return self._shown().text(terminal_width())
+
+    def _repr_html_(self) -> str:
+        examples = len(set(self.columns["example"].tolist()))
+        return self._shown().page(f"Means over {counted(examples, 'example')}")
+
+    def _shown(self) -> _tables.Table:
+        """Means over the examples, with 95 % intervals: a row for each method and point."""
+        metrics = list(dict.fromkeys(self.columns["metric"].tolist()))
+        found: dict[tuple[str, ...], dict[str, str]] = {}
+        for metric in metrics:
+            for method, point in self.candidates(metric):
+                values = self.values(metric, method, **point)
+                low, high = interval(values, 0.95)
+                text = f"{values.mean():.4g} [{low:.4g}, {high:.4g}]"
+                numbers = (f"{point[n]:g}" if n in point else "" for n in self.parameters)
+                found.setdefault((method, *numbers), {})[metric] = text
+        rows = tuple((*key, *(cells.get(m, "") for m in metrics)) for key, cells in found.items())
+        header = ("method", *self.parameters, *metrics)
+        return _tables.Table(header, rows, frozenset(range(1, len(header))))
 
     def to_pandas(self) -> Any:
         """The table as a `pandas.DataFrame`."""

@@ -15,6 +15,7 @@ from .._calls.explained import Explained
 from .._calls.hints import no_target
 from .._layers.arithmetic import relevance_of
 from .._propagation.loop import Taps, key
+from .._tables import Table, brief, counted, shares_of_largest, terminal_width
 from ..composites import Composite
 from .sites import Site, pull_taps, sites, zeros_like
 
@@ -114,26 +115,34 @@ class Ledger:
         )
 
     def __str__(self) -> str:
-        header = ("layer", "kind", "rule", *COLUMNS)
-        rows = [
-            (name, kind, rule, *(f"{v:.4g}" for v in row))
+        return self._table().text(terminal_width())
+
+    def _repr_html_(self) -> str:
+        return self._table().page(
+            f"Relevance of {counted(len(self.layers), 'layer')}: {float(self.start):.6g} started, "
+            f"{float(self.received):.6g} arrived"
+        )
+
+    def _table(self) -> Table:
+        table = np.asarray(self.table)
+        lost = np.concatenate([np.zeros_like(table[:, :2]), table[:, 2:]], 1)
+        rows = tuple(
+            (name, kind, brief(rule), *(f"{v:.4g}" for v in row))
             for name, kind, rule, row in zip(
-                self.layers, self.kinds, self.rules, np.asarray(self.table), strict=True
+                self.layers, self.kinds, self.rules, table, strict=True
             )
-        ]
-        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if i < 3 else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in (header, tuple("-" * w for w in widths), *rows)
-        ]
+        )
         total = (
             f"start {float(self.start):.6g}, received {float(self.received):.6g}, "
-            f"constants elsewhere {float(self.elsewhere):.4g}"
+            f"constants elsewhere {float(self.elsewhere):.4g} (sums over all examples)"
         )
-        return "\n".join([*lines, total])
+        return Table(
+            ("layer", "kind", "rule", *COLUMNS[:-1], "by the rule"),
+            rows,
+            numbers=frozenset(range(3, 3 + len(COLUMNS))),
+            notes=(total,),
+            bars=tuple((0.0, 0.0, 0.0, *row) for row in shares_of_largest(lost.tolist())),
+        )
 
 
 @no_target

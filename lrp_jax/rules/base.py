@@ -1,6 +1,7 @@
 """What every rule is: how contributions are shared, in a frozen dataclass that is a pytree."""
 
 import dataclasses
+import html
 import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -120,6 +121,10 @@ class Rule:
             or _leaf_key(getattr(self, f.name)) != _leaf_key(f.default)
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        doc = (type(self).__doc__ or "").strip()
+        return f"<code>{html.escape(repr(self))}</code> {html.escape(doc.partition(chr(10))[0])}"
 
 
 def _flatten(rule: Any) -> tuple[list[tuple[Any, Any]], Any]:
