@@ -19,5 +19,11 @@ from .heatmaps import (
     overlay as overlay,
     rgb as rgb,
 )
-from .tokens import text as text, text_html as text_html, text_terminal as text_terminal
+from .pieces import clean as clean, words as words
+from .tokens import (
+    text as text,
+    text_html as text_html,
+    text_latex as text_latex,
+    text_terminal as text_terminal,
+)
 from .tools import bound as bound, colormap as colormap

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.flipping import Curves, interval
-from .tools import COLOURS, Scale, bound, colormap, new_axes
+from .tools import COLOURS, Scale, bound, colormap, distinct, new_axes
 
 
 def time_series(
@@ -73,10 +73,11 @@ def curves(
     outside = len(curves) > 3  # then there is no room for their names between them
     ax = new_axes(ax, (6, 3) if outside else (4.5, 3))
     styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+    colours = distinct(len(curves))
     for i, (name, curve) in enumerate(curves.items()):
         fraction, values = np.asarray(curve.fraction), np.asarray(curve.score, float)
         low, high = interval(values, level)
-        style, colour = styles[i % len(styles)], COLOURS[i % len(COLOURS)]
+        style, colour = styles[i % len(styles)], colours[i]
         ax.plot(fraction, values.mean(0), linestyle=style, color=colour, label=name)
         ax.fill_between(fraction, low, high, color=colour, alpha=0.2, linewidth=0)
     ax.set_xlabel("fraction removed")

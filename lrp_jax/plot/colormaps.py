@@ -1,6 +1,7 @@
 """Colours for relevance, with NumPy alone: a map from numbers to red, green and blue.
 
-Positive relevance is warm, negative cold, zero the middle. `relevance` (the default; white in the
+Positive relevance is warm, negative cold, zero the middle, and a twentieth of the largest can be
+told from zero. `relevance` (the default; white in the
 middle) and `relevance_dark` (black in the middle, for dark pages) are told apart with every
 common colour vision deficiency; the other names are those of zennit.
 """
@@ -11,7 +12,8 @@ Stops = tuple[tuple[float, str], ...]
 
 STOPS: dict[str, Stops] = {
     "relevance": (
-        (0.0, "08306b"), (0.25, "4a90c9"), (0.5, "ffffff"), (0.75, "ef7d4b"), (1.0, "8b1a00"),
+        (0.0, "08306b"), (0.25, "4a90c9"), (0.45, "c3dbef"), (0.5, "ffffff"),
+        (0.55, "fbd3c0"), (0.75, "ef7d4b"), (1.0, "8b1a00"),
     ),
     "relevance_dark": (
         (0.0, "bfe6ff"), (0.25, "2b7fc4"), (0.5, "000000"), (0.75, "d3541a"), (1.0, "ffe3a0"),

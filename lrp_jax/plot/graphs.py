@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from .tools import COLOURS, bound, colormap, new_axes
+from .._tables import brief
+from .tools import bound, colormap, distinct, is_dark, new_axes
 
 Place = tuple[float, float]
 
-_CAUSE_COLOURS = (COLOURS[1], COLOURS[0], *COLOURS[2:])
-# The colours of `_CAUSE_COLOURS`, pale enough for black text.
-_KIND_COLOURS = ("#cfe6f5", "#fde3cc", "#d0ece2", "#f3dde9", "#fbf3c4", "#e4e4e4", "#ddf1fb")
+# Pale enough for black text, and dark enough for white text.
+_KIND_COLOURS = {
+    False: ("#cfe6f5", "#fde3cc", "#d0ece2", "#f3dde9", "#fbf3c4", "#e4e4e4", "#ddf1fb"),
+    True: ("#0b3f5f", "#6b3208", "#0c4f3b", "#5a2c48", "#5c4a06", "#3f3f3f", "#1c4a63"),
+}
 
 
 def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = None) -> Any:
@@ -43,11 +46,10 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     width = max([*column.values(), *(lane - 0.45 for lane in lanes.values())]) + 1
     height = max(row.values()) + 1
     kinds = list(dict.fromkeys(layer.kind.label for layer in layers))
-    boxes = [(-1, "input", "white")]
+    boxes = [(-1, "input", -1)]
     for layer in layers:
-        text = f"{_short(layer.path)}\n{layer.kind.label}: {_short(layer.rule)}"
-        colour = _KIND_COLOURS[kinds.index(layer.kind.label) % len(_KIND_COLOURS)]
-        boxes.append((layer.index, text, colour))
+        text = f"{_short(layer.path)}\n{layer.kind.label}: {_begun(brief(layer.rule))}"
+        boxes.append((layer.index, text, kinds.index(layer.kind.label)))
     longest = max(len(line) for _, text, _ in boxes for line in text.split("\n"))
     ax = new_axes(ax, ((0.06 * longest + 0.8) * width, 0.72 * height))
     names = {-1: "input"} | {layer.index: layer.path for layer in layers}
@@ -58,9 +60,12 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
         colour = "#7f7f7f" if relevance is None else "#d55e00"
         ends = (column[p], row[p]), (column[n], row[n])
         ax.add_patch(_line(*ends, lanes.get((p, n)), colour, wide))
-    for index, text, colour in boxes:
-        box = _box("round,pad=0.35", colour, 0.6)
-        place = {"ha": "center", "va": "center", "fontsize": 7, "color": "black", "bbox": box}
+    dark = is_dark(ax)
+    grounds, ink = _KIND_COLOURS[dark], "white" if dark else "black"
+    for index, text, kind in boxes:
+        ground = ("black" if dark else "white") if kind < 0 else grounds[kind % len(grounds)]
+        box = _box("round,pad=0.35", ground, 0.6)
+        place = {"ha": "center", "va": "center", "fontsize": 7, "color": ink, "bbox": box}
         ax.text(column[index], row[index], text, **place)
     ax.set_xlim(-0.55, width - 0.45)
     ax.set_ylim(height - 0.5, -0.5)
@@ -153,12 +158,13 @@ def ledger(ledger: Any, ax: Any = None) -> Any:
         raise ValueError("the ledger has no layers")
     ax = new_axes(ax, (6, 0.28 * len(entries) + 1))
     causes = list(next(iter(entries.values())))
+    colours = distinct(len(causes))
     for row, parts in enumerate(entries.values()):
         # Gains and losses grow from zero to their own side, so they never hide each other.
         ends = {1: 0.0, -1: 0.0}
         for cause, amount in parts.items():
             side = 1 if amount >= 0 else -1
-            colour = _CAUSE_COLOURS[causes.index(cause) % len(_CAUSE_COLOURS)]
+            colour = colours[causes.index(cause)]
             ax.barh(row, amount, 0.7, ends[side], color=colour, label=cause)
             ends[side] += amount
     ax.axvline(0, color="#7f7f7f", linewidth=0.8)
@@ -217,6 +223,10 @@ def _lanes(
 
 def _box(style: str, colour: Any, width: float) -> dict[str, Any]:
     return {"boxstyle": style, "facecolor": colour, "edgecolor": "#7f7f7f", "linewidth": width}
+
+
+def _begun(code: str, length: int = 30) -> str:
+    return code if len(code) <= length else code[: length - 1] + "…"
 
 
 def _short(name: str, length: int = 30) -> str:

@@ -99,9 +99,10 @@ def overlay(
 
 def grid(
     images: Any,
-    relevances: Mapping[str, Any],
+    relevances: Any,
     *,
     labels: Sequence[str] | None = None,
+    overlaid: bool = False,
     scale: Scale = "max",
     cmap: Any = "relevance",
     colorbars: bool = False,
@@ -111,8 +112,9 @@ def grid(
 
     Args:
       images: `(batch, height, width)` or `(batch, height, width, channels)`, or `None` for none.
-      relevances: by the name of a method the relevance of the batch.
+      relevances: by the name of a method the relevance of the batch; or that of one method.
       labels: a name for each row.
+      overlaid: whether each heatmap lies over its picture (`overlay`).
       scale, cmap: as `heatmap`; every picture has its own scale.
       colorbars: whether to draw one for each picture.
       size: of one picture, in inches.
@@ -120,6 +122,10 @@ def grid(
     Returns:
       The figure.
     """
+    if not isinstance(relevances, Mapping):
+        relevances = {"relevance": relevances}
+    if overlaid and images is None:
+        raise ValueError("overlaid heatmaps need the images that they lie over")
     columns = [] if images is None else [("input", np.asarray(images))]
     columns += [(name, np.asarray(r)) for name, r in relevances.items()]
     if not columns or len({len(c) for _, c in columns}) != 1:
@@ -144,7 +150,8 @@ def grid(
             if j == 0 and images is not None:
                 _show(ax, pictures[i])
             else:
-                heatmap(pictures[i], ax, scale=scale, cmap=cmap, colorbar=colorbars)
+                below = images[i] if overlaid else None
+                heatmap(pictures[i], ax, scale=scale, cmap=cmap, image=below, colorbar=colorbars)
             if i == 0:
                 ax.set_title(name, fontsize="medium")
             if j == 0 and labels is not None:

@@ -1,4 +1,4 @@
-"""Coloured tokens: in HTML, in a terminal, in a figure."""
+"""Coloured tokens: in HTML, in a terminal, in LaTeX, in a figure."""
 
 import html
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import colormaps
+from .pieces import clean
 from .tools import Scale, bound, pyplot, unit
 
 
@@ -16,7 +17,8 @@ def text_html(
     """Tokens on the colours of their relevance, as HTML that stands on its own.
 
     Args:
-      tokens: strings, with their spaces.
+      tokens: strings, with their spaces or with a tokenizer's marks (see `clean`); `words` joins
+        them and their relevance.
       relevance: `(tokens,)`, or `(tokens, features)`: features are summed.
       scale: as `lrp_jax.plot.heatmap`.
       cmap: a name of `lrp_jax.plot.colormaps`.
@@ -49,6 +51,34 @@ def text_terminal(
         f"\x1b[48;2;{';'.join(map(str, back))}m\x1b[38;2;{';'.join(map(str, ink))}m{token}\x1b[0m"
         for token, _, back, ink in _coloured(tokens, relevance, scale, cmap)
     )
+
+
+def text_latex(
+    tokens: Sequence[str], relevance: Any, *, scale: Scale = "max", cmap: str = "relevance"
+) -> str:
+    r"""Tokens on the colours of their relevance, for LaTeX with the package xcolor.
+
+    Args, Returns: as `text_html`; line breaks are allowed between tokens.
+
+    >>> print(text_latex(["5%"], np.array([0.0])).rpartition("}{")[2])
+    \strut 5\%}}}
+    """
+    boxes = [
+        f"\\colorbox[HTML]{{{_hex(back)[1:].upper()}}}"
+        f"{{\\textcolor[HTML]{{{_hex(ink)[1:].upper()}}}{{\\strut {_latex(token)}}}}}"
+        for token, _, back, ink in _coloured(tokens, relevance, scale, cmap)
+    ]
+    return "{\\setlength{\\fboxsep}{0pt}" + "\\allowbreak ".join(boxes) + "}"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", " ": r"\ ", "\n": r"\ ",
+} | {letter: "\\" + letter for letter in "&%$#_"}  # fmt: skip
+
+
+def _latex(token: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in token)
 
 
 def text(
@@ -114,6 +144,7 @@ def _coloured(
         raise ValueError(
             f"{len(tokens)} tokens need as many relevances, got the shape {values.shape}"
         )
+    tokens = clean(tokens)
     backs = colormaps.colours(unit(values, bound(values, scale)), cmap)
     inks = [(0, 0, 0) if _luminance(back) > 0.18 else (255, 255, 255) for back in backs]
     return [

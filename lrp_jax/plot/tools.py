@@ -13,6 +13,22 @@ Scale = float | str
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 
 
+def distinct(count: int) -> list[Any]:
+    """As many colours, no two alike."""
+    if count <= len(COLOURS):
+        return list(COLOURS[:count])
+    return [pyplot().get_cmap("turbo")(x) for x in np.linspace(0.05, 0.95, count)]
+
+
+def is_dark(ax: Any) -> bool:
+    """Whether a picture is drawn on a dark ground."""
+    pyplot()
+    from matplotlib.colors import to_rgba
+
+    red, green, blue, opaque = to_rgba(ax.get_facecolor())
+    return bool(opaque and np.dot((red, green, blue), (0.299, 0.587, 0.114)) < 0.5)
+
+
 def bound(values: Any, scale: Scale = "max") -> float:
     """The relevance that is drawn in the last colour.
 
