@@ -14,13 +14,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import lrp_jax as lrp
 from lrp_jax import cli
-from lrp_jax.cli import commands, files as read_files
+from lrp_jax.cli import commands, doctor, files as read_files
 
 MODEL = """
 import jax, jax.numpy as jnp
@@ -472,3 +473,22 @@ def test_one_number_for_each_example_and_dense_outputs(
         run("evaluate", "cli_net:dense", "x.npy", "--steps", "2")
     (line,) = capsys.readouterr().err.splitlines()  # once, without the line of code
     assert line.startswith("python -m lrp_jax: warning: target=None explains the largest class")
+
+
+def test_the_doctor_finds_everything_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"jax {jax.__version__}" in out
+    assert "device 0: cpu" in out
+    assert "4 rules give the known numbers" in out
+
+
+def test_the_doctor_names_a_wrong_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(doctor.KNOWN, lrp.ZPlus(), (0.2, 0.0, 6.7))
+    with pytest.raises(SystemExit):
+        cli.main(["doctor"])
+    said = capsys.readouterr().err
+    assert "ZPlus() gives" in said
+    assert "6.7]" in said

@@ -1,4 +1,4 @@
-"""The command line: `python -m lrp_jax plan | explain | evaluate`.
+"""The command line: `python -m lrp_jax plan | explain | evaluate | doctor`.
 
 It reads files, calls the library and writes files; everything it can do is a few lines of Python.
 The model is a function that you name, and its module is imported: that is your code.
@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import baselines, composites, evaluation, plot, rules
 from ..transform import plan, value_and_relevance
+from .doctor import report
 from .files import PIXELS, Folder, InputError, inputs, optional, read_arrays, said, tree
 
 COMPOSITES = (
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{parser.prog}: warning: {message}", file=sys.stderr)
 
     try:
+        if options.command is _doctor:
+            _doctor(options)
+            return 0
         _check_options(options)
         with warnings.catch_warnings():
             warnings.showwarning = tell
@@ -89,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A first look at a model:  python -m lrp_jax plan net:apply x.npy "
         "--checkpoint net.npz --composite EpsilonPlus",
     )
-    commands = parser.add_subparsers(required=True, metavar="plan | explain | evaluate")
+    commands = parser.add_subparsers(required=True, metavar="plan | explain | evaluate | doctor")
 
     def command(name: str, run: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -150,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         return added
 
+    text = "Print versions, devices and what is installed, and try some known numbers."
+    doctor = commands.add_parser("doctor", help=text, description=text)
+    doctor.set_defaults(command=_doctor, traceback=False)
     planned = command("plan", _plan, "Print which layer gets which rule, and why.")
     planned.add_argument("--json", action="store_true", help="print JSON instead of a table")
     explained = command(
@@ -174,6 +181,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluated.add_argument("--patch", type=int, default=1, help="side of a patch (default: 1)")
     evaluated.add_argument("--steps", type=int, default=20, help="steps of the curve (default: 20)")
     return parser
+
+
+def _doctor(options: Any) -> None:
+    try:
+        for line in report():
+            print(line)
+    except ArithmeticError as error:
+        raise InputError(f"the self-test failed: {error}") from error
 
 
 def _plan(options: Any) -> None:
