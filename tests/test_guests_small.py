@@ -75,3 +75,122 @@ def test_chains_before_a_contraction(chain: str, rectified: bool) -> None:
     for name, rule in RULES.items():
         found = lrp.relevance(apply, rule)(weights, x, target=lambda _: start)
         assert_close(found, written_out.propagate(rule, h, start), 1e-9, name)
+
+
+# -- One function in two spellings ----------------------------------------------------------------
+
+P = {
+    "a": {"k": _draw(6, 6, seed=10), "b": _draw(6, seed=11)},
+    "b": {"k": _draw(6, 6, seed=12)},
+    "q": {"k": _draw(6, 6, seed=13)},
+    "scale": _draw(6, seed=14),
+    "heads": _draw(2, seed=15),
+    "table": _draw(4, 6, seed=16),
+}
+X = _draw(4, 6, seed=17)
+COMPOSITES: dict[str, Any] = {
+    "attn": lrp.AttnLRP(),
+    "cp": lrp.CPLRP(),
+    "zplus": lrp.ZPlus(),
+    "alphabeta": lrp.Composite(
+        [(lrp.first(lrp.Linear), lrp.WSquare()), (lrp.Linear, lrp.AlphaBeta())]
+    ),
+}
+Network = Callable[[Any, jax.Array], jax.Array]
+
+
+def _kinds(apply: Network, x: jax.Array = X) -> list[str]:
+    return [layer.kind.label for layer in lrp.plan(apply, lrp.Zero())(P, x).layers]
+
+
+def _times(spelling: str, h: jax.Array, s: jax.Array) -> jax.Array:
+    """`h * s` along the last axis."""
+    return h * s if spelling == "*" else jnp.einsum("...d,d->...d", h, s)
+
+
+def _attention(spelling: str) -> Network:
+    def apply(p: Any, x: jax.Array) -> jax.Array:
+        q, k, v = ((x @ p[n]["k"]).reshape(4, 2, 3) for n in "abq")
+        weights = jax.nn.softmax(jnp.einsum("qhd,khd->hqk", q, k))
+        if spelling == "*":
+            weights = weights * p["heads"][:, None, None]
+        else:
+            weights = jnp.einsum("...hqk,h->...hqk", weights, p["heads"])
+        return jnp.einsum("hqk,khd->qhd", weights, v).reshape(4, 6) @ p["q"]["k"]
+
+    return apply
+
+
+def _rotated(spelling: str) -> Network:
+    def apply(p: Any, x: jax.Array) -> jax.Array:
+        h = x @ p["a"]["k"]
+        turned = jnp.concatenate([-h[:, 3:], h[:, :3]], -1)
+        if spelling == "*":
+            h = h * jnp.cos(p["table"]) + turned * jnp.sin(p["table"])
+        else:
+            h = jnp.einsum("td,td->td", h, jnp.cos(p["table"])) + jnp.einsum(
+                "td,td->td", turned, jnp.sin(p["table"])
+            )
+        return h @ p["b"]["k"]
+
+    return apply
+
+
+def _scaled_norm(spelling: str) -> Network:
+    def apply(p: Any, x: jax.Array) -> jax.Array:
+        h = x @ p["a"]["k"] + p["a"]["b"]
+        h = h * jax.lax.rsqrt((h * h).mean(-1, keepdims=True) + 1e-6)
+        return _times(spelling, h, p["scale"]) @ p["b"]["k"]
+
+    return apply
+
+
+def _layer_scale(spelling: str) -> Network:
+    return lambda p, x: (x + _times(spelling, x @ p["a"]["k"], p["scale"])) @ p["b"]["k"]
+
+
+def _scaled_activation(spelling: str) -> Network:
+    return lambda p, x: _times(spelling, jnp.tanh(x @ p["a"]["k"]), p["scale"]) @ p["b"]["k"]
+
+
+def _outer(spelling: str) -> Network:
+    def apply(p: Any, x: jax.Array) -> jax.Array:
+        h = x @ p["a"]["k"]
+        wide = (
+            h[..., None] * p["heads"] if spelling == "*" else jnp.einsum("td,h->tdh", h, p["heads"])
+        )
+        return wide.reshape(4, 12) @ jnp.concatenate([p["b"]["k"], p["q"]["k"]])
+
+    return apply
+
+
+SPELLINGS = [_attention, _rotated, _scaled_norm, _layer_scale, _scaled_activation, _outer]
+
+
+@pytest.mark.parametrize("network", SPELLINGS, ids=lambda n: n.__name__.strip("_"))
+def test_a_contraction_that_contracts_nothing_is_a_product(network: Any) -> None:
+    product, contraction = network("*"), network("einsum")
+    assert _kinds(product) == _kinds(contraction)
+    for name, composite in COMPOSITES.items():
+        expected, found = (
+            lrp.relevance(f, composite)(P, X, target=1) for f in (product, contraction)
+        )
+        assert_close(found, expected, 1e-9, name)
+
+
+def test_contractions_that_contract_nothing_keep_their_values() -> None:
+    shapes = {
+        "i,j->ij": ((3,), (4,)), "bij,b->bij": ((2, 3, 4), (2,)), "b,bij->bji": ((2,), (2, 3, 4)),
+        "bi,bj->jbi": ((2, 3), (2, 4)), "ibc,dcb->cidb": ((2, 3, 4), (5, 4, 3)),
+    }  # fmt: skip
+    for spec, (a, b) in shapes.items():
+        left, right = _draw(*a, seed=1), _draw(*b, seed=2)
+
+        def apply(right: jax.Array, left: jax.Array, spec: str = spec) -> jax.Array:
+            return jnp.einsum(spec, left, right)
+
+        output, relevance = lrp.value_and_relevance(apply, lrp.Zero())(
+            right, left, target=lambda y: y
+        )
+        np.testing.assert_allclose(output, apply(right, left), rtol=1e-15)
+        np.testing.assert_allclose(relevance.sum(), output.sum(), rtol=1e-12)
