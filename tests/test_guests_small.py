@@ -79,7 +79,7 @@ def test_chains_before_a_contraction(chain: str, rectified: bool) -> None:
 
 # -- One function in two spellings ----------------------------------------------------------------
 
-P = {
+P: dict[str, Any] = {
     "a": {"k": _draw(6, 6, seed=10), "b": _draw(6, seed=11)},
     "b": {"k": _draw(6, 6, seed=12)},
     "q": {"k": _draw(6, 6, seed=13)},
@@ -194,3 +194,86 @@ def test_contractions_that_contract_nothing_keep_their_values() -> None:
         )
         np.testing.assert_allclose(output, apply(right, left), rtol=1e-15)
         np.testing.assert_allclose(relevance.sum(), output.sum(), rtol=1e-12)
+
+
+TWO = jnp.asarray(2.0)
+TWICE: dict[str, Network] = {
+    "a number": lambda p, x: x * 2.0,
+    "a half": lambda p, x: x / 0.5,
+    "a root": lambda p, x: x * jnp.sqrt(jnp.asarray(4.0)),
+    "an array made before": lambda p, x: x * TWO,
+    "an array of one number": lambda p, x: x * np.asarray([2.0]),
+    "a filled array": lambda p, x: x * jnp.full_like(x, 2.0),
+    "a scalar parameter": lambda p, x: x * p["two"],
+    "a parameter of one number": lambda p, x: x * p["two"].reshape(1, 1),
+}
+
+
+def _block(p: Any, h: jax.Array) -> jax.Array:
+    return (h + jnp.tanh(h @ p["a"]["k"])) @ p["b"]["k"]
+
+
+SCALED: dict[str, Callable[[Network], Network]] = {
+    "positions": lambda twice: lambda p, x: _block(p, twice(p, x) + p["table"]),
+    "positions before": lambda twice: lambda p, x: _block(p, twice(p, x + p["table"] / 2)),
+    "after an activation": lambda twice: (
+        lambda p, x: (twice(p, jnp.tanh(x)) @ p["a"]["k"].T + p["a"]["b"]) @ p["b"]["k"]
+    ),
+    "scores": lambda twice: (
+        lambda p, x: jax.nn.softmax(twice(p, x @ x.T) + p["table"][:, :4]) @ (x @ p["b"]["k"])
+    ),
+}
+
+
+@pytest.mark.parametrize("network", SCALED)
+def test_a_scale_by_one_number_is_no_layer(network: str) -> None:
+    p = {**P, "two": TWO}
+    wanted = SCALED[network](TWICE["a number"])
+    kinds = [layer.kind.label for layer in lrp.plan(wanted, lrp.Zero())(p, X).layers]
+    assert "BatchNorm" not in kinds
+    assert kinds.count("Bias") == (network != "after an activation")
+    composite = COMPOSITES["alphabeta"]
+    expected = lrp.relevance(wanted, composite)(p, X, target=1)
+    for spelling, twice in TWICE.items():
+        apply = SCALED[network](twice)
+        assert [layer.kind.label for layer in lrp.plan(apply, lrp.Zero())(p, X).layers] == kinds
+        found = lrp.relevance(apply, composite)(p, X, target=1)
+        assert_close(found, expected, 1e-9, spelling)
+
+
+def test_a_scaled_shift_is_the_shift_of_a_smaller_number() -> None:
+    before, after = (
+        lrp.relevance(SCALED[name](TWICE["a number"]), lrp.AlphaBeta())(P, X, target=1)
+        for name in ("positions before", "positions")
+    )
+    assert_close(before, after, 1e-9)
+
+
+def test_a_scale_along_an_axis_makes_a_batch_norm_of_a_shift() -> None:
+    plan = lrp.plan(lambda p, x: x * p["scale"] + p["a"]["b"], lrp.Zero())(P, X)
+    assert [layer.kind.label for layer in plan.layers] == ["BatchNorm"]
+
+
+def test_a_bias_is_called_by_what_it_adds() -> None:
+    plan = lrp.plan(lambda p, x: x * p["two"] + p["table"], lrp.Zero())({**P, "two": TWO}, X)
+    assert [layer.name for layer in plan.layers] == ["table"]
+
+
+def test_numbers_that_are_computed_are_numbers_of_the_code() -> None:
+    """1 - z is a function of z, a mean has a known sign, a rectifier a zero."""
+
+    def apply(p: Any, x: jax.Array, zero: Any, one: Any, n: Any) -> jax.Array:
+        h = jnp.maximum(x @ p["a"]["k"], zero) * (one - jax.nn.sigmoid(x))
+        return (h @ p["b"]["k"]).sum(0) * (one / n)
+
+    def written(p: Any, x: jax.Array) -> jax.Array:
+        return apply(p, x, 0.0, 1.0, 4.0)
+
+    def computed(p: Any, x: jax.Array) -> jax.Array:
+        one = jnp.exp(jnp.asarray(0.0))
+        zeros = jnp.zeros((4, 6))
+        return apply(p, x, zeros, jnp.ones((1, 1)), jnp.sqrt(16.0) * one)
+
+    assert _kinds(written) == _kinds(computed)
+    expected, found = (lrp.relevance(f, lrp.ZPlus())(P, X, target=1) for f in (written, computed))
+    assert_close(found, expected, 1e-9)

@@ -10,7 +10,14 @@ from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family
-from .chains import SCALING, Chain, is_literal_link, is_mean_factor, pads_with_zeros
+from .chains import (
+    SCALING,
+    Chain,
+    is_literal_link,
+    is_mean_factor,
+    pads_with_zeros,
+    scales_by_one_number,
+)
 from .contraction_map import Contracted
 from .linear import Linear
 from .reading import Reading
@@ -75,14 +82,15 @@ class Contraction(Linear):
 
 def _trim(reading: Reading, chain: list[Equation], top: Var) -> tuple[list[Equation], Var]:
     """Keep what belongs to the contraction after it: input scaling, batch norm, padding."""
-    core = reading.core(top)
-    if core is not None and core.takes_affine and reading.graph.read_once(top):
+    core, graph = reading.core(top), reading.graph
+    if core is not None and core.takes_affine and graph.read_once(top):
         return [], chain[-1].outvars[0] if chain else top
-    after_activation = top in reading.graph.maker and top in reading.dominator
+    after_activation = top in graph.maker and top in reading.dominator
     after_sum = core is not None and not core.takes_affine
     while chain:
         eqn = chain[0]
-        others = (after_activation and is_literal_link(eqn)) or (after_sum and is_mean_factor(eqn))
+        one = is_literal_link(eqn) or scales_by_one_number(graph, eqn)
+        others = (after_activation and one) or (after_sum and is_mean_factor(graph, eqn))
         if (family(eqn.primitive) is Family.AFFINE and not others) or pads_with_zeros(eqn):
             break
         top = eqn.outvars[0]

@@ -15,6 +15,7 @@ from typing import Any
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
+from .._analysis.numbers import with_numbers
 from .bodies import Body
 from .call import Call
 from .complex_maps import ComplexMap
@@ -51,7 +52,7 @@ def analyse(
     """
     explained = tuple(explained)
     outputs = None if outputs is None else tuple(outputs)
-    closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
+    closed_jaxpr, lost = as_floats(with_numbers(closed_jaxpr), explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
             f"{refusal(lost)} It makes integers of integers that carry relevance: known are "
