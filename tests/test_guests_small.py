@@ -277,3 +277,98 @@ def test_numbers_that_are_computed_are_numbers_of_the_code() -> None:
     assert _kinds(written) == _kinds(computed)
     expected, found = (lrp.relevance(f, lrp.ZPlus())(P, X, target=1) for f in (written, computed))
     assert_close(found, expected, 1e-9)
+
+
+# -- Constants that are no weights ----------------------------------------------------------------
+
+GREY = np.array([[0.3], [0.6], [0.1]])
+FLAT_FIRST = lrp.Composite([(lrp.first(lrp.Linear), lrp.Flat()), (lrp.Linear, lrp.ZPlus())])
+
+
+def _conv(h: jax.Array, kernel: jax.Array) -> jax.Array:
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(h, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+
+def _unet(p: Any, x: jax.Array) -> jax.Array:
+    grey = jax.image.resize(x, (1, 6, 6, 3), "bilinear") @ GREY
+    h = jax.nn.relu(_conv(grey, p["first"]))
+    h = jax.image.resize(h, (1, 12, 12, 2), "bilinear")
+    return _conv(h, p["second"]).mean((1, 2))
+
+
+UNET = {"first": _draw(3, 3, 1, 2, seed=1), "second": _draw(3, 3, 2, 3, seed=2)}
+IMAGE = jax.nn.relu(_draw(1, 4, 4, 3, seed=3))
+
+
+AROUND = {"plain": lambda f: f, "checkpoint": jax.checkpoint, "jit": jax.jit}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_constants_of_the_code_are_no_weights(around: str) -> None:
+    plan = lrp.plan(AROUND[around](_unet), FLAT_FIRST)(UNET, IMAGE)
+    found = {layer.path: (layer.kind.label, layer.rule) for layer in plan.layers}
+    assert found["first"] == ("Conv", "Flat()")
+    assert found["second"] == ("Conv", "ZPlus()")
+    assert [kind for kind, _ in found.values()].count("Merge") == 5
+
+
+def test_a_fixed_map_shares_in_proportion() -> None:
+    """Under a merge's rule a resize, a bank of filters, is LRP's formula for its matrix."""
+
+    def apply(p: Any, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(jax.image.resize(x, (2, 9), "linear") @ p)
+
+    p, x = _draw(9, 4, seed=1), _draw(2, 5, seed=2)
+    found = lrp.relevance(apply, lrp.ZPlus())(p, x, target=lambda y: y)
+    row = jnp.eye(5)
+    matrix = np.asarray(jnp.concatenate([jax.image.resize(r[None], (1, 9), "linear") for r in row]))
+    h = np.asarray(x) @ matrix
+    y = np.maximum(h @ np.asarray(p), 0)
+    parts = np.maximum(h[:, :, None] * np.asarray(p)[None], 0)  # z+ ...
+    below = (parts / (parts.sum(1, keepdims=True) + 1e-6) * y[:, None]).sum(-1)
+    s = below / (h + np.where(h >= 0, 1e-6, -1e-6))  # ... and what the sum as it stands divides by
+    assert_close(found, np.asarray(x) * (s @ matrix.T), 1e-9)
+
+
+def test_signs_of_a_fixed_map() -> None:
+    """A rule with signs serves a merge that is a weighted sum as it serves a layer with weights."""
+    bank, x = np.asarray(_draw(6, 3, seed=1)), _draw(2, 6, seed=2)
+    p = _draw(3, 3, seed=3)
+
+    def closed(p: Any, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ bank) @ p
+
+    def passed(p: Any, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ p["bank"]) @ p["p"]
+
+    merges = lrp.Composite([(lrp.Merge, lrp.ZPlus()), (lrp.Linear, lrp.Zero())])
+    layers = lrp.Composite([("bank", lrp.ZPlus()), (lrp.Linear, lrp.Zero())])
+    found = lrp.relevance(closed, merges)(p, x, target=1)
+    both = {"bank": jnp.asarray(bank), "p": p}
+    assert_close(found, lrp.relevance(passed, layers)(both, x, target=1), 1e-9)
+
+
+def test_a_model_that_is_closed_over_has_layers() -> None:
+    def closed(_: Any, x: jax.Array) -> jax.Array:
+        return _unet(UNET, x)
+
+    kinds = [layer.kind.label for layer in lrp.plan(closed, FLAT_FIRST)(None, IMAGE).layers]
+    assert kinds.count("Conv") == 2
+    assert kinds.count("Merge") == 4  # the resizes are computed from nothing
+    expected = lrp.relevance(_unet, lrp.ZPlus())(UNET, IMAGE, target=1)
+    composite = lrp.Composite([(lrp.Conv, lrp.ZPlus()), (lrp.Dense, lrp.Norm())])
+    assert_close(lrp.relevance(closed, composite)(None, IMAGE, target=1), expected, 1e-9)
+
+
+def test_weights_of_a_loop_come_from_arguments() -> None:
+    bank = _draw(4, 4, seed=1)
+
+    def apply(p: Any, x: jax.Array) -> jax.Array:
+        def step(h: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
+            return jnp.tanh(h @ w) @ bank, None
+
+        return jax.lax.scan(step, x, p)[0]
+
+    plan = lrp.plan(apply, lrp.Zero())(_draw(3, 4, 4), _draw(2, 4))
+    assert [layer.kind.label for layer in plan.layers] == ["Dense", "Activation", "Merge"]

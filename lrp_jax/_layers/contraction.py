@@ -52,11 +52,9 @@ class Contraction(Linear):
         top = operand
         if reading.graph.read_once(operand):
             before, top = _trim(reading, *reading.chain_up(operand, padded=True))
-        features = _feature_axes(core, position)
-        scales = features is not None and _scales_along(reading.graph, chain, start, features[0])
-        parts = Contracted(
-            Chain(tuple(before), top, operand), core, position, Chain(tuple(chain), start, var),
-            features, scales,
+        parts = contracted(
+            reading.graph, Chain(tuple(before), top, operand), core, position,
+            Chain(tuple(chain), start, var),
         )  # fmt: skip
         kind = "Conv" if core.primitive is prim.CONV else "Dense"
         if kind == "Conv" and any(d != 1 for d in core.params["lhs_dilation"]):
@@ -78,6 +76,17 @@ class Contraction(Linear):
     def unit_axis(self) -> int:
         same = len(self.map.after.start.aval.shape) == len(self.outputs[0].aval.shape)
         return self.map.features[0] if self.map.features and same else super().unit_axis()
+
+
+def contracted(
+    graph: Graph, before: Chain, core: Equation, position: int, after: Chain
+) -> Contracted:
+    """A contraction between two chains, with what scales its features."""
+    features = _feature_axes(core, position)
+    scales = features is not None and _scales_along(
+        graph, list(after.eqns), after.start, features[0]
+    )
+    return Contracted(before, core, position, after, features, scales)
 
 
 def _trim(reading: Reading, chain: list[Equation], top: Var) -> tuple[list[Equation], Var]:
