@@ -72,7 +72,7 @@ def _kind(label: str, *parts: Kind) -> Kind:
 
 
 Dense = _kind("Dense")
-"""A `dot_general` of an explained value with weights: dense layers, einsums."""
+"""A `dot_general` of an explained value with weights, over some axis: dense layers, einsums."""
 ConvTranspose = _kind("ConvTranspose")
 """A convolution with dilated input."""
 Conv = _kind("Conv", ConvTranspose)
@@ -82,7 +82,8 @@ Linear = _kind("Linear", Dense, Conv)
 AvgPool = _kind("AvgPool")
 """Average pooling: local windows, or a mean over positions."""
 Merge = _kind("Merge")
-"""A sum of explained values: a residual add, a sum or mean over an axis, a cumulative sum."""
+"""A sum of explained values: a residual add, a sum or mean over an axis, a cumulative sum; weighted
+by numbers that are no parameters, a resize, a filter bank."""
 MaxPool = _kind("MaxPool")
 """Max pooling: the winner takes all."""
 ReLU = _kind("ReLU")

@@ -219,8 +219,9 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
     if anonymous:
         warnings.append(
             f"the function closes over {len(anonymous)} arrays (shapes "
-            f"{', '.join(map(str, anonymous[:3]))}{', ...' if len(anonymous) > 3 else ''}), whose "
-            "layers have no names. Pass the parameters, or the whole model, as an argument: "
+            f"{', '.join(map(str, anonymous[:3]))}{', ...' if len(anonymous) > 3 else ''}). Layers "
+            "with them have no names, and beside weights in the arguments they are no layers with "
+            "weights but merges. Pass the parameters, or the whole model, as an argument: "
             "lrp.relevance(lambda model, x: model(x), ...)(model, x)."
         )
     by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}

@@ -141,6 +141,18 @@ def is_literal(atom: Atom) -> bool:
     return isinstance(atom, _core.Literal)
 
 
+def literal(value: Any, aval: Any) -> Any:
+    """A constant that can be written into an equation."""
+    return _core.Literal(value, aval)
+
+
+def with_equations(closed_jaxpr: Any, eqns: Sequence[Equation], outvars: Sequence[Atom]) -> Any:
+    """A closed jaxpr with other equations between its inputs and its outputs."""
+    jaxpr = open_jaxpr(closed_jaxpr)
+    changed = jaxpr.replace(eqns=list(eqns), outvars=list(outvars))
+    return changed if jaxpr is closed_jaxpr else closed_jaxpr.replace(jaxpr=changed)
+
+
 def is_dropped(var: Var) -> bool:
     """Whether nobody can read the variable (printed as `_`)."""
     return str(var) == "_" or type(var).__name__ == "DropVar"

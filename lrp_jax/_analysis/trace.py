@@ -4,7 +4,8 @@
 (`jit`, and custom derivatives around whole layers) is inlined, so that a layer may be spread over
 functions in any way. Elementwise functions with a custom derivative (`jax.nn.relu`) stay whole:
 their derivative is part of their meaning. Called functions that a composite names stay whole too:
-every `jit` that is left in a flat jaxpr is one of them.
+every `jit` that is left in a flat jaxpr is one of them. Of several spellings of one operation there
+is one left (`spelling`).
 """
 
 import contextlib
@@ -21,6 +22,7 @@ import numpy as np
 from . import compat
 from .compat import Var
 from .primitives import BROADCAST, POINTWISE, SELECT, Family, family
+from .spelling import respelled
 
 
 def is_array(leaf: Any) -> bool:
@@ -180,6 +182,11 @@ def evaluate_inlined(
                 with scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
                     env.update(_as_jit(jaxpr, eqn, operands))
                 continue
+            in_other_words = respelled(eqn)
+            if in_other_words is not None:
+                with scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+                    env[eqn.outvars[0]] = in_other_words(*operands)
+                continue
             body = _body_to_inline(eqn, calls)
             with scopes([*compat.scope(eqn), *_call_site(eqn, body)]):
                 results = evaluate_inlined(body, operands, calls)
@@ -188,7 +195,8 @@ def evaluate_inlined(
 
 
 def _changes(eqn: compat.Equation, calls: Sequence[str]) -> bool:
-    return _is_whole(eqn, calls) or _body_to_inline(eqn, calls) is not None
+    whole = _is_whole(eqn, calls)
+    return whole or respelled(eqn) is not None or _body_to_inline(eqn, calls) is not None
 
 
 def inline(closed_jaxpr: Any, calls: Sequence[str] = ()) -> Any:

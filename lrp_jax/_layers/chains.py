@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
-from .._analysis.compat import Equation, Var
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family
 from .._analysis.signs import literal_value
 
@@ -49,11 +50,32 @@ def pads_with_zeros(eqn: Equation) -> bool:
     return eqn.primitive is _PAD and literal_value(eqn.invars[1]) == 0.0
 
 
-def is_mean_factor(eqn: Equation) -> bool:
+def is_mean_factor(graph: Graph, eqn: Equation) -> bool:
     """Whether an equation can be the division that makes a sum a mean."""
     if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
         return True
-    return eqn.primitive is prim.DIV or (eqn.primitive is prim.MUL and is_literal_link(eqn))
+    return eqn.primitive is prim.DIV or (
+        eqn.primitive is prim.MUL and scales_by_one_number(graph, eqn)
+    )
+
+
+def scales_by_one_number(graph: Graph, eqn: Equation) -> bool:
+    """Whether an equation multiplies or divides everything by the same constant."""
+    if eqn.primitive not in (prim.MUL, prim.DIV):
+        return eqn.primitive is prim.NEG
+    explained = graph.explained_operands(eqn)
+    return all(_is_one_number(graph, a) for i, a in enumerate(eqn.invars) if i not in explained)
+
+
+def _is_one_number(graph: Graph, atom: Any) -> bool:
+    """Whether an operand is one number, or an array that is filled with one."""
+    while not is_literal(atom) and atom.aval.size != 1:
+        eqn = graph.maker.get(atom)
+        moves = eqn is not None and eqn.primitive in prim.SHAPE_ONLY
+        if eqn is None or not (moves or family(eqn.primitive) is Family.NEUTRAL):
+            return False
+        atom = eqn.invars[0]
+    return True
 
 
 def run_chain(chain: Chain, x: jax.Array, read: Read, mode: str) -> jax.Array:

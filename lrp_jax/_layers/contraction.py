@@ -10,7 +10,14 @@ from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family
-from .chains import SCALING, Chain, is_literal_link, is_mean_factor, pads_with_zeros
+from .chains import (
+    SCALING,
+    Chain,
+    is_literal_link,
+    is_mean_factor,
+    pads_with_zeros,
+    scales_by_one_number,
+)
 from .contraction_map import Contracted
 from .linear import Linear
 from .reading import Reading
@@ -45,11 +52,9 @@ class Contraction(Linear):
         top = operand
         if reading.graph.read_once(operand):
             before, top = _trim(reading, *reading.chain_up(operand, padded=True))
-        features = _feature_axes(core, position)
-        scales = features is not None and _scales_along(reading.graph, chain, start, features[0])
-        parts = Contracted(
-            Chain(tuple(before), top, operand), core, position, Chain(tuple(chain), start, var),
-            features, scales,
+        parts = contracted(
+            reading.graph, Chain(tuple(before), top, operand), core, position,
+            Chain(tuple(chain), start, var),
         )  # fmt: skip
         kind = "Conv" if core.primitive is prim.CONV else "Dense"
         if kind == "Conv" and any(d != 1 for d in core.params["lhs_dilation"]):
@@ -73,16 +78,28 @@ class Contraction(Linear):
         return self.map.features[0] if self.map.features and same else super().unit_axis()
 
 
+def contracted(
+    graph: Graph, before: Chain, core: Equation, position: int, after: Chain
+) -> Contracted:
+    """A contraction between two chains, with what scales its features."""
+    features = _feature_axes(core, position)
+    scales = features is not None and _scales_along(
+        graph, list(after.eqns), after.start, features[0]
+    )
+    return Contracted(before, core, position, after, features, scales)
+
+
 def _trim(reading: Reading, chain: list[Equation], top: Var) -> tuple[list[Equation], Var]:
     """Keep what belongs to the contraction after it: input scaling, batch norm, padding."""
-    core = reading.core(top)
-    if core is not None and core.takes_affine and reading.graph.read_once(top):
+    core, graph = reading.core(top), reading.graph
+    if core is not None and core.takes_affine and graph.read_once(top):
         return [], chain[-1].outvars[0] if chain else top
-    after_activation = top in reading.graph.maker and top in reading.dominator
+    after_activation = top in graph.maker and top in reading.dominator
     after_sum = core is not None and not core.takes_affine
     while chain:
         eqn = chain[0]
-        others = (after_activation and is_literal_link(eqn)) or (after_sum and is_mean_factor(eqn))
+        one = is_literal_link(eqn) or scales_by_one_number(graph, eqn)
+        others = (after_activation and one) or (after_sum and is_mean_factor(graph, eqn))
         if (family(eqn.primitive) is Family.AFFINE and not others) or pads_with_zeros(eqn):
             break
         top = eqn.outvars[0]

@@ -73,7 +73,7 @@ class Contributions(ContractionMap):
     @cached_property
     def positive(self) -> jax.Array:
         if self._one_sign:
-            return self.forward(self.x, self._up, "absolute")
+            return self.forward(self._u, self._up, "absolute")
         return self._sum_apart(+1) if self._apart else self._half(+1)
 
     @cached_property
@@ -85,7 +85,7 @@ class Contributions(ContractionMap):
         if "positive" in self.__dict__ and not self._few:  # what is left needs no contraction
             rest = self.positive - self._linear_output
             return -_more_than_rounding(rest, self.positive + rest)
-        return self.forward(self.x, self._down, "absolute")
+        return self.forward(self._u, self._down, "absolute")
 
     @cached_property
     def _up(self) -> jax.Array:

@@ -15,11 +15,14 @@ from typing import Any
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
+from .._analysis.numbers import with_numbers
+from .._analysis.weights import are_in_arguments
 from .bodies import Body
 from .call import Call
 from .complex_maps import ComplexMap
 from .contraction import Contraction
 from .elementwise import Elementwise
+from .fixed import FixedMap
 from .moves import Move
 from .normalization import Normalization
 from .product import Product
@@ -30,8 +33,8 @@ from .step import Frame, Step, UnsupportedOperation
 from .sums import Sum
 
 FAMILIES: tuple[type[Step], ...] = (
-    ComplexMap, Body, Call, Softmax, Normalization, Contraction, Sum, Shift, Elementwise, Product,
-    Move,
+    ComplexMap, Body, Call, Softmax, Normalization, FixedMap, Contraction, Sum, Shift, Elementwise,
+    Product, Move,
 )  # fmt: skip
 """Every family of layers, in the order in which they are asked; the last one refuses."""
 
@@ -43,24 +46,29 @@ def analyse(
     nonnegative: Iterable[bool] | None = None,
     outputs: Iterable[bool] | None = None,
     calls: tuple[str, ...] = (),
+    closed_over: bool | None = None,
 ) -> Frame:
     """Group the equations of a flat jaxpr into steps (for the arguments see `Reading`).
+
+    Closed-over arrays are weights where the arguments have none (`closed_over` is None).
 
     Raises:
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.
     """
-    explained = tuple(explained)
+    explained, names = tuple(explained), tuple(names)
+    if closed_over is None:
+        closed_over = not are_in_arguments(closed_jaxpr, explained, names)
     outputs = None if outputs is None else tuple(outputs)
-    closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
+    closed_jaxpr, lost = as_floats(with_numbers(closed_jaxpr), explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
             f"{refusal(lost)} It makes integers of integers that carry relevance: known are "
             "rounding, casts, and products, sums, differences and moves of what casts have made, "
             "in one body."
         )
-    inside = functools.partial(analyse, calls=calls)
+    inside = functools.partial(analyse, calls=calls, closed_over=closed_over)
     reading = Reading(
-        closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, inside, calls
+        closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, inside, calls, closed_over
     )  # fmt: skip
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)

@@ -9,6 +9,7 @@ from .._analysis.facts import dominators, names_of, nonnegative_variables
 from .._analysis.graph import Graph, is_complex
 from .._analysis.primitives import Family, family
 from .._analysis.trace import layer_name
+from .._analysis.weights import weights_of
 from .chains import pads_with_zeros
 from .step import Found, Frame, Step
 
@@ -46,6 +47,7 @@ class Reading:
         families: the families of layers, in the order in which they are asked.
         analyse: the analysis of a body, with the same arguments as this.
         calls: globs of the names of called functions that stay whole.
+        closed_over: whether arrays that come from no argument are weights.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class Reading:
         families: Sequence[type[Step]],
         analyse: Callable[..., Frame],
         calls: tuple[str, ...] = (),
+        closed_over: bool = True,
     ) -> None:
         self.graph = Graph(closed_jaxpr, explained, None if outputs is None else tuple(outputs))
         self.names = names_of(self.graph, names)
+        self.weights = weights_of(self.graph, self.names, closed_over)
         self.dominator = dominators(self.graph)
         self.nonnegative = nonnegative_variables(self.graph, nonnegative)
         self.analyse = analyse

@@ -9,7 +9,7 @@ from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.primitives import Family, family
 from .arithmetic import custom, relevance_of, share_out
-from .chains import SCALING, SHIFTING, Chain, is_literal_link, run_chain
+from .chains import SCALING, SHIFTING, Chain, is_literal_link, run_chain, scales_by_one_number
 from .elementwise import Elementwise
 from .reading import Reading
 from .step import Backward, Step, Visit, Way
@@ -17,7 +17,10 @@ from .step import Backward, Step, Visit, Way
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Shift(Step):
-    """A scale and shift with constants; without a shift it is no layer (`kind` is empty)."""
+    """A scale and shift with constants; without a shift it is no layer (`kind` is empty).
+
+    A scale by one number makes no batch norm of a shift: `2 x + b` is `2 (x + b / 2)`.
+    """
 
     chain: Chain
 
@@ -35,7 +38,10 @@ class Shift(Step):
     def of(
         cls, reading: Reading, chain: list[Equation], start: Var, end: Var, kind: str = ""
     ) -> Self:
-        return reading.step(cls, chain, [start], [end], kind, chain=Chain(tuple(chain), start, end))
+        # A bias is called by what it adds.
+        adds = next((e for e in chain if kind == "Bias" and e.primitive in SHIFTING), None)
+        links = Chain(tuple(chain), start, end)
+        return reading.step(cls, chain, [start], [end], kind, adds, chain=links)
 
     def backward(self, rule: Any, out: str) -> Backward:
         if self.kind and rule.way is not Way.UNCHANGED:
@@ -68,7 +74,8 @@ def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Ste
         moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
         if not moved and start.aval.shape == var.aval.shape:
             return Elementwise.written_out(reading, chain, start, var)
-    scales = any(e.primitive in (prim.MUL, prim.DIV) for e in affine)
+    scaling = (e for e in affine if e.primitive in (prim.MUL, prim.DIV))
+    scales = any(not scales_by_one_number(graph, e) for e in scaling)
     return Shift.of(reading, chain, start, var, "BatchNorm" if scales else "Bias")
 
 

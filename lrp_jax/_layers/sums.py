@@ -46,7 +46,7 @@ class Sum(Linear):
         if tail is None or tail.core is None or tail.core.layer is not Sum:
             return None
         chain, core = tail.chain, tail.core.eqn
-        if not all(map(is_mean_factor, chain)):
+        if not all(is_mean_factor(reading.graph, eqn) for eqn in chain):
             return None
         operands = [core.invars[i] for i in reading.graph.explained_operands(core)]
         kind = "AvgPool" if core.primitive is prim.POOL_SUM else "Merge"
