@@ -26,6 +26,7 @@ from .kinds import (
     Conv as Conv,
     ConvTranspose as ConvTranspose,
     Dense as Dense,
+    Embedding as Embedding,
     Linear as Linear,
     LogSumExp as LogSumExp,
     MatMul as MatMul,

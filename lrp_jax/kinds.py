@@ -106,6 +106,8 @@ Product = _kind("Product")
 """An elementwise product or quotient of two explained values: gates."""
 Bilinear = _kind("Bilinear", MatMul, Product)
 """A product of two explained values."""
+Embedding = _kind("Embedding")
+"""Rows of a table, looked up by explained integers: the embedding of token ids."""
 Call = _kind("Call")
 """A called function as one layer, which an entry of the composite names (see `call`)."""
 
@@ -113,7 +115,7 @@ KINDS: dict[str, Kind] = {
     kind.label: kind
     for kind in (
         Dense, ConvTranspose, Conv, Linear, AvgPool, Merge, MaxPool, ReLU, Activation, BatchNorm,
-        Bias, Normalization, Softmax, LogSumExp, MatMul, Product, Bilinear, Call,
+        Bias, Normalization, Softmax, LogSumExp, MatMul, Product, Bilinear, Embedding, Call,
     )
 }  # fmt: skip
 

@@ -200,7 +200,8 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
     shown = []
     for layer, entry in zip(layers, entries, strict=True):
         chosen = "base" if entry is not None and entry >= len(composite.entries) else ""
-        rule = "winner takes all" if entry is None else repr(pairs[entry][1])
+        unruled = "sum of features" if layer.kind <= kinds.Embedding else "winner takes all"
+        rule = unruled if entry is None else repr(pairs[entry][1])
         if composite.gradient and (entry is None or chosen):
             rule, chosen = "gradient", "base"
         shown.append(

@@ -14,6 +14,12 @@ from ._calls.hints import no_target
 from .composites import Composite
 from .plan import Plan, refuse_warnings
 
+INTEGER_COTANGENTS = (
+    "an explained argument holds integers, to which jax.vjp hands nothing back (float0). "
+    "lrp.value_and_relevance(apply_fn, composite)(params, ids, target=...) gives their relevance; "
+    "a target that is a function, output -> relevance, takes the place of the pullback's cotangent."
+)
+
 
 @no_target
 def lrp_transform(
@@ -35,7 +41,8 @@ def lrp_transform(
         A function with the signature and the values of `apply_fn`.
 
     Raises:
-        TypeError: for explained arguments that are not floating point.
+        TypeError: for explained arguments that are not floating point; integers too, which have
+            relevance but in JAX no cotangent: see `value_and_relevance`.
         ValueError: for `argnums` out of range.
         lrp_jax.UnsupportedOperation: for an operation without a rule, by name and line.
 
@@ -54,6 +61,8 @@ def lrp_transform(
 
     def lrp_apply(*args: Any, **kwargs: Any) -> Any:
         call, leaves = explained.prepare(args, kwargs)
+        if call.explains_integers:
+            raise TypeError(INTEGER_COTANGENTS)
 
         # Constants have no cotangent, but the pullback depends on them: it is differentiable again.
         @jax.custom_vjp

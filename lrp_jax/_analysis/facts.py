@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
-from .graph import Graph, is_complex
+from .graph import Graph, is_complex, is_float
 from .primitives import family
 from .signs import is_nonnegative, makes_nonnegative
 
@@ -57,6 +57,8 @@ def _is_pointwise(eqn: Equation, graph: Graph) -> bool:
     if not (pointwise or custom or eqn.primitive is prim.SELECT):
         return False
     if len(eqn.outvars) != 1 or any(map(is_complex, (*eqn.invars, *eqn.outvars))):
+        return False
+    if not all(is_float(eqn.invars[i]) for i in graph.explained_operands(eqn)):
         return False
     condition = eqn.invars[0]
     constant = is_literal(condition) or condition not in graph.touched

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from . import compat, integers, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph, is_float
-from .integers import CLAMP, CONVERT, Flow, Interval, is_integer
+from .ids import CONVERT, is_integer, values_of
+from .integers import CLAMP, Flow, Interval
 from .primitives import Family, family
 from .trace import scopes
 
@@ -89,7 +90,7 @@ class _Twins:
             env = {a: env[a] for a in eqn.invars if not is_literal(a)}
             env[stop.outvars[0]] = self.env[stop.invars[0]]
         self.env.update(compat.evaluate(self.graph.jaxpr, [eqn], env))
-        operands = [eqn.invars[i] for i in integers.values_of(eqn)]
+        operands = [eqn.invars[i] for i in values_of(eqn)]
         twinned = any(not is_literal(a) and a in self.twins for a in operands)
         out = eqn.outvars[0]
         with scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
@@ -162,7 +163,7 @@ class _Twins:
 
     def _compute(self, eqn: Equation) -> None:
         """What an equation makes of the floats."""
-        values = integers.values_of(eqn)
+        values = values_of(eqn)
         twins = [self.twins[a][0] for a in eqn.invars if not is_literal(a) and a in self.twins]
         dtype = jnp.result_type(*twins)
         pairs, ranges = [], []

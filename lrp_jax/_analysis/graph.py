@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from . import compat
+from . import compat, ids, primitives as prim
 from .compat import Equation, Var, is_literal
 from .primitives import Family, family
 
@@ -43,6 +43,7 @@ class Graph:
         for atom in self.jaxpr.outvars:
             if not is_literal(atom):
                 self.readers.setdefault(atom, []).append(None)
+        self.one_hots: dict[Var, ids.OneHot] = {}
         reached = self._reached(explained)
         self.reached = frozenset(reached)
         self.touched = self._touched(reached)
@@ -57,18 +58,36 @@ class Graph:
 
     def _reached(self, explained: tuple[bool, ...]) -> set[Var]:
         reached = {
-            v for v, flag in zip(self.jaxpr.invars, explained, strict=True) if flag and is_float(v)
+            v
+            for v, flag in zip(self.jaxpr.invars, explained, strict=True)
+            if flag and (is_float(v) or ids.is_integer(v))
         }
         for eqn in self.eqns:
             if family(eqn.primitive) is Family.DETACH:
                 continue
-            if any(a in reached for a in eqn.invars if not is_literal(a)):
-                reached.update(v for v in eqn.outvars if is_float(v))
+            carriers = [eqn.invars[i] for i in ids.carrying(eqn, reached, self.one_hots.keys())]
+            if not carriers:
+                continue
+            reached.update(v for v in eqn.outvars if is_float(v))
+            if any(map(ids.is_integer, carriers)):
+                reached.update(v for v in eqn.outvars if ids.is_integer(v))
+            self._find_one_hot(eqn, reached)
         return reached
 
+    def _find_one_hot(self, eqn: Equation, reached: set[Var]) -> None:
+        (out, *_), (first, *_) = eqn.outvars, eqn.invars
+        hot = ids.one_hot(eqn, self.maker, reached)
+        if hot is not None and ids.is_cast(self.readers.get(out, [])):
+            self.one_hots[out] = hot
+            reached.add(out)
+        elif eqn.primitive is ids.CONVERT and not is_literal(first) and first in self.one_hots:
+            found = self.one_hots[first]
+            self.one_hots[out] = found._replace(eqns=(*found.eqns, eqn))
+
     def _touched(self, reached: set[Var]) -> set[Var]:
-        """Everything computed from the explained input, integers and predicates included."""
-        touched = set(reached)
+        """Everything computed from explained numbers, integers and predicates included; a mask
+        made of explained integers is a constant."""
+        touched = {v for v in reached if is_float(v)}
         for eqn in self.eqns:
             if any(a in touched for a in eqn.invars if not is_literal(a)):
                 touched.update(eqn.outvars)
@@ -78,12 +97,21 @@ class Graph:
         wanted = {a for a, flag in zip(self.jaxpr.outvars, self.outputs, strict=True) if flag}
         for eqn in reversed(self.eqns):
             if any(v in wanted for v in eqn.outvars):
-                wanted.update(a for a in eqn.invars if not is_literal(a) and a in reached)
+                carriers = ids.carrying(eqn, reached, self.one_hots.keys())
+                wanted.update(eqn.invars[i] for i in carriers)
         return frozenset(wanted & reached)
 
     def explained_operands(self, eqn: Equation) -> list[int]:
         """Positions of the operands that carry relevance."""
-        return [i for i, a in enumerate(eqn.invars) if not is_literal(a) and a in self.live]
+        return ids.carrying(eqn, self.live, self.one_hots.keys())
+
+    def rows_by_one_hot(self, eqn: Equation) -> ids.OneHot | None:
+        """The one-hot vectors of which an equation makes rows of a table of constants."""
+        operands = self.explained_operands(eqn) if eqn.primitive is prim.DOT else []
+        hot = self.one_hots.get(eqn.invars[operands[0]]) if len(operands) == 1 else None
+        if hot is None or tuple(prim.dot_numbers(eqn)[0][operands[0]]) != (hot.axis,):
+            return None
+        return hot
 
     def is_live(self, eqn: Equation) -> bool:
         return any(v in self.live for v in eqn.outvars)

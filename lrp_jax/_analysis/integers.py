@@ -15,38 +15,13 @@ import numpy as np
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph, is_float
+from .ids import CONVERT, is_integer, values_of
 from .primitives import Family, family
 
-CONVERT, ROUND, CLAMP = (
-    compat.primitive(name) for name in ("convert_element_type", "round", "clamp")
-)
+ROUND, CLAMP = (compat.primitive(name) for name in ("round", "clamp"))
 ROUNDING = compat.primitives("round floor ceil")
-_VALUES = {
-    compat.primitive(name): values
-    for name, values in {
-        "gather": slice(0, 1),
-        "dynamic_slice": slice(0, 1),
-        "dynamic_update_slice": slice(0, 2),
-        "select_n": slice(1, None),
-        "cond": slice(1, None),
-        "scatter": slice(0, None, 2),
-        "scatter_add": slice(0, None, 2),
-    }.items()
-}
-"""Which operands are values; the others say where."""
 _LIKE_FLOATS = compat.primitives("add add_jaxvals sub mul neg abs square integer_pow max min clamp")
 _MOVES = (Family.STRUCTURAL, Family.NEUTRAL, Family.CONTRACTION, Family.SUM, Family.SCATTER_SUM)
-
-
-def is_integer(atom: Any) -> bool:
-    """Whether a variable or literal holds integers, and no truth values."""
-    dtype = getattr(atom.aval, "dtype", None)
-    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.integer))
-
-
-def values_of(eqn: Equation) -> list[int]:
-    """Positions of the operands that are values and not indices or conditions."""
-    return list(range(len(eqn.invars)))[_VALUES.get(eqn.primitive, slice(None))]
 
 
 def acts_as_on_floats(eqn: Equation) -> bool:

@@ -29,13 +29,16 @@ def belongs_to(path: Any, numbers: Sequence[int]) -> bool:
 def _explained_leaf(number: int, leaf: Any) -> Any:
     value = leaf if is_array(leaf) else np.asarray(leaf) if np.isscalar(leaf) else leaf
     dtype = getattr(value, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        written = isinstance(leaf, bool | int)  # an int written in Python, perhaps in a list
+    written = isinstance(leaf, bool | int)  # an int written in Python, perhaps in a list
+    real = dtype is not None and any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer)
+    )
+    if written or not real:
         shown = f"dtype {dtype}" if dtype is not None and not written else type(leaf).__name__
         raise TypeError(
             f"argument {number} is explained and must hold floating-point arrays, got {shown}. "
-            "Cast images with x.astype(jnp.float32); for token ids explain the embeddings: split "
-            "the model after its embedding and pass the embedded tokens."
+            "Cast images with x.astype(jnp.float32). Integers, such as token ids, are explained as "
+            "arrays where they look up rows of tables."
         )
     return jnp.asarray(value) if isinstance(value, np.ndarray | np.generic) else value
 

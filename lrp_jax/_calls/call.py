@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .. import targets
+from .._analysis.ids import is_integer
 from .._analysis.trace import Traced
+from .._layers.carriers import Ids
+from .._layers.lookups import carrier_dtype
 from .._layers.step import Frame
 from .._propagation.forms import Forms, assign
 from .._propagation.loop import Program, Taps, run
@@ -35,6 +39,23 @@ class Call:
     composite: Composite
     explained: tuple[int, ...]
     reading: Reading
+
+    @property
+    def carrier(self) -> Any:
+        """The dtype of the relevance of explained integers."""
+        return carrier_dtype(self.frame)
+
+    @property
+    def explains_integers(self) -> bool:
+        """Whether an explained leaf holds integers."""
+        return any(map(is_integer, (self.frame.invars[i] for i in self.explained)))
+
+    def explained_values(self, leaves: Sequence[Any]) -> list[Any]:
+        """What relevance travels to: the explained leaves, or zeros beside explained integers."""
+        return [
+            jnp.zeros(jnp.shape(leaf), self.carrier) if _is_integer(leaf) else leaf
+            for leaf in (leaves[i] for i in self.explained)
+        ]
 
     def forms(self, output: str) -> Forms:
         """The forms of relevance, given what arrives at the outputs: "R" or "C"."""
@@ -64,6 +85,7 @@ class Call:
             exposed,
             parameters,
             stopped,
+            self.carrier,
         )
         outs, exposures = run(
             self.frame, self.forms(form), program, composite.rules, leaves, taps or {}
@@ -85,7 +107,8 @@ class Call:
         """The leaves with other values of the explained ones."""
         merged = list(leaves)
         for position, value in zip(self.explained, explained, strict=True):
-            merged[position] = value
+            leaf = merged[position]
+            merged[position] = Ids(leaf, value) if _is_integer(leaf) else value
         return merged
 
     def pulled(
@@ -97,7 +120,7 @@ class Call:
             merged = self.with_explained(leaves, explained)
             return self.evaluate(form, composite, merged)[:2]
 
-        explained = [leaves[i] for i in self.explained]
+        explained = self.explained_values(leaves)
         output, pullback, aux = jax.vjp(explain, explained, has_aux=True)
         return output, jax.tree_util.Partial(_first, pullback), aux
 
@@ -115,6 +138,10 @@ class Start:
     def seed(self, output: Any, target: Any) -> Any:
         """The cotangent of the output."""
         return (targets.weighting if self.form == "C" else targets.start)(output, target)
+
+
+def _is_integer(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jnp.integer))
 
 
 def _first(pullback: Callable[[Any], tuple[Any]], cotangent: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import targets
 from .._analysis.compat import open_jaxpr
+from .._analysis.graph import is_float
 from .._analysis.trace import Static, is_array, path_name, trace
 from .._layers.reader import analyse
 from ..composites import Composite, as_composite
@@ -98,7 +99,8 @@ class Explained:
             args, kwargs = jax.tree.unflatten(tree, [value for _, value in paths])
             hints.add_to(error, self.apply_fn, self.argnums, args, kwargs)
             raise
-        outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
+        atoms = open_jaxpr(traced.jaxpr).outvars
+        outputs = [i < traced.outputs and is_float(atom) for i, atom in enumerate(atoms)]
         frame = analyse(traced.jaxpr, flags, names, outputs=outputs, calls=self.composite.calls)
         resolved = resolve(frame, self.composite, traced.anonymous)
         if self.composite.strict:

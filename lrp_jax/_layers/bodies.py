@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.ids import is_integer
 from .._analysis.primitives import Family, family
 from .._analysis.signs import is_nonnegative
 from .._analysis.trace import evaluate_inlined, inline
+from .carriers import explained, plain
 from .reading import Reading
 from .step import Backward, Frame, Step, UnsupportedOperation, Visit
 
@@ -158,6 +160,18 @@ class Branches(Body):
         return list(self.eqn.invars[1:])
 
     def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
+        columns = zip(*(frame.outputs for frame in self.frames), strict=True)
+        wanted = [any(column) for column in columns]
+        integers = [is_integer(v) and f for v, f in zip(self.eqn.outvars, wanted, strict=True)]
+
+        def alike(branch: Inside) -> Inside:  # integers explained in one are so in all
+            def body(values: Any, taps: Any) -> tuple[list[Any], dict[str, Any]]:
+                outs, exposed = branch(values, taps)
+                return _integers(outs, integers, evaluation), exposed
+
+            return body
+
+        bodies = [alike(branch) for branch in bodies]
         if evaluation.program.exposed:
             bodies = _alike(bodies, values, taps)
         index = evaluation.read(self.eqn.invars[0], "").astype(jnp.int32)
@@ -212,16 +226,26 @@ class Loop(Body):
         n_constants, n_carries = compat.scan_arity(self.eqn)
         constants, values = values[:n_constants], values[n_constants:]
 
+        (frame,) = self.frames
+        carried = frame.invars[n_constants : n_constants + n_carries]
+        integers = [
+            is_integer(v) and (v in frame.live or wanted)
+            for v, wanted in zip(carried, frame.outputs, strict=False)
+        ]
+
+        def alike(carry: list[Any]) -> list[Any]:  # explained in all steps or in none
+            return _integers(carry, integers, evaluation)
+
         def body(carry: list[Any], sliced: Any) -> tuple[list[Any], Any]:
             xs, taps = sliced
             outs, exposed = bodies[0]([*constants, *carry, *xs], taps)
-            return outs[:n_carries], (outs[n_carries:], exposed)
+            return alike(outs[:n_carries]), (outs[n_carries:], exposed)
 
         params = {name: self.eqn.params[name] for name in ("length", "reverse", "unroll")}
-        carry, (ys, exposed) = jax.lax.scan(
-            body, values[:n_carries], (values[n_carries:], taps), **params
+        last, (ys, exposed) = jax.lax.scan(
+            body, alike(values[:n_carries]), (values[n_carries:], taps), **params
         )
-        return [*carry, *ys], exposed
+        return [*last, *ys], exposed
 
     def follow(self, inputs: list[Any], through: Callable[[Frame, list[Any]], list[Any]]) -> Any:
         constants, carries = compat.scan_arity(self.eqn)
@@ -261,6 +285,12 @@ class Shards(Body):
 _BODIES: dict[Any, type[Body]] = {
     prim.SCAN: Loop, prim.COND: Branches, prim.REMAT: Checkpoint,
 }  # fmt: skip
+
+
+def _integers(values: list[Any], flags: Sequence[bool], evaluation: Any) -> list[Any]:
+    """Results with those explained that are flagged."""
+    dtype = evaluation.program.carrier
+    return [explained(y, dtype) if f else plain(y) for y, f in zip(values, flags, strict=True)]
 
 
 def _joint(forms: Sequence[str]) -> str:

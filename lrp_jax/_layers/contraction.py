@@ -38,7 +38,9 @@ class Contraction(Linear):
     @classmethod
     def is_core(cls, reading: Reading, eqn: Equation) -> bool:
         is_product = family(eqn.primitive) is Family.CONTRACTION
-        return is_product and len(reading.graph.explained_operands(eqn)) == 1
+        if not is_product or reading.graph.rows_by_one_hot(eqn) is not None:
+            return False
+        return len(reading.graph.explained_operands(eqn)) == 1
 
     @classmethod
     def recognise(cls, reading: Reading, var: Var) -> Self | None:

@@ -23,6 +23,7 @@ from .complex_maps import ComplexMap
 from .contraction import Contraction
 from .elementwise import Elementwise
 from .fixed import FixedMap
+from .lookups import Lookup, Moved
 from .moves import Move
 from .normalization import Normalization
 from .product import Product
@@ -33,8 +34,8 @@ from .step import Frame, Step, UnsupportedOperation
 from .sums import Sum
 
 FAMILIES: tuple[type[Step], ...] = (
-    ComplexMap, Body, Call, Softmax, Normalization, FixedMap, Contraction, Sum, Shift, Elementwise,
-    Product, Move,
+    Moved, Lookup, ComplexMap, Body, Call, Softmax, Normalization, FixedMap, Contraction, Sum, Shift,
+    Elementwise, Product, Move,
 )  # fmt: skip
 """Every family of layers, in the order in which they are asked; the last one refuses."""
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.facts import dominators, names_of, nonnegative_variables
-from .._analysis.graph import Graph, is_complex
+from .._analysis.graph import Graph, is_complex, is_float
 from .._analysis.primitives import Family, family
 from .._analysis.trace import layer_name
 from .._analysis.weights import weights_of
@@ -93,7 +93,9 @@ class Reading:
     def is_link(self, eqn: Equation) -> bool:
         """Whether the equation is affine or only changes the shape of its one explained operand."""
         operands = self.graph.explained_operands(eqn)
-        if len(operands) != 1 or len(eqn.outvars) != 1 or is_complex(eqn.invars[operands[0]]):
+        if len(operands) != 1 or len(eqn.outvars) != 1:
+            return False
+        if is_complex(eqn.invars[operands[0]]) or not is_float(eqn.invars[operands[0]]):
             return False
         if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
             return True

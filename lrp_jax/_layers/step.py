@@ -185,6 +185,10 @@ class Step:
         """What a rule that hands something on does to this step: what its family says."""
         return Backward(out, Visit.as_it_is)
 
+    def in_gradient(self, out: str) -> Backward:
+        """What happens to this step in a modified gradient that has no rule for it."""
+        return Backward(out, Visit.as_it_is)
+
     def check(self, rule: Any) -> None:
         """Say, when the plan is made, what a rule that serves this kind cannot do here.
 

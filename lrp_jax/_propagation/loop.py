@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from .._analysis import compat
 from .._analysis.compat import Var, is_literal
 from .._analysis.graph import is_float
+from .._analysis.ids import is_integer
 from .._layers.arithmetic import hold, modified_gradient, tap, to_multiplier, to_relevance
+from .._layers.carriers import explained, on_carrier, plain, travels_to
 from .._layers.step import Backward, Frame, Place, Step, Visit, Way
 from . import lowerings
 from .forms import Forms
@@ -28,6 +30,7 @@ class Program:
         parameters: whether the cotangents of constants are the "multipliers" of the parameters, or
             the relevance that goes through "zeros" among them.
         stopped: numbers of the layers that hand no relevance on.
+        carrier: the dtype of the relevance of explained integers.
     """
 
     entries: Mapping[Step, int]
@@ -36,6 +39,7 @@ class Program:
     exposed: frozenset[int] = frozenset()
     parameters: str = ""
     stopped: frozenset[int] = frozenset()
+    carrier: Any = None
 
 
 Taps = dict[str, Any]
@@ -86,6 +90,9 @@ class Evaluation:
         jaxpr = compat.open_jaxpr(frame.jaxpr)
         self.env.update(zip(jaxpr.constvars, frame.jaxpr.consts, strict=True))
         for var, value, leaving in zip(jaxpr.invars, values, forms.inputs, strict=True):
+            if is_integer(var):
+                self.env[var] = self._integers(value, var in frame.live)
+                continue
             multiplies_out = leaving == "R" and forms.of.get(var) == "C" and var in frame.live
             if multiplies_out and not self.program.gradient:
                 value = to_relevance(value)
@@ -96,7 +103,9 @@ class Evaluation:
             for var in last_use.get(number, ()):
                 self.env.pop(var, None)
         outs = [
-            self.read(atom, form if flag else "")
+            self._integers(self.read(atom, form), flag)
+            if is_integer(atom)
+            else self.read(atom, form if flag else "")
             for atom, form, flag in zip(frame.outvars, forms.outputs, frame.outputs, strict=True)
         ]
         return outs, self.exposed
@@ -118,9 +127,14 @@ class Evaluation:
         if is_literal(atom):
             return atom.val
         value = self.env[atom]
+        if is_integer(atom):
+            return self._integers(value, bool(form) and atom in self.frame.live)
         if form == "C" and self.forms.of.get(atom) == "R" and not self.program.gradient:
             return to_relevance(value)
         return value
+
+    def _integers(self, value: Any, carries: bool) -> Any:
+        return explained(value, self.program.carrier) if carries else plain(value)
 
     def _execute(self, step: Step) -> list[Any]:
         program, out = self.program, self.forms.at(step)
@@ -131,7 +145,7 @@ class Evaluation:
         elif rule is not None and rule.gradient:
             backward = Backward(out, modified_gradient)
         else:
-            backward = Step.backward(step, None, out)
+            backward = step.in_gradient(out)
         inputs: list[Any] = []
         if not step.frames:  # a body reads what each of its operands demands
             inputs = [self.read(v, backward.makes) for v in step.inputs]
@@ -156,11 +170,11 @@ class Evaluation:
         outputs = [self._tapped(key("out", index, i), y) for i, y in enumerate(outputs)]
         if index in program.exposed:
             self.exposed[key("out", index)] = outputs[0]
-            self.exposed.update({key("in", index, i): x for i, x in enumerate(inputs)})
+            self.exposed.update({key("in", index, i): travels_to(x) for i, x in enumerate(inputs)})
         return outputs
 
     def _constants(self, step: Step, rule: Any) -> list[Any]:
-        values = [self.env[v] for v in step.constants]
+        values = [plain(self.env[v]) for v in step.constants]
         own = rule is not None and rule.way is Way.OWN
         if self.program.parameters != "zeros" or not step.inputs or own:
             return values
@@ -169,7 +183,9 @@ class Evaluation:
 
     def _tapped(self, name: str, value: Any) -> Any:
         probe = self.taps.get(name)
-        return value if probe is None else tap(value, probe)
+        if probe is None:
+            return value
+        return on_carrier(lambda x: tap(x, probe.astype(x.dtype)), value)
 
     # -- what bodies ask for --------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def relevance_matrix(
             )
 
         def evaluate(composite: Composite, leaves: Any) -> jax.Array:
-            x = leaves[call.explained[0]]
+            (x,) = call.explained_values(leaves)
             output, pullback, _ = call.pulled("C", composite, leaves)
             shape, tree = shapes[0], jax.tree.structure(output)
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._analysis.graph import is_float
 from .._calls.call import Call
 from .._layers.step import Frame, Step, Way
 from .._propagation.forms import Forms
@@ -37,7 +38,8 @@ class Site:
 
     def probe(self, var: Any) -> jax.Array:
         """Zeros of a variable's shape, one for every turn of the loops."""
-        return jnp.zeros((*self.loops, *var.aval.shape), var.aval.dtype)
+        dtype = var.aval.dtype if is_float(var) else None
+        return jnp.zeros((*self.loops, *var.aval.shape), dtype)
 
 
 def sites(call: Call, form: str) -> list[Site]:
@@ -108,7 +110,7 @@ def pull_taps(
         )
         return output, exposures
 
-    explained = [leaves[i] for i in call.explained]
+    explained = call.explained_values(leaves)
     (output, exposures), pullback = jax.vjp(explain, explained, taps)
     return output, exposures, lambda seed, exposed_seed: pullback((seed, exposed_seed))
 
