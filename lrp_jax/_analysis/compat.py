@@ -117,14 +117,23 @@ def scan_arity(eqn: Equation) -> tuple[int, int]:
     return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
+def part(
+    jaxpr: Any, eqns: Iterable[Equation], invars: Sequence[Var], outvars: Sequence[Atom]
+) -> Any:
+    """Some equations of a jaxpr as a closed jaxpr without constants."""
+    return closed(
+        open_jaxpr(jaxpr).replace(
+            constvars=[], invars=list(invars), outvars=list(outvars), eqns=list(eqns)
+        )
+    )
+
+
 def as_function(
     jaxpr: Any, eqns: Iterable[Equation], invars: Sequence[Var], outvars: Sequence[Atom]
 ) -> Callable[..., list[Any]]:
     """Some equations of a jaxpr as a function from values of `invars` to those of `outvars`."""
-    part = open_jaxpr(jaxpr).replace(
-        constvars=[], invars=list(invars), outvars=list(outvars), eqns=list(eqns)
-    )
-    return lambda *values: jax.core.eval_jaxpr(part, (), *values)
+    function = open_jaxpr(part(jaxpr, eqns, invars, outvars))
+    return lambda *values: jax.core.eval_jaxpr(function, (), *values)
 
 
 def evaluate(jaxpr: Any, eqns: Sequence[Equation], env: Mapping[Any, Any]) -> dict[Var, Any]:
@@ -175,6 +184,23 @@ PART_OF, PART_OF_CUSTOM = "part of ", "part of custom "
 derivative of its own."""
 
 
+class Mark(str):
+    """A scope that is no name: it remembers where equations come from. Marks are told apart by
+    identity."""
+
+    __slots__ = ("__dict__",)
+
+
+def around(eqn: Equation) -> list[str]:
+    """What to enter again where an equation is traced anew: its marks and its named scopes."""
+    return [*marks(eqn), *scope(eqn)]
+
+
+def marks(eqn: Equation) -> tuple[Mark, ...]:
+    """The marks around an equation, the outermost first."""
+    return tuple(name for name in _scope_names(eqn) if isinstance(name, Mark))
+
+
 def _scope_names(eqn: Equation) -> tuple[str, ...]:
     stack = getattr(eqn.source_info.name_stack, "stack", ())
     return tuple(item.name for item in stack if type(item).__name__ == "Scope")
@@ -182,7 +208,8 @@ def _scope_names(eqn: Equation) -> tuple[str, ...]:
 
 def scope(eqn: Equation) -> tuple[str, ...]:
     """The named scopes around an equation, without those that transformations add."""
-    return tuple(n for n in _scope_names(eqn) if not n.startswith((CALLED_AT, PART_OF)))
+    names = (name for name in _scope_names(eqn) if not isinstance(name, Mark))
+    return tuple(name for name in names if not name.startswith((CALLED_AT, PART_OF)))
 
 
 def function_around(eqn: Equation) -> str:

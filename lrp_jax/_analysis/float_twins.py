@@ -93,7 +93,7 @@ class _Twins:
         operands = [eqn.invars[i] for i in values_of(eqn)]
         twinned = any(not is_literal(a) and a in self.twins for a in operands)
         out = eqn.outvars[0]
-        with scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+        with scopes([*compat.around(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
             if eqn.primitive is CONVERT and out in self.carried and not twinned:
                 self._cast(eqn)
             elif twinned and is_float(out) and eqn.primitive is CONVERT:

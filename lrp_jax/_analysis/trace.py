@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import compat
+from . import compat, opening
 from .compat import Var
 from .primitives import BROADCAST, POINTWISE, SELECT, Family, family
 from .spelling import respelled
@@ -178,24 +178,34 @@ def evaluate_inlined(
             continue
         for eqn in group:
             operands = [read(atom) for atom in eqn.invars]
+            if opening.opens(eqn):
+                with scopes(compat.around(eqn)):
+                    results = opening.opened(
+                        eqn, operands, lambda body, values: evaluate_inlined(body, values, calls)
+                    )
+                if results is None:
+                    env.update(compat.evaluate(jaxpr, [eqn], env))
+                else:
+                    env.update(zip(eqn.outvars, results, strict=True))
+                continue
             if _is_whole(eqn, calls):
-                with scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+                with scopes([*compat.around(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
                     env.update(_as_jit(jaxpr, eqn, operands))
                 continue
             in_other_words = respelled(eqn)
             if in_other_words is not None:
-                with scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+                with scopes([*compat.around(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
                     env[eqn.outvars[0]] = in_other_words(*operands)
                 continue
             body = _body_to_inline(eqn, calls)
-            with scopes([*compat.scope(eqn), *_call_site(eqn, body)]):
-                results = evaluate_inlined(body, operands, calls)
-            env.update(zip(eqn.outvars, results, strict=True))
+            with scopes([*compat.around(eqn), *_call_site(eqn, body)]):
+                made = evaluate_inlined(body, operands, calls)
+            env.update(zip(eqn.outvars, made, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def _changes(eqn: compat.Equation, calls: Sequence[str]) -> bool:
-    whole = _is_whole(eqn, calls)
+    whole = opening.opens(eqn) or _is_whole(eqn, calls)
     return whole or respelled(eqn) is not None or _body_to_inline(eqn, calls) is not None
 
 

@@ -1,4 +1,4 @@
-"""Bodies of control flow: loops, branches, checkpoints, shards. Each is entered and built again."""
+"""Bodies of control flow: loops, branches, shards. Each is entered and built again."""
 
 import functools
 import operator
@@ -53,8 +53,9 @@ class Body(Step):
             return None
         if eqn.primitive is prim.WHILE:
             raise UnsupportedOperation(
-                f"{reading.refusal(eqn)} A while loop has no reverse pass: use jax.lax.scan, or "
-                "jax.lax.fori_loop with static bounds, which is a scan."
+                f"{reading.refusal(eqn)} A while loop whose count does not follow from "
+                "numbers in the code has no reverse pass: use jax.lax.scan, or jax.lax.fori_loop "
+                "with static bounds, which is a scan."
             )
         border = Border(
             [not is_literal(a) and a in graph.live for a in eqn.invars],
@@ -73,18 +74,23 @@ class Body(Step):
         """The bodies of an equation as frames, with what is known at its border."""
         raise NotImplementedError
 
-    def operands(self) -> Sequence[Any]:
+    def arguments(self) -> Sequence[Any]:
         """The operands that the bodies read, in order."""
         return list(self.eqn.invars)
+
+    def results(self) -> Sequence[Any]:
+        """What the bodies make, in order."""
+        return list(self.eqn.outvars)
 
     def forms_below(
         self, rules: Mapping[Step, Any] | None, arriving: Sequence[str], assign: Any
     ) -> tuple[dict[Var, str], tuple[Any, ...]]:
         by_var = dict(zip(self.outputs, arriving, strict=True))
-        outs = [by_var.get(v, "C") for v in self.eqn.outvars]
+        outs = [by_var.get(v, "C") for v in self.results()]
         demanded, inner = self._forms(rules, outs, assign)
+        around = [*self.arguments(), *self.results()]
         found: dict[Var, str] = {}
-        for atom, form in zip(self.operands(), demanded, strict=True):
+        for atom, form in zip(around, [*demanded, *inner[0].outputs], strict=True):
             if not is_literal(atom) and found.get(atom) != "R":
                 found[atom] = form
         return found, inner
@@ -106,12 +112,12 @@ class Body(Step):
         evaluation = visit.evaluation
         forms = evaluation.forms.bodies[self]
         values = [
-            evaluation.read(a, f) for a, f in zip(self.operands(), forms[0].inputs, strict=True)
+            evaluation.read(a, f) for a, f in zip(self.arguments(), forms[0].inputs, strict=True)
         ]
         bodies = [evaluation.inside(frame, f) for frame, f in zip(self.frames, forms, strict=True)]
         outs, exposed = self.call(evaluation, bodies, values, evaluation.taps_inside(self))
         evaluation.exposed.update(exposed)
-        kept = zip(self.eqn.outvars, outs, strict=True)
+        kept = zip(self.results(), outs, strict=True)
         return [y for v, y in kept if not compat.is_dropped(v)]
 
     def call(
@@ -122,21 +128,6 @@ class Body(Step):
 
     def follow(self, inputs: list[Any], through: Callable[[Frame, list[Any]], list[Any]]) -> Any:
         return through(self.frames[0], inputs)
-
-
-class Checkpoint(Body):
-    """`jax.checkpoint`."""
-
-    @classmethod
-    def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
-        return (
-            reading.analyse(inline(compat.closed(eqn.params["jaxpr"]), reading.calls), *border),
-        )
-
-    def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
-        params = self.eqn.params
-        body = jax.checkpoint(bodies[0], prevent_cse=params["prevent_cse"], policy=params["policy"])
-        return body(values, taps)
 
 
 class Branches(Body):
@@ -156,7 +147,7 @@ class Branches(Body):
             for b in eqn.params["branches"]
         )
 
-    def operands(self) -> Sequence[Any]:
+    def arguments(self) -> Sequence[Any]:
         return list(self.eqn.invars[1:])
 
     def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
@@ -178,7 +169,7 @@ class Branches(Body):
         return jax.lax.switch(index, bodies, values, taps)
 
     def follow(self, inputs: list[Any], through: Callable[[Frame, list[Any]], list[Any]]) -> Any:
-        branches = [through(frame, inputs[1:]) for frame in self.frames]
+        branches = [through(frame, inputs) for frame in self.frames]
         return [functools.reduce(operator.or_, column) for column in zip(*branches, strict=True)]
 
 
@@ -283,7 +274,7 @@ class Shards(Body):
 
 
 _BODIES: dict[Any, type[Body]] = {
-    prim.SCAN: Loop, prim.COND: Branches, prim.REMAT: Checkpoint,
+    prim.SCAN: Loop, prim.COND: Branches,
 }  # fmt: skip
 
 

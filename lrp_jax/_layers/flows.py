@@ -36,11 +36,11 @@ def _flow_frame(
 
     for step in frame.steps:
         if step.frames:
-            eqn = step.eqns[0]
             outs = step.follow(
-                [read(a) for a in eqn.invars], lambda f, ins: _flow_frame(f, ins, indices, reached)
+                list(map(read, step.arguments())),
+                lambda f, ins: _flow_frame(f, ins, indices, reached),
             )
-            passed.update(zip(eqn.outvars, outs, strict=True))
+            passed.update(zip(step.results(), outs, strict=True))
             continue
         flow = functools.reduce(operator.or_, map(read, step.inputs), Flow())
         index = indices.get(step)

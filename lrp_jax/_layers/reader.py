@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
+from .._analysis import compat
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
@@ -19,6 +20,7 @@ from .._analysis.numbers import with_numbers
 from .._analysis.weights import are_in_arguments
 from .bodies import Body
 from .call import Call
+from .checkpoints import checkpointed
 from .complex_maps import ComplexMap
 from .contraction import Contraction
 from .elementwise import Elementwise
@@ -34,8 +36,8 @@ from .step import Frame, Step, UnsupportedOperation
 from .sums import Sum
 
 FAMILIES: tuple[type[Step], ...] = (
-    Moved, Lookup, ComplexMap, Body, Call, Softmax, Normalization, FixedMap, Contraction, Sum, Shift,
-    Elementwise, Product, Move,
+    Moved, Lookup, ComplexMap, Body, Call, Softmax, Normalization, FixedMap, Contraction, Sum,
+    Shift, Elementwise, Product, Move,
 )  # fmt: skip
 """Every family of layers, in the order in which they are asked; the last one refuses."""
 
@@ -73,7 +75,9 @@ def analyse(
     )  # fmt: skip
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
-    return Frame(closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached)
+    return checkpointed(
+        Frame(closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached)
+    )
 
 
 def _cover(reading: Reading) -> dict[int, Step]:
@@ -114,10 +118,11 @@ def _with_constants(steps: dict[int, Step], reading: Reading) -> list[Step]:
     pending: list[Equation] = []
 
     def flush() -> None:
-        if pending:
-            made = [v for eqn in pending for v in eqn.outvars]
-            ordered.append(reading.step(Move, list(pending), (), made))
-            pending.clear()
+        for _, eqns in itertools.groupby(pending, lambda eqn: list(map(id, compat.marks(eqn)))):
+            group = list(eqns)
+            made = [v for eqn in group for v in eqn.outvars]
+            ordered.append(reading.step(Move, group, (), made))
+        pending.clear()
 
     for index, eqn in enumerate(reading.graph.eqns):
         if not reading.graph.is_live(eqn):

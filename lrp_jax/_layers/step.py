@@ -196,6 +196,14 @@ class Step:
             ValueError, UnsupportedOperation: naming the mistake and the remedy.
         """
 
+    def arguments(self) -> Sequence[Any]:
+        """What the bodies of a step read, in order."""
+        raise NotImplementedError
+
+    def results(self) -> Sequence[Any]:
+        """What the bodies of a step make, in order."""
+        raise NotImplementedError
+
     def follow(self, inputs: list[Any], through: Callable[["Frame", list[Any]], list[Any]]) -> Any:
         """What reaches the results of a body, given what reaches its operands.
 
