@@ -1,0 +1,32 @@
+"""Equal functions, written differently, whose relevance has to be the same.
+
+A *group* (`group.py`) is one small function and its spellings, as people write them; the first one
+is the standard. `python -m tests.spellings --help` explains all of them and prints who deviates;
+`tests/test_spellings.py` is the quick part of it. Where a group has a `reference`, relevance is
+also known by hand: the gradient times the input of the function with its statistics and gates held.
+"""
+
+from __future__ import annotations
+
+from . import (
+    activations,
+    affine,
+    conv,
+    gates,
+    integers,
+    moves,
+    norms,
+    products,
+    reductions,
+    softmaxes,
+    weighted_means,
+)
+from .group import Group
+
+MODULES = (
+    softmaxes, weighted_means, norms, products, gates, affine, moves, activations, reductions, conv,
+    integers,
+)  # fmt: skip
+GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
+
+__all__ = ["GROUPS", "Group"]
