@@ -14,7 +14,7 @@ from . import kinds
 from ._analysis import compat
 from ._analysis.compat import is_literal
 from ._layers import suspects
-from ._layers.flows import flow_to_layers
+from ._layers.flows import flow_to_layers, held_inputs
 from ._layers.step import Frame, Step, UnsupportedOperation, Way
 from ._tables import Table, brief, counted, terminal_width
 from .composites import Composite
@@ -166,6 +166,7 @@ class Resolved:
         indices: for each layer, its number in the plan.
         steps: the layers in order of execution.
         mistakes: those of the plan's warnings that every explanation repeats.
+        held: the inputs of steps that are constants because of what is held before them.
     """
 
     plan: Plan
@@ -173,6 +174,7 @@ class Resolved:
     indices: Mapping[Step, int]
     steps: tuple[Step, ...]
     mistakes: tuple[str, ...]
+    held: Mapping[Step, frozenset[int]]
 
 
 def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -> Resolved:
@@ -227,7 +229,8 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         )
     by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
     plan = Plan(tuple(shown), tuple(warnings), tuple(unmatched))
-    return Resolved(plan, by_step, indices, steps, tuple(mistakes))
+    held = {s for s, e in by_step.items() if pairs[e][1].way is Way.NOTHING}
+    return Resolved(plan, by_step, indices, steps, tuple(mistakes), held_inputs(frame, held))
 
 
 SOFTMAX = (

@@ -100,6 +100,37 @@ def test_a_held_root_at_zero_is_no_nan() -> None:
     assert bool(jnp.isfinite(lrp.relevance(apply, composite)(W, 0 * X)).all())
 
 
+FACTORS: dict[str, Any] = {
+    "gate": lambda signal, held: signal * jax.nn.silu(held),
+    "gate first": lambda signal, held: jax.nn.sigmoid(held) * signal,
+    "shared out": lambda signal, held: signal / (2 + jnp.tanh(held)),
+    "three": lambda signal, held: (signal * held) * jax.nn.sigmoid(held),
+    "attention": lambda signal, held: jax.nn.softmax(held @ held.T) @ signal,
+    "decay": lambda signal, held: jax.lax.scan(
+        lambda h, xs: (jax.nn.sigmoid(xs[1]) * h + xs[0],) * 2, 0 * signal[0], (signal, held)
+    )[1],
+    "body": lambda signal, held: jax.checkpoint(lambda a, b: jnp.tanh(b) * a)(signal, held),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FACTORS)
+@pytest.mark.parametrize(
+    "composite", [lrp.AttnLRP(), lrp.CPLRP(), lrp.Composite([])], ids=["attnlrp", "cplrp", "base"]
+)
+def test_a_held_factor_leaves_all_to_the_others(name: str, composite: lrp.Composite) -> None:
+    """A product with a constant is a scale, whether the code says so or a rule."""
+
+    def apply(w: Any, x: jax.Array, around: Any = lambda v: v) -> jax.Array:
+        return FACTORS[name](jnp.tanh(x @ w["a"]), around(x @ w["b"])) @ w["c"]
+
+    composite = composite.override((lrp.Linear, lrp.Zero()))
+    held = lrp.relevance(apply, composite.override(("b", lrp.Hold())))(W, X, target=1)
+    stopped = lambda w, x: apply(w, x, jax.lax.stop_gradient)  # noqa: E731
+    wanted = lrp.relevance(stopped, composite)(W, X, target=1)
+    np.testing.assert_allclose(held, wanted, atol=1e-12)
+    assert float(jnp.abs(wanted).max()) > 1e-2
+
+
 # -- Gate ----------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,7 @@ class Call:
             parameters,
             stopped,
             self.carrier,
+            self.resolved.held,
         )
         outs, exposures = run(
             self.frame, self.forms(form), program, composite.rules, leaves, taps or {}

@@ -1,8 +1,8 @@
-"""Which layers lie between a layer and the explained input."""
+"""Which layers lie between a layer and the explained input, and what is held on the way."""
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._analysis.compat import Var, is_literal
@@ -50,4 +50,47 @@ def _flow_frame(
             flow = Flow(flow.met | own, own)
         for var in step.outputs:
             passed[var] = flow
+    return [read(atom) for atom in frame.outvars]
+
+
+def held_inputs(frame: Frame, held: Collection[Step]) -> dict[Step, frozenset[int]]:
+    """The inputs of each step that are constants of the explanation, by their positions.
+
+    Args:
+        frame: the analysed function.
+        held: the layers whose rule makes a constant of what they make.
+
+    Returns:
+        Nothing for steps all or none of whose inputs are constants.
+    """
+    found: dict[Step, frozenset[int]] = {}
+    if held:
+        _carry(frame, frame.explained, held, found)
+    return {step: positions for step, positions in found.items() if positions}
+
+
+def _carry(
+    frame: Frame,
+    inputs: Sequence[bool],
+    held: Collection[Step],
+    found: dict[Step, frozenset[int]],
+) -> list[bool]:
+    """Which outputs carry relevance on to the explained input, given which inputs do."""
+    carries: dict[Var, bool] = dict(zip(frame.invars, inputs, strict=True))
+
+    def read(atom: Any) -> bool:
+        return not is_literal(atom) and atom in frame.live and carries.get(atom, False)
+
+    for step in frame.steps:
+        if step.frames:
+            outs = step.follow(
+                list(map(read, step.arguments())), lambda f, ins: _carry(f, ins, held, found)
+            )
+            carries.update(zip(step.results(), outs, strict=True))
+            continue
+        own = list(map(read, step.inputs))
+        constants = frozenset(i for i, flag in enumerate(own) if not flag)
+        # A later turn of a loop may bring relevance where the first one brought none.
+        found[step] = found.get(step, constants) & constants if any(own) else frozenset()
+        carries.update(dict.fromkeys(step.outputs, any(own) and step not in held))
     return [read(atom) for atom in frame.outvars]

@@ -45,6 +45,8 @@ class Product(Step):
         )
         factors = [a.val if is_literal(a) else values[a] for a in eqn.invars]
         shares = visit.rule.shares(2, self.gate)
+        if visit.place.held:  # constants take nothing, and leave no share behind
+            shares = tuple(float(i not in visit.place.held) for i in range(2))
         if shares is None:
             return [_bind(eqn, factors)]
         factors = [hold(f) if share == 0 else f for f, share in zip(factors, shares, strict=True)]

@@ -57,6 +57,7 @@ class Place:
             relevance that goes through "zeros" among them, or nothing.
         part: from (equations, invars, outvars) to a function, each operation in the form that suits
             the platform.
+        held: the positions of inputs that are constants of the explanation.
     """
 
     step: Any
@@ -64,6 +65,7 @@ class Place:
     exposed: bool
     parameters: str
     part: Callable[[Sequence[Equation], Sequence[Var], Sequence[Any]], Callable[..., list[Any]]]
+    held: frozenset[int] = frozenset()
 
     def native(self, *values: Any) -> list[Any]:
         """The step's own computation, from values of its inputs and constants."""

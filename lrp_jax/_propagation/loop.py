@@ -31,6 +31,7 @@ class Program:
             the relevance that goes through "zeros" among them.
         stopped: numbers of the layers that hand no relevance on.
         carrier: the dtype of the relevance of explained integers.
+        held: the inputs of steps that are constants because of what is held before them.
     """
 
     entries: Mapping[Step, int]
@@ -40,6 +41,7 @@ class Program:
     parameters: str = ""
     stopped: frozenset[int] = frozenset()
     carrier: Any = None
+    held: Mapping[Step, frozenset[int]] = field(default_factory=dict)
 
 
 Taps = dict[str, Any]
@@ -152,7 +154,8 @@ class Evaluation:
         if index is not None:
             inputs = [self._tapped(key("in", index, i), x) for i, x in enumerate(inputs)]
         part = partial(lowerings.as_function, self.frame.jaxpr)
-        place = Place(step, out, index in program.exposed, program.parameters, part)
+        exposed, held = index in program.exposed, program.held.get(step, frozenset())
+        place = Place(step, out, exposed, program.parameters, part, held)
         probe = None if index is None else self.taps.get(key("bias", index))
         visit = Visit(place, rule, inputs, self._constants(step, rule), probe, self)
         outputs = backward.outputs(visit)

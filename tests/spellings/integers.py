@@ -56,12 +56,17 @@ WEIGHT_ONLY = {
     "scaled weights": lambda p, x: x @ (weights8(p)[0].astype(x.dtype) * weights8(p)[1]),
     "scaled after": lambda p, x: (x @ weights8(p)[0].astype(x.dtype)) * weights8(p)[1],
     "float weights": lambda p, x: x @ (jnp.round(p["w"] / weights8(p)[1]) * weights8(p)[1]),
-    "mixed dot": lambda p, x: lax.dot_general(
-        x, weights8(p)[0].astype(x.dtype), (((2,), (0,)), ((), ()))
-    ) * weights8(p)[1],
+    "mixed dot": lambda p, x: (
+        lax.dot_general(x, weights8(p)[0].astype(x.dtype), (((2,), (0,)), ((), ())))
+        * weights8(p)[1]
+    ),
     "einsum": lambda p, x: jnp.einsum("btf,fo,o->bto", x, *weights8(p)),
-    "table": lambda p, x: x @ (
-        jnp.linspace(-127.0, 127.0, 255)[weights8(p)[0].astype(jnp.int32) + 127] * weights8(p)[1]
+    "table": lambda p, x: (
+        x
+        @ (
+            jnp.linspace(-127.0, 127.0, 255)[weights8(p)[0].astype(jnp.int32) + 127]
+            * weights8(p)[1]
+        )
     ),
 }
 
@@ -156,9 +161,7 @@ SORTED = {
     "top_k": lambda p, x: jnp.flip(lax.top_k(x, 4)[0], -1),
     "negated": lambda p, x: -jnp.flip(jnp.sort(-x, -1), -1),
     "vmap": lambda p, x: jax.vmap(jax.vmap(lambda v: v[jnp.argsort(v)]))(x),
-    "one-hot": lambda p, x: jnp.einsum(
-        "btf,btgf->btg", x, jax.nn.one_hot(jnp.argsort(x, -1), 4)
-    ),
+    "one-hot": lambda p, x: jnp.einsum("btf,btgf->btg", x, jax.nn.one_hot(jnp.argsort(x, -1), 4)),
 }
 
 
