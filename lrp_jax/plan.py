@@ -6,7 +6,7 @@ A plan is made from shapes alone. It prints as a table, compares, and goes to JS
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,7 +217,10 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         mistakes.append(SOFTMAX)
     if not any(frame.outputs):
         mistakes.append(NOTHING_ARRIVES)
-    mistakes += _unrecognised(frame, layers, composite.entries)
+    by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
+    held = held_inputs(frame, {s for s, e in by_step.items() if pairs[e][1].way is Way.NOTHING})
+    idle = {step for step, constants in held.items() if len(constants) == len(step.inputs)}
+    mistakes += _unrecognised(frame, layers, composite.entries, idle)
     warnings = [*mistakes, *shadowed]
     if anonymous:
         warnings.append(
@@ -227,10 +230,8 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
             "weights but merges. Pass the parameters, or the whole model, as an argument: "
             "lrp.relevance(lambda model, x: model(x), ...)(model, x)."
         )
-    by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
     plan = Plan(tuple(shown), tuple(warnings), tuple(unmatched))
-    held = {s for s, e in by_step.items() if pairs[e][1].way is Way.NOTHING}
-    return Resolved(plan, by_step, indices, steps, tuple(mistakes), held_inputs(frame, held))
+    return Resolved(plan, by_step, indices, steps, tuple(mistakes), held)
 
 
 SOFTMAX = (
@@ -252,7 +253,10 @@ _LAYERS_OF = (
 
 
 def _unrecognised(
-    frame: Frame, layers: Sequence[Layer], entries: Sequence[tuple[Match, Rule]]
+    frame: Frame,
+    layers: Sequence[Layer],
+    entries: Sequence[tuple[Match, Rule]],
+    idle: Collection[Step],
 ) -> list[str]:
     """Entries for softmaxes or norms that match nothing where there are exponentials or roots."""
     found = []
@@ -263,7 +267,7 @@ def _unrecognised(
             if any(isinstance(p, Kind) and p.basic & kind.basic for p in parts(spec))
             and not any(spec.matches(x, layers) for x in layers)
         ]
-        eqn = suspects.lone(frame, primitives) if named else None
+        eqn = suspects.lone(frame, primitives, idle) if named else None
         if eqn is not None:
             found.append(
                 f"({named[0][0]!r}, {named[0][1]!r}) speaks of {label}, and there is none, but "

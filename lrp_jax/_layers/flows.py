@@ -61,7 +61,7 @@ def held_inputs(frame: Frame, held: Collection[Step]) -> dict[Step, frozenset[in
         held: the layers whose rule makes a constant of what they make.
 
     Returns:
-        Nothing for steps all or none of whose inputs are constants.
+        Nothing for steps none of whose inputs are constants.
     """
     found: dict[Step, frozenset[int]] = {}
     if held:
@@ -91,6 +91,6 @@ def _carry(
         own = list(map(read, step.inputs))
         constants = frozenset(i for i, flag in enumerate(own) if not flag)
         # A later turn of a loop may bring relevance where the first one brought none.
-        found[step] = found.get(step, constants) & constants if any(own) else frozenset()
+        found[step] = found.get(step, constants) & constants
         carries.update(dict.fromkeys(step.outputs, any(own) and step not in held))
     return [read(atom) for atom in frame.outvars]

@@ -1,6 +1,6 @@
 """What looks like a mistake in an analysed function: told from its steps alone."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, is_literal
@@ -22,11 +22,14 @@ def ends_in_softmax(frame: Frame) -> bool:
     return False
 
 
-def lone(frame: Frame, primitives: frozenset[object]) -> Equation | None:
+def lone(
+    frame: Frame, primitives: frozenset[object], idle: Collection[Step] = ()
+) -> Equation | None:
     """An explained function that is one of some primitives, up to a scale and shift: a piece of
-    something larger, where a function such as elu or softplus only uses one on its way."""
+    something larger, where a function such as elu or softplus only uses one on its way. Steps that
+    are `idle` hand nothing on."""
     for step in _all_steps(frame):
-        if step.kind != "Activation":
+        if step.kind != "Activation" or step in idle:
             continue
         made = {var: eqn for eqn in step.eqns for var in eqn.outvars}
         var = step.outputs[0]

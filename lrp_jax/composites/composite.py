@@ -1,8 +1,7 @@
 """Composites: which layer gets which rule, as ordered (match, rule) pairs.
 
 The first pair that matches a layer, and whose rule can serve it, decides. Layers that no pair
-speaks of follow `BASE`, so activations, merges and norms need no entries of their own. The presets
-are compositions of public pieces, with the names and maps of the literature.
+speaks of follow `BASE`, so activations, merges and norms need no entries of their own.
 """
 
 import reprlib
@@ -12,31 +11,20 @@ from typing import Any
 
 import jax
 
-from . import kinds
-from ._layers.step import Way
-from ._tables import Table, brief, counted
-from .kinds import Called, Match, call, first, match, parts
-from .rules import (
-    AlphaBeta,
-    BetaSmooth,
-    DeconvNet,
+from .. import kinds
+from .._layers.step import Way
+from .._tables import Table, brief, counted
+from ..kinds import Called, Match, match, parts
+from ..rules import (
     Epsilon,
-    Flat,
-    Gamma,
-    Gate,
-    GuidedBackprop,
     Identity,
     Norm,
     Pass,
     Taylor,
     Uniform,
-    Weighted,
-    WSquare,
-    ZBox,
     Zero,
-    ZPlus,
 )  # fmt: skip
-from .rules.base import PROPORTIONAL, Rule, check_bias, check_class
+from ..rules.base import PROPORTIONAL, Rule, check_bias, check_class
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +129,7 @@ def _composite_unflatten(known: tuple[Any, ...], rules: Any) -> Composite:
     return made
 
 
-def _preset(*entries: tuple[Any, Rule]) -> Composite:
+def preset(*entries: tuple[Any, Rule]) -> Composite:
     """A composite that serves many networks, none of which has everything that it speaks of."""
     made = Composite(entries)
     object.__setattr__(made, "usual", len(made.entries))
@@ -237,199 +225,3 @@ def _divides_exactly(rule: Rule) -> bool:
     """Whether a rule is known to divide by a sum as it is."""
     divisor = rule.divisor
     return rule.way is Way.PROPORTION and isinstance(divisor, int | float) and divisor == 0
-
-
-def EpsilonGammaBox(
-    low: Any, high: Any, epsilon: Any = 1e-6, gamma: Any = 0.25, stabilizer: Any = 1e-6
-) -> Composite:
-    """Z^B in the first convolution, gamma in the others, epsilon in dense layers.
-
-    Args:
-        low: lowest possible input, scalar or broadcasting from the right.
-        high: highest possible input, likewise.
-        epsilon: of the dense layers.
-        gamma: of the convolutions.
-        stabilizer: of the z^B and gamma denominators.
-
-    Source: zennit's `epsilon_gamma_box`; Montavon et al. 2019.
-    """
-    return _preset(
-        (first(kinds.Conv), ZBox(low, high, stabilizer)),
-        (kinds.Conv, Gamma(gamma, stabilizer)),
-        (kinds.Dense, Epsilon(epsilon)),
-    )
-
-
-def EpsilonPlus(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
-    """z+ in convolutions, epsilon in dense layers.
-
-    Args:
-        epsilon: of the dense layers.
-        stabilizer: of the z+ denominators.
-
-    Source: zennit's `epsilon_plus`; Kohlbrenner et al. 2020.
-    """
-    return _preset((kinds.Conv, ZPlus(stabilizer)), (kinds.Dense, Epsilon(epsilon)))
-
-
-def EpsilonPlusFlat(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
-    """As `EpsilonPlus`, with the flat rule in the first layer that has weights.
-
-    Args:
-        epsilon: of the dense layers.
-        stabilizer: of the flat and z+ denominators.
-
-    Source: zennit's `epsilon_plus_flat`.
-    """
-    flat = (first(kinds.Linear), Flat(stabilizer))
-    return _preset(flat, *EpsilonPlus(epsilon, stabilizer).entries)
-
-
-def EpsilonAlpha2Beta1(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
-    """alpha 2, beta 1 in convolutions, epsilon in dense layers.
-
-    Args:
-        epsilon: of the dense layers.
-        stabilizer: of the alpha-beta denominators.
-
-    Source: zennit's `epsilon_alpha2_beta1`; Kohlbrenner et al. 2020.
-    """
-    convolutions = AlphaBeta(2.0, 1.0, stabilizer)
-    return _preset((kinds.Conv, convolutions), (kinds.Dense, Epsilon(epsilon)))
-
-
-def EpsilonAlpha2Beta1Flat(epsilon: Any = 1e-6, stabilizer: Any = 1e-6) -> Composite:
-    """As `EpsilonAlpha2Beta1`, with the flat rule in the first layer that has weights.
-
-    Args:
-        epsilon: of the dense layers.
-        stabilizer: of the flat and alpha-beta denominators.
-
-    Source: zennit's `epsilon_alpha2_beta1_flat`.
-    """
-    flat = (first(kinds.Linear), Flat(stabilizer))
-    return _preset(flat, *EpsilonAlpha2Beta1(epsilon, stabilizer).entries)
-
-
-def ExcitationBackprop(stabilizer: Any = 1e-6) -> Composite:
-    """z+ in every layer with weights.
-
-    Args:
-        stabilizer: of the denominators.
-
-    Source: Zhang et al. 2016; zennit's `excitation_backprop`.
-    """
-    return _preset((kinds.Linear, ZPlus(stabilizer)))
-
-
-def DeepTaylor(low: Any = None, high: Any = None, stabilizer: Any = 1e-6) -> Composite:
-    """Deep Taylor decomposition: z+ everywhere, z^B (or w^2) in the first layer with weights.
-
-    Args:
-        low: lowest possible input; without bounds the first layer follows w^2.
-        high: highest possible input.
-        stabilizer: of the denominators.
-
-    Raises:
-        ValueError: where only one of the bounds is given.
-
-    Source: Montavon et al. 2017.
-    """
-    if (low is None) != (high is None):
-        raise ValueError("DeepTaylor needs both bounds of the input, or neither.")
-    entry = WSquare(stabilizer) if low is None else ZBox(low, high, stabilizer)
-    plus = ZPlus(stabilizer, bias="ignore")
-    return _preset((first(kinds.Linear), entry), (kinds.Linear, plus))
-
-
-def LRPOverview(low: Any, high: Any, gamma: Any = 0.25, epsilon: Any = 0.25) -> Composite:
-    """The tutorial preset: z^B first, gamma in the lower third, epsilon in the middle, then LRP-0.
-
-    Args:
-        low: lowest possible input.
-        high: highest possible input.
-        gamma: of the lower third.
-        epsilon: of the middle third.
-
-    Source: Montavon et al. 2019, section 10.3.
-    """
-    return _preset(
-        (first(kinds.Linear), ZBox(low, high)),
-        (kinds.depth(0.0, 1 / 3), Gamma(gamma)),
-        (kinds.depth(1 / 3, 2 / 3), Epsilon(epsilon)),
-        (kinds.Linear, Zero()),
-    )
-
-
-def AttnLRP(
-    linear: Rule | None = None, *, conv: Rule | None = None, attention: str | None = None
-) -> Composite:
-    """AttnLRP for transformers: half to each factor, softmax by Taylor, statistics constant.
-
-    Args:
-        linear: rule of dense layers (default: LRP-0; for vision transformers `Gamma(0.05)`).
-        conv: rule of convolutions, such as a patch embedding (default: as `linear`; for vision
-            transformers `Gamma(0.25)`).
-        attention: a glob of the names of functions, such as kernels, that compute attention from
-            (q, k, v): each is one layer that gives them 1/4, 1/4 and 1/2 of its own gradient
-            (see `lrp_jax.call`).
-
-    Source: Achtibat et al. 2024.
-    """
-    kernels = _kernels(attention, Weighted(0.25, 0.25, 0.5))
-    return _preset(*kernels, *_attention(linear, conv, Taylor(), Uniform()))
-
-
-def CPLRP(
-    linear: Rule | None = None, *, conv: Rule | None = None, attention: str | None = None
-) -> Composite:
-    """CP-LRP for transformers: attention weights and gates are constants, the signal takes all.
-
-    Args:
-        linear: rule of dense layers (default: LRP-0).
-        conv: rule of convolutions (default: as `linear`).
-        attention: a glob of the names of functions that compute attention from (q, k, v): each is
-            one layer that gives all of its own gradient to v (see `lrp_jax.call`).
-
-    Source: Ali et al. 2022.
-    """
-    kernels = _kernels(attention, Weighted(0.0, 0.0, 1.0))
-    return _preset(*kernels, *_attention(linear, conv, Gate(), Gate()))
-
-
-def _kernels(attention: str | None, rule: Rule) -> list[tuple[Any, Rule]]:
-    return [] if attention is None else [(call(attention), rule)]
-
-
-def _attention(
-    linear: Rule | None, conv: Rule | None, softmax: Rule, bilinear: Rule
-) -> list[tuple[Any, Rule]]:
-    linear = linear or Zero()
-    return [
-        (kinds.Dense, linear),
-        (kinds.Conv, conv or linear),
-        (kinds.AvgPool | kinds.Merge | kinds.Bias | kinds.BatchNorm, Zero()),
-        (kinds.Activation, Identity()),
-        (kinds.Normalization, Identity()),
-        (kinds.Softmax, softmax),
-        (kinds.Bilinear, bilinear),
-    ]
-
-
-def guided_backprop() -> Composite:
-    """Guided backpropagation in every relu, the gradient elsewhere (Springenberg et al. 2015)."""
-    return _preset((kinds.ReLU, GuidedBackprop()))
-
-
-def deconvnet() -> Composite:
-    """The deconvolution network in every relu, the gradient elsewhere (Zeiler and Fergus 2014)."""
-    return _preset((kinds.ReLU, DeconvNet()))
-
-
-def beta_smooth(beta: Any = 10.0) -> Composite:
-    """A softplus' gradient in every relu, the gradient elsewhere (Dombrowski et al. 2019).
-
-    Args:
-        beta: sharpness of the softplus.
-    """
-    return _preset((kinds.ReLU, BetaSmooth(beta)))
