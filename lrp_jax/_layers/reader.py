@@ -17,6 +17,7 @@ from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.numbers import with_numbers
 from .._analysis.weights import are_in_arguments
+from .accumulations import Accumulation
 from .bodies import Body
 from .call import Call
 from .complex_maps import ComplexMap
@@ -29,12 +30,13 @@ from .product import Product
 from .reading import Reading, refusal
 from .shift import Shift
 from .softmax import Softmax
+from .solves import Solve
 from .step import Frame, Step, UnsupportedOperation
 from .sums import Sum
 
 FAMILIES: tuple[type[Step], ...] = (
     ComplexMap, Body, Call, Softmax, Normalization, FixedMap, Contraction, Sum, Shift, Elementwise,
-    Product, Move,
+    Product, Accumulation, Solve, Move,
 )  # fmt: skip
 """Every family of layers, in the order in which they are asked; the last one refuses."""
 
