@@ -25,6 +25,15 @@ FAMILIES = {
     ),
     Family.SUM: "`Merge` or `AvgPool`: in proportion to what was added (`Norm`).",
     Family.SCATTER_SUM: "`Merge`: in proportion to what was added (`Norm`).",
+    Family.PRODUCT: (
+        "`Product`: in equal parts to its factors (`Uniform`); of a cumulative one, at every place "
+        "to the factors so far."
+    ),
+    Family.LOGSUMEXP: "`LogSumExp`, as a soft maximum that is written out (`Taylor`).",
+    Family.SOLVE: (
+        "Of a right-hand side, with a constant matrix: a linear map, one `Merge` (`Norm`). Of an "
+        "explained matrix: refused."
+    ),
     Family.COMPLEX: (
         "Relevance is real: from real numbers by linear operations on complex ones to real numbers "
         "is one `Merge`, in proportion to the contributions of that linear map (`Norm`); so is a "
@@ -56,13 +65,12 @@ REFUSED = {
         "while",
         "`jax.lax.scan`, or `jax.lax.fori_loop` with static bounds",
     ),
-    "Products over an axis": (
-        "reduce_prod cumprod scatter_mul cumlogsumexp",
-        "sums of logarithms, or products written out",
+    "Products over segments": (
+        "scatter_mul",
+        "products over an axis, or written out",
     ),
     "Decompositions and solvers": (
-        """cholesky eig eigh hessenberg householder_product linear_solve lu qr schur svd
-        triangular_solve tridiagonal tridiagonal_solve""",
+        "cholesky eig eigh hessenberg householder_product lu qr schur svd tridiagonal",
         "`jax.lax.stop_gradient` around the decomposition, which makes it a constant",
     ),
     "Special functions of several arguments, distributions with parameters": (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lrp_jax as lrp
-from lrp_jax.testing import ExplicitLayer, assert_close, signed_start
+from lrp_jax.testing import ExplicitLayer, assert_close, oracle, signed_start
 
 Chain = Callable[[jax.Array], jax.Array]
 
@@ -372,3 +372,108 @@ def test_weights_of_a_loop_come_from_arguments() -> None:
 
     plan = lrp.plan(apply, lrp.Zero())(_draw(3, 4, 4), _draw(2, 4))
     assert [layer.kind.label for layer in plan.layers] == ["Dense", "Activation", "Merge"]
+
+
+# -- Products over an axis, soft maxima so far, linear systems, pools with gaps ------------------
+
+
+def _of(operation: Callable[[jax.Array], jax.Array], x: jax.Array, *entries: Any) -> jax.Array:
+    """Relevance through one operation, from a start that is its value."""
+    composite = lrp.Composite([*entries, (lrp.Linear, lrp.Zero())])
+    return lrp.relevance(lambda _, x: operation(x), composite)(None, x, target=lambda y: y)
+
+
+F = _draw(2, 5, seed=20).at[1, 2].set(0.0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_cumulative_product_shares_among_the_factors_so_far(reverse: bool) -> None:
+    turn = slice(None, None, -1 if reverse else 1)
+    values = np.cumprod(np.asarray(F)[:, turn], 1)
+    shares = np.where(np.asarray(F)[:, turn] == 0, 0, values / np.arange(1, 6))
+    later = np.cumsum(shares[:, ::-1], 1)[:, ::-1]
+    later = np.where(np.asarray(F)[:, turn] == 0, 0, later)
+    found = _of(lambda x: jax.lax.cumprod(x, 1, reverse=reverse), F)
+    assert_close(found, later[:, turn], 1e-9)
+
+
+def test_a_product_over_axes_shares_in_equal_parts() -> None:
+    x = _draw(2, 3, 4, seed=21)
+    values = np.prod(np.asarray(x), (0, 2))
+    found = _of(lambda x: jnp.prod(x, (0, 2)), x)
+    assert_close(found, np.broadcast_to(values[None, :, None] / 8, x.shape), 1e-9)
+    pair = x[0, :2]
+    written = _of(lambda x: x[0] * x[1], pair, (lrp.Product, lrp.Gate(signal=1)))
+    assert_close(_of(lambda x: x.prod(0), pair, (lrp.Product, lrp.Gate(signal=1))), written, 1e-9)
+    with pytest.raises(ValueError, match="cumulative product"):
+        _of(lambda x: jnp.cumprod(x, 0), pair, (lrp.Product, lrp.Gate(signal=1)))
+
+
+def test_a_soft_maximum_so_far_is_that_of_what_came() -> None:
+    def written(x: jax.Array) -> jax.Array:
+        return jnp.stack([jax.nn.logsumexp(x[:, : i + 1], 1) for i in range(5)], 1)
+
+    found, expected = (_of(f, F) for f in (lambda x: jax.lax.cumlogsumexp(x, 1), written))
+    assert_close(found, expected, 1e-9)
+
+
+A = _draw(5, 5, seed=22) + 5 * jnp.eye(5)
+SYSTEMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "solve": jnp.linalg.solve,
+    "triangular": jax.scipy.linalg.solve_triangular,
+    "cholesky": lambda a, b: jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(a @ a.T), True), b),
+    "tridiagonal": lambda a, b: jax.lax.linalg.tridiagonal_solve(a[0] / 9, a[1] + 3, a[2] / 9, b),
+    "conjugate gradients": lambda a, b: jax.scipy.sparse.linalg.cg(lambda v: a @ (a.T @ v), b)[0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_solution_is_linear_in_its_right_hand_side(system: str) -> None:
+    b, rule = F.T[:, :1], lrp.Epsilon(0.01)
+    apply = SYSTEMS[system]
+    matrix = np.stack([np.asarray(apply(A, e[:, None]))[:, 0] for e in jnp.eye(5)])
+    composite = lrp.Composite([(lrp.Merge, rule)])
+    start = signed_start(apply, A, b)
+    found = lrp.relevance(apply, composite)(A, b, target=lambda _: start)
+    if system == "cholesky":  # one system after the other
+        inner = np.linalg.inv(np.linalg.cholesky(np.asarray(A @ A.T))).T
+        middle = oracle(rule, inner.T, np.zeros(5), np.asarray(b).T @ inner, start)
+        expected = oracle(rule, inner, np.zeros(5), b, middle)
+    else:
+        expected = oracle(rule, matrix, np.zeros(5), b, start)
+    assert_close(found, expected, 1e-9)
+    with pytest.raises(lrp.UnsupportedOperation, match="matrix"):
+        lrp.plan(lambda b, a: apply(a, b), lrp.Zero())(b, A)
+
+
+def test_a_linear_system_has_no_signs() -> None:
+    composite = lrp.Composite([(lrp.Merge, lrp.ZPlus())])
+    with pytest.raises(lrp.UnsupportedOperation, match=r"linear system.*Norm\(\)"):
+        lrp.relevance(jnp.linalg.solve, composite)(A, F.T)
+
+
+@pytest.mark.parametrize("largest", [True, False], ids=["max", "min"])
+@pytest.mark.parametrize("base", [1, 2])
+def test_pools_with_gaps_give_all_to_the_winner(base: int, largest: bool) -> None:
+    x = _draw(2, 9, seed=23)
+    sign = 1 if largest else -1
+    window = dict(
+        window_dimensions=(1, 3), window_strides=(1, 2), padding=((0, 0), (2, 1)),
+        base_dilation=(1, base), window_dilation=(1, 2),
+    )  # fmt: skip
+
+    def pool(x: jax.Array) -> jax.Array:
+        reduce = jax.lax.max if largest else jax.lax.min
+        return jax.lax.reduce_window(x, -sign * jnp.inf, reduce, **window)
+
+    y = np.asarray(pool(x))
+    expected = np.zeros(x.shape)
+    for row, column in np.ndindex(*y.shape):
+        places = [(2 * column + 2 * k - 2) / base for k in range(3)]
+        inside = [int(p) for p in places if p == int(p) and 0 <= p < 9]
+        if inside:
+            winner = max(inside, key=lambda p: sign * float(x[row, p]))
+            expected[row, winner] += y[row, column]
+    start = jnp.where(jnp.isfinite(y), y, 0)
+    found = lrp.relevance(lambda _, x: pool(x), lrp.Zero())(None, x, target=lambda _: start)
+    assert_close(found, expected, 1e-9)

@@ -21,6 +21,9 @@ class Family(enum.Enum):
     STRUCTURAL = "structural"  # moves or selects numbers without mixing them
     SUM = "sum"  # adds numbers of one operand
     SCATTER_SUM = "scatter-sum"  # adds numbers of its operands
+    PRODUCT = "product"  # multiplies numbers of one operand
+    LOGSUMEXP = "log-sum-exp"  # a soft maximum of numbers of one operand
+    SOLVE = "solve"  # linear in a right-hand side, given a matrix
     COMPLEX = "complex"  # linear, to, from or between complex numbers
     ELEMENTWISE = "elementwise"  # any other function applied number by number
     WINNER = "winner"  # keeps the largest or smallest of several operands
@@ -41,6 +44,9 @@ _NAMES: dict[Family, str] = {
         ppermute""",
     Family.SUM: "reduce_sum cumsum reduce_window_sum psum",
     Family.SCATTER_SUM: "scatter_add",
+    Family.PRODUCT: "reduce_prod cumprod",
+    Family.LOGSUMEXP: "cumlogsumexp",
+    Family.SOLVE: "linear_solve triangular_solve tridiagonal_solve",
     Family.COMPLEX: "real imag complex conj fft",
     Family.ELEMENTWISE: """exp exp2 expm1 log log1p log2 tanh sin cos tan asin acos atan sinh cosh
         asinh acosh atanh logistic one_minus_square polynomial erf erfc erf_inv sqrt rsqrt cbrt
@@ -78,6 +84,9 @@ SUB, MUL, DIV, NEG = (compat.primitive(name) for name in ("sub", "mul", "div", "
 DOT, CONV = (compat.primitive(name) for name in ("dot_general", "conv_general_dilated"))
 EXP, LOG, SELECT = (compat.primitive(name) for name in ("exp", "log", "select_n"))
 ABS, MAX, MIN = (compat.primitive(name) for name in ("abs", "max", "min"))
+REDUCE_PROD, LINEAR_SOLVE, TRIDIAGONAL_SOLVE = (
+    compat.primitive(name) for name in ("reduce_prod", "linear_solve", "tridiagonal_solve")
+)
 REDUCE_SUM, BROADCAST = (compat.primitive(name) for name in ("reduce_sum", "broadcast_in_dim"))
 POOL_SUM, POOL_MAX = (compat.primitive(n) for n in ("reduce_window_sum", "reduce_window_max"))
 SCAN, WHILE, COND = (compat.primitive(name) for name in ("scan", "while", "cond"))

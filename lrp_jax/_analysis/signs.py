@@ -29,7 +29,9 @@ def is_nonnegative(atom: Any, known: set[Var]) -> bool:
     return atom in known
 
 
-_KEEPS_SIGN = (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.SCATTER_SUM)
+_KEEPS_SIGN = (
+    Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.SCATTER_SUM, Family.PRODUCT,
+)  # fmt: skip
 _INDEX_OPERANDS = compat.primitives("gather dynamic_slice")
 
 

@@ -8,7 +8,7 @@ is a magnitude |u| at its end, which grows in proportion to its input.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import jax
 
@@ -17,12 +17,11 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph, is_complex, is_float
 from .._analysis.primitives import Family, family
 from .._analysis.trace import inline
-from .arithmetic import at_least_float32
 from .linear import Linear, LinearLayer
 from .reading import Reading
 from .step import Place, UnsupportedOperation
-from .sums import SumLayer, first_of
-from .terms import Term, total_of
+from .sums import first_of
+from .whole_map import WholeMap
 
 _LINEAR = (
     Family.COMPLEX,
@@ -62,38 +61,11 @@ class ComplexMap(Linear):
         self, place: Place, xs: Sequence[Any], constants: Sequence[Any], y: jax.Array,
         relevance: jax.Array, bias: str,
     ) -> LinearLayer:  # fmt: skip
-        view = ComplexLayer(partial(first_of, place.native, constants), xs, y, relevance)
-        view.place = f"{self.name} ({self.source})"
+        view = WholeMap(partial(first_of, place.native, constants), xs, y, relevance)
+        view.what = f"the linear map of complex numbers in {self.name} ({self.source})"
         if self.shifted:
             view.shift(bias)
         return view
-
-
-class ComplexLayer(SumLayer):
-    """A map whose single weights are not known: it has no contributions of one sign."""
-
-    place: str
-
-    def shift(self, bias_policy: str) -> None:
-        """Tell the constants that are added on the way from what is linear."""
-        _, linear = jax.jvp(self._function, self.xs, self.xs)
-        if bias_policy == "ignore":
-            self.output = at_least_float32(linear)
-        else:
-            self.bias = self.value - linear
-
-    def bias_share(self, terms: Sequence[Term]) -> jax.Array:
-        share: jax.Array = total_of([t.share * t.positive for t in terms])
-        return share * self.bias
-
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise UnsupportedOperation(
-            f"the linear map of complex numbers in {self.place} has no contributions of one sign "
-            "or count of inputs, which its rule asks for: give it Norm(), Epsilon() or Zero()."
-        )
-
-    positive = negative = property(_refuse)  # type: ignore[assignment]
-    _by_sign = flat_relevance = spread_evenly = _refuse  # type: ignore[assignment]
 
 
 def _between_reals(

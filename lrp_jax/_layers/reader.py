@@ -18,6 +18,7 @@ from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.numbers import with_numbers
 from .._analysis.weights import are_in_arguments
+from .accumulations import Accumulation
 from .bodies import Body
 from .call import Call
 from .checkpoints import checkpointed
@@ -32,12 +33,13 @@ from .product import Product
 from .reading import Reading, refusal
 from .shift import Shift
 from .softmax import Softmax
+from .solves import Solve
 from .step import Frame, Step, UnsupportedOperation
 from .sums import Sum
 
 FAMILIES: tuple[type[Step], ...] = (
     Moved, Lookup, ComplexMap, Body, Call, Softmax, Normalization, FixedMap, Contraction, Sum,
-    Shift, Elementwise, Product, Move,
+    Shift, Elementwise, Product, Accumulation, Solve, Move,
 )  # fmt: skip
 """Every family of layers, in the order in which they are asked; the last one refuses."""
 
