@@ -45,12 +45,14 @@ from .plan import Layer as Layer, Plan as Plan
 from .prepared import prepare as prepare
 from .questions import (
     Ledger as Ledger,
+    activation_patching as activation_patching,
     bilrp as bilrp,
     concept_relevance as concept_relevance,
     concept_scores as concept_scores,
     conservation as conservation,
     layer_relevances as layer_relevances,
     parameter_relevance as parameter_relevance,
+    patching as patching,
     relevance_matrix as relevance_matrix,
 )
 from .rules import (

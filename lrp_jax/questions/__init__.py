@@ -15,6 +15,7 @@ from .layers import layer_relevances as layer_relevances
 from .ledger import Ledger as Ledger, conservation as conservation
 from .matrix import bilrp as bilrp, relevance_matrix as relevance_matrix
 from .parameters import parameter_relevance as parameter_relevance
+from .patching import activation_patching as activation_patching, patching as patching
 from .references import (
     References as References,
     concept_scores as concept_scores,
