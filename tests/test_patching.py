@@ -136,9 +136,8 @@ def test_several_targets_and_jit() -> None:
     estimate = lrp.patching(net, lrp.Zero(), "a")
     each = estimate(W, CLEAN, CORRUPTED, target=targets.each([0, 2]))["a"]
     for found, one in zip(each, (0, 2), strict=True):
-        close(
-            found, jax.jit(lambda a, b, t=one: estimate(W, a, b, target=t))(CLEAN, CORRUPTED)["a"]
-        )
+        compiled = jax.jit(lambda a, b, t=one: estimate(W, a, b, target=t)["a"])
+        close(found, compiled(CLEAN, CORRUPTED))
 
 
 def test_bad_calls() -> None:

@@ -167,7 +167,8 @@ class Evaluation:
             return outputs
         patch = self.taps.get(key("patch", index))
         if patch is not None:
-            outputs = [jnp.where(*patch, outputs[0]), *outputs[1:]]
+            where, value = patch
+            outputs = [jnp.where(where, value, outputs[0]), *outputs[1:]]
         if index in program.stopped:
             outputs = [
                 hold(y) if is_float(v) else y for v, y in zip(step.outputs, outputs, strict=True)

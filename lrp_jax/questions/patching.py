@@ -4,7 +4,7 @@ Measured (activation patching), or estimated for all units at once from the mult
 explanation: relevance patching, and with gradients attribution patching.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -195,17 +195,19 @@ def _two_runs(
     changed = list(given)
     for number, other in zip(numbers, others, strict=True):
         changed[number] = other
-    shapes = [
-        jax.tree.map(lambda a: (np.shape(a), jnp.result_type(a)), a) for a in (given, changed)
-    ]
+    shapes = [_shapes(run[n] for n in numbers) for run in (given, changed)]
     if shapes[0] != shapes[1]:
         raise ValueError(
             "the clean and the corrupted input need one structure, shape and dtype, got "
-            f"{[shapes[0][n] for n in numbers]} and {[shapes[1][n] for n in numbers]}."
+            f"{shapes[0]} and {shapes[1]}."
         )
     call, clean = explained.prepare(tuple(given), kwargs)
     leaves = explained.prepare(tuple(changed), kwargs)[1]
     return call, clean, leaves
+
+
+def _shapes(arguments: Iterable[Any]) -> Any:
+    return [jax.tree.map(lambda a: (np.shape(a), str(jnp.result_type(a))), a) for a in arguments]
 
 
 def _values(
