@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn, nnx
 
 import lrp_jax as lrp
 from lrp_jax import baselines, evaluation, targets
@@ -137,6 +138,68 @@ def test_every_way_to_look_up(lookup: str) -> None:
     whole = lambda p, i: body(p, LOOKUPS[lookup](p, i))  # noqa: E731
     composite = COMPOSITES["LRPOverview"]  # z-box in the first layer: relevance, no multiplier
     close(lrp.relevance(whole, composite)(P, IDS, target=TARGET), of_split(composite))
+
+
+class Linen(nn.Module):
+    """Words, positions and types as in BERT, and a tied head."""
+
+    @nn.compact
+    def __call__(self, ids: Any, types: Any) -> Any:
+        words = nn.Embed(WORDS, FEATURES, param_dtype=float, name="words")
+        h = words(ids) + nn.Embed(2, FEATURES, param_dtype=float, name="types")(types)
+        h = h + nn.Embed(POSITIONS, FEATURES, param_dtype=float, name="positions")(
+            jnp.arange(ids.shape[-1])
+        )
+        h = nn.LayerNorm(param_dtype=float)(h)
+        h = h + nn.SelfAttention(2, param_dtype=float)(h)
+        return words.attend(nn.gelu(nn.Dense(FEATURES, param_dtype=float)(h)))
+
+
+def test_linen() -> None:
+    net = Linen()
+    params = net.init(jax.random.key(1), IDS, TYPES)
+    explain = lrp.relevance(net.apply, lrp.AttnLRP(), argnums=(1, 2))
+    found = explain(params, IDS, TYPES, target=TARGET)
+    layers = lrp.layer_relevances(net.apply, lrp.AttnLRP(), lrp.Embedding, argnums=(1, 2))
+    features = layers(params, IDS, TYPES, target=TARGET)
+    assert features.keys() == {"words", "types"}
+    words, kinds = (params["params"][n]["embedding"] for n in ("words", "types"))
+
+    def split(e: Any, t: Any) -> Any:
+        def intercept(following: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            given = {"words": e, "types": t}.get(context.module.name)
+            embeds = context.method_name == "__call__" and given is not None
+            return given if embeds else following(*args, **kwargs)
+
+        with nn.intercept_methods(intercept):
+            return net.apply(params, IDS, TYPES)
+
+    wanted = lrp.relevance(split, lrp.AttnLRP(), argnums=(0, 1))(
+        words[IDS], kinds[TYPES], target=TARGET
+    )
+    for ids, name, relevance in zip(found, ("words", "types"), wanted, strict=True):
+        close(ids, relevance.sum(-1), 1e-9)
+        close(features[name], relevance, 1e-9)
+
+
+def test_nnx() -> None:
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            rngs = nnx.Rngs(0)
+            self.embed = nnx.Embed(WORDS, FEATURES, param_dtype=float, rngs=rngs)
+            self.cell = nnx.RNN(nnx.GRUCell(FEATURES, 6, param_dtype=float, rngs=rngs))
+            self.head = nnx.Linear(6, 3, param_dtype=float, rngs=rngs)
+
+        def __call__(self, ids: Any) -> Any:
+            return self.rest(self.embed(ids))
+
+        def rest(self, e: Any) -> Any:
+            return self.head(self.cell(e)[:, -1])
+
+    net = Net()
+    found = lrp.relevance(lambda net, i: net(i), lrp.AttnLRP())(net, IDS, target=1)
+    split = lrp.relevance(lambda net, e: net.rest(e), lrp.AttnLRP())
+    close(found, split(net, net.embed(IDS), target=1).sum(-1), 1e-9)
 
 
 def two_rows(p: Any, ids: Any) -> Any:
