@@ -44,13 +44,17 @@ from .kinds import (
 from .plan import Layer as Layer, Plan as Plan
 from .prepared import prepare as prepare
 from .questions import (
+    Generation as Generation,
     Ledger as Ledger,
+    activation_patching as activation_patching,
     bilrp as bilrp,
     concept_relevance as concept_relevance,
     concept_scores as concept_scores,
     conservation as conservation,
+    explain_generation as explain_generation,
     layer_relevances as layer_relevances,
     parameter_relevance as parameter_relevance,
+    patching as patching,
     relevance_matrix as relevance_matrix,
 )
 from .rules import (

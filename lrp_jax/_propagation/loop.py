@@ -63,7 +63,8 @@ def run(
         program: which rule each layer has.
         rules: the rules, their numbers possibly traced.
         values: values of the frame's inputs.
-        taps: zeros whose cotangents report what comes back, by key (see `key`).
+        taps: zeros whose cotangents report what comes back, and what is put into outputs of
+            layers, by key (see `key`).
 
     Returns:
         The values of the outputs, and those of the exposed layers by key.
@@ -72,7 +73,8 @@ def run(
 
 
 def key(place: str, index: int, operand: int = 0) -> str:
-    """The name of a tap: at a layer's "out", at an operand "in", or its "bias"."""
+    """The name of a tap: at a layer's "out", at an operand "in", or its "bias"; and of a pair
+    (where, value) that is put into its output, "patch"."""
     return f"{place}:{index}:{operand}"
 
 
@@ -166,6 +168,10 @@ class Evaluation:
             ]
         if index is None:
             return outputs
+        patch = self.taps.get(key("patch", index))
+        if patch is not None:
+            where, value = patch
+            outputs = [jnp.where(where, value, outputs[0]), *outputs[1:]]
         if index in program.stopped:
             outputs = [
                 hold(y) if is_float(v) else y for v, y in zip(step.outputs, outputs, strict=True)

@@ -11,4 +11,9 @@ from .gradients import (
     integrated_gradients as integrated_gradients,
     smoothgrad as smoothgrad,
 )
-from .layers import grad_cam as grad_cam, guided_backprop as guided_backprop, lrp0 as lrp0
+from .layers import (
+    attribution_patching as attribution_patching,
+    grad_cam as grad_cam,
+    guided_backprop as guided_backprop,
+    lrp0 as lrp0,
+)

@@ -42,7 +42,7 @@ def occlusion(
       stride: the distance between windows; `None` is the window's size.
       axes: the axes over which the window moves; it covers the others. `None` is all axes but
         the batch and, from three axes on, the last (channels).
-      fill: what covers: a number or an array that broadcasts to the input.
+      fill: what covers: a number or an array that broadcasts to the input; for token ids an id.
       keep: see above.
       chunk: how many windows are evaluated together; `None` is all of them.
 
@@ -68,6 +68,7 @@ def occlusion(
         starts = np.array(list(itertools.product(*along)))
         cover = jnp.broadcast_to(jnp.asarray(fill, x.dtype), x.shape)
         whole = scoring.score(model(x), weights)
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else whole.dtype
 
         def one(corner: Array) -> Array:
             inside = jnp.ones((1,) * x.ndim, bool)
@@ -78,13 +79,13 @@ def occlusion(
             score = scoring.score(model(covered), weights)
             whole_axes = (x.shape[a] for a in range(1, x.ndim) if a not in moved)
             elements = inside.sum() * math.prod(whole_axes)
-            value = score if keep else (whole - score) / elements.astype(x.dtype)
-            return inside * value.reshape((-1,) + (1,) * (x.ndim - 1)).astype(x.dtype)
+            value = score if keep else (whole - score) / elements.astype(dtype)
+            return inside * value.reshape((-1,) + (1,) * (x.ndim - 1)).astype(dtype)
 
         total = scoring.sum_of(one, jnp.asarray(starts), len(starts), chunk)
         return jnp.broadcast_to(total, x.shape)
 
-    return explanation(rule, f, argnums, has_aux)
+    return explanation(rule, f, argnums, has_aux, blind=True)
 
 
 def random(
@@ -109,9 +110,15 @@ def random(
         leaves, tree = jax.tree.flatten(x)
         keys = jax.random.split(key, len(leaves))
         pairs = zip(keys, leaves, strict=True)
-        return jax.tree.unflatten(tree, [jax.random.normal(k, a.shape, a.dtype) for k, a in pairs])
+        noise = [
+            jax.random.normal(
+                k, a.shape, a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else None
+            )
+            for k, a in pairs
+        ]
+        return jax.tree.unflatten(tree, noise)
 
-    return explanation(rule, f, argnums, has_aux)
+    return explanation(rule, f, argnums, has_aux, blind=True)
 
 
 def sobel(f: Callable[..., Any], argnums: Any = 1, *, has_aux: bool = False) -> Explanation:

@@ -11,8 +11,12 @@ output`, 0 where the output is 0.
 The first axis of inputs and outputs is the batch. Copies of the input (noise, path steps,
 windows) are evaluated together by `vmap`; `chunk=` bounds how many at a time, and with it the
 memory.
+
+Explained integers, such as token ids, are explained at the vectors that they look up, summed over
+features; occlusion puts another id in their place.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._calls.looked_up import Embedded, holds_integers
 from ..targets import scoring
 
 Explanation = Callable[..., Any]
+Back = Callable[[Any], Any]
 
 
 def gradient(f: Callable[..., Any], argnums: Any = 1, *, has_aux: bool = False) -> Explanation:
@@ -169,7 +175,7 @@ def integrated_gradients(
     else:
         raise ValueError(f'quadrature is "gauss" or "right", not {quadrature!r}')
 
-    def rule(model: Callable[[Any], Any], x: Any, weights: Any) -> Any:
+    def rule(model: Callable[[Any], Any], x: Any, weights: Any, back: Back) -> Any:
         start = scoring.baseline(baseline, x)
         way = jax.tree.map(jnp.subtract, x, start)
         dtype = jax.tree.leaves(x)[0].dtype
@@ -182,35 +188,64 @@ def integrated_gradients(
         path = (jnp.asarray(points, dtype), jnp.asarray(measure, dtype))
         relevance = jax.tree.map(jnp.multiply, way, scoring.sum_of(one, path, steps, chunk))
         if not gap:
-            return relevance
+            return back(relevance)
         difference = scoring.score(model(x), weights) - scoring.score(model(start), weights)
-        return relevance, scoring.sum_examples(relevance, difference.shape) - difference
+        rest = scoring.sum_examples(relevance, difference.shape) - difference
+        return back(relevance), rest
 
-    return explanation(rule, f, argnums, has_aux)
+    return with_way_back(rule, f, argnums, has_aux)
 
 
 def explanation(
-    rule: Callable[..., Any], f: Callable[..., Any], argnums: Any, has_aux: bool
+    rule: Callable[..., Any],
+    f: Callable[..., Any],
+    argnums: Any,
+    has_aux: bool,
+    blind: bool = False,
 ) -> Explanation:
-    """The form of `relevance` for a rule `(model of the explained arguments, these, weights)`."""
+    """The form of `relevance` for a rule `(model of the explained arguments, these, weights)`.
+
+    Of explained integers the model is a function of the vectors that they look up, and what the
+    rule makes is summed over features; a rule that is `blind` gets the integers.
+    """
+    return with_way_back(
+        lambda model, x, weights, back: back(rule(model, x, weights)), f, argnums, has_aux, blind
+    )
+
+
+def with_way_back(
+    rule: Callable[..., Any],
+    f: Callable[..., Any],
+    argnums: Any,
+    has_aux: bool,
+    blind: bool = False,
+) -> Explanation:
+    """As `explanation`, for a rule that is also given the way back to the explained arguments."""
+    embedded = functools.cache(lambda: Embedded(f, argnums, has_aux))
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Any:
         x = scoring.pick(args, argnums)
 
-        def run(x: Any) -> Any:
-            return f(*scoring.replace(args, argnums, x), **kwargs)
-
-        def model(x: Any) -> Any:
-            return run(x)[0] if has_aux else run(x)
-
-        x = jax.tree.map(scoring.floating, x)
-        output, aux = run(x) if has_aux else (run(x), None)
-
         def call(*args: Any) -> Any:
             return f(*args, **kwargs)[0] if has_aux else f(*args, **kwargs)
 
+        if holds_integers(x) and not blind:
+            looked_up = embedded()(args, kwargs)
+            x, model, back = looked_up.values, looked_up.model, looked_up.back
+            output, aux = looked_up.output, looked_up.aux
+        else:
+            x = jax.tree.map(jnp.asarray if blind else scoring.floating, x)
+            found = f(*scoring.replace(args, argnums, x), **kwargs)
+            output, aux = found if has_aux else (found, None)
+
+            def model(x: Any) -> Any:
+                return call(*scoring.replace(args, argnums, x))
+
+            def back(relevance: Any) -> Any:
+                return relevance
+
         weights = scoring.weights(output, target, call, args, argnums)
-        relevance = rule(model, x, weights)
+        relevance = rule(model, x, weights, back)
         return (relevance, aux) if has_aux else relevance
 
     return explain

@@ -11,8 +11,9 @@ from jax import Array
 
 from .. import composites, rules
 from .._calls.explained import Explained
+from .._calls.looked_up import PLAIN
 from .._propagation.loop import key
-from ..questions import sites
+from ..questions import patching, sites
 from ..targets import scoring
 from ..transform import relevance
 from .gradients import Explanation
@@ -90,9 +91,7 @@ def _at_cut(features: Callable[..., Array], head: Callable[..., Any], argnums: i
 
 def _at_layer(f: Callable[..., Any], layer: Any, argnums: int) -> Any:
     """The output of a layer in a call, and the gradient of the score there."""
-    # Rules of modified gradients that serve no layer: every layer has its own gradient.
-    plain = composites.Composite([(lambda layer: False, rules.GuidedBackprop())])
-    explained = Explained(f, plain, argnums, has_aux=False)
+    explained = Explained(f, PLAIN, argnums, has_aux=False)
 
     def look(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any) -> tuple[Array, Array]:
         call, leaves = explained.prepare(args, kwargs)
@@ -113,6 +112,30 @@ def _at_layer(f: Callable[..., Any], layer: Any, argnums: int) -> Any:
         return explained.run(call, "grad_cam", evaluate, leaves, target)
 
     return look
+
+
+def attribution_patching(f: Callable[..., Any], layers: Any = "*", **options: Any) -> Explanation:
+    """The effect of patching units of hidden layers, estimated by the gradient.
+
+        effect(u) = (u_clean - u_corrupted) dscore/du   in the run on the corrupted input
+
+    Args:
+      f: function `(*args) -> output`.
+      layers: which layers, as in `lrp_jax.patching`.
+      **options: `argnums`, `axes` and `has_aux` of `lrp_jax.patching`.
+
+    Returns:
+      A function `(*args, corrupted, target=None) -> {path: effect}`, as `lrp_jax.patching`.
+
+    Source: Nanda, "Attribution patching", 2023.
+
+    >>> f = lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"]
+    >>> w = {"a": jnp.eye(2), "b": jnp.ones((2, 1))}
+    >>> x = jnp.array([[1.0, 2.0]])
+    >>> print(attribution_patching(f, "ReLU")(w, x, x + 1)["ReLU"])
+    [[-1. -1.]]
+    """
+    return patching(f, PLAIN, layers, **options)
 
 
 def guided_backprop(

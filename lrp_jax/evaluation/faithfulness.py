@@ -186,6 +186,8 @@ def infidelity(
     ) -> Array:
         x, model, weights = scoring.question(f, argnums, args, target, "this metric")
         relevance = _shaped(relevance, x)
+        remedy = "for token ids there are faithfulness_correlation, sensitivity_n, pixel_flipping"
+        scoring.require_floats(x, "infidelity", remedy)
         slope = ratio(relevance, x) if multiplied else relevance
         whole = scoring.score(model(x), weights)
 

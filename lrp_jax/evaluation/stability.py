@@ -48,6 +48,8 @@ def max_sensitivity(
     @jax.jit
     def run(args: tuple[Any, ...], target: Any, key: Array) -> Array:
         x = scoring.require_array(scoring.pick(args, argnums), "max_sensitivity")
+        remedy = "it has no meaning for token ids: explain their embeddings"
+        scoring.require_floats(x, "max_sensitivity", remedy)
         first = flat(explain(*args, target=target))
 
         def change(key: Array) -> Array:

@@ -29,6 +29,7 @@ from .._analysis.identity import checksum_of_any, program_of
 from .._files import differences, locked
 from .._tables import counted, terminal_width
 from ..datasets import checksum_of, progress_bar, require
+from ..targets import scoring
 from .flipping import interval
 
 
@@ -274,7 +275,7 @@ def _measure(method: Any, metrics: Mapping[str, Callable[..., Any]]) -> Callable
     explained = _explanation(method)
 
     def measure(point: dict[str, float], params: Any, x: Array, target: Array) -> dict[str, Any]:
-        values = {n: jnp.asarray(v, x.dtype) for n, v in point.items()}
+        values = {n: scoring.float_like(v, x) for n, v in point.items()}
         relevance = explained(values, params, x, target)
         results = {m: f(params, x, relevance=relevance, target=target) for m, f in metrics.items()}
         for name, value in results.items():
@@ -381,7 +382,7 @@ def _fingerprint(
     relevance: Any = x
     for name, method in methods.items():
         point = method.points()[0] if isinstance(method, Grid) else {}
-        values = {n: jnp.asarray(v, x.dtype) for n, v in point.items()}
+        values = {n: scoring.float_like(v, x) for n, v in point.items()}
         explained = _explanation(method)
         given[f"method {name!r}"] = program_of(explained, values, params, x, target)
         if given[f"method {name!r}"] is not None:

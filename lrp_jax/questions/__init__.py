@@ -1,7 +1,8 @@
 """What else can be asked, each as a pure function of the same arguments as `relevance`.
 
 Read `sites` (where relevance can be read), `layers`, `parameters`, `matrix`, `ledger` (where it got
-lost), then `flow` (through chosen units), `concepts` and `references` (examples of concepts).
+lost), `patching`, `generation` (answers of language models), then `flow` (through chosen units),
+`concepts` and `references` (examples of concepts).
 """
 
 from .concepts import (
@@ -11,10 +12,12 @@ from .concepts import (
     reference_relevance as reference_relevance,
 )
 from .flow import Subspaces as Subspaces
+from .generation import Generation as Generation, explain_generation as explain_generation
 from .layers import layer_relevances as layer_relevances
 from .ledger import Ledger as Ledger, conservation as conservation
 from .matrix import bilrp as bilrp, relevance_matrix as relevance_matrix
 from .parameters import parameter_relevance as parameter_relevance
+from .patching import activation_patching as activation_patching, patching as patching
 from .references import (
     References as References,
     concept_scores as concept_scores,

@@ -41,7 +41,7 @@ def floating(x: Any) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"an explained argument has dtype {x.dtype}, only floating point inputs can be "
-            "explained; explain the embeddings of tokens, or cast counts and pixels to float"
+            "explained here; cast counts and pixels to float"
         )
     return x
 
@@ -50,6 +50,17 @@ def require_array(x: Any, name: str) -> Array:
     if not hasattr(x, "shape"):
         raise TypeError(f"{name} explains one array, got {jax.tree.structure(x)}")
     return jnp.asarray(x)
+
+
+def require_floats(x: Array, name: str, remedy: str) -> None:
+    """Refuse token ids where numbers are needed that can be changed a little."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} changes its input by numbers, which has dtype {x.dtype}; {remedy}")
+
+
+def float_like(values: Any, x: Array) -> Array:
+    """Numbers in the dtype of an input, as floats where that holds integers."""
+    return jnp.asarray(values, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float)
 
 
 def require_positive(name: str, value: int) -> None:

@@ -1,0 +1,223 @@
+"""The tokens of an answer, each explained by the tokens before it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._calls.explained import Explained
+from .._calls.hints import no_target
+from .._layers.arithmetic import divide
+from ..composites import Composite
+from ..targets import scoring
+
+Spans = Sequence[slice | Sequence[int]]
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["relevance", "scores"], meta_fields=["prompt"]
+)
+@dataclass(frozen=True)
+class Generation:
+    """What made each token of an answer; prints as the strongest tokens of each row.
+
+    Attributes:
+        relevance: an array (answer, tokens), with the examples of a batch in front: a row for each
+            token of the answer, a column for each token of the prompt and of the answer. Without
+            causal attention, tokens that come later have relevance too.
+        scores: what each row explains, (answer,): the token's logit, or how far it is above
+            that of another token.
+        prompt: how many tokens the prompt has; they are the first columns.
+    """
+
+    relevance: jax.Array
+    scores: jax.Array
+    prompt: int
+
+    def spans(self, columns: Spans, rows: Spans | None = None) -> jax.Array:
+        """Relevance summed over words, sentences, passages.
+
+        Args:
+            columns: slices, or lists of positions, among all tokens.
+            rows: the same among the tokens of the answer; None is every token on its own.
+
+        Returns:
+            An array (rows, columns), with the examples of a batch in front.
+        """
+        found = jnp.stack([self.relevance[..., _picked(c)].sum(-1) for c in columns], -1)
+        if rows is None:
+            return found
+        return jnp.stack([found[..., _picked(r), :].sum(-2) for r in rows], -2)
+
+    def through_answer(self, stabilizer: float = 1e-6) -> jax.Array:
+        """The relevance of the prompt, with that of earlier tokens of the answer handed on to it.
+
+            T_t = P_t + sum_(s < t) A_ts T_s / sum(T_s)
+
+        P_t is what row t gives to the prompt, A_ts what it gives to token s of the answer, which
+        goes to what made that token, in proportion. The sum of a row stays what it is over the
+        tokens before its own. Where the relevances of a row all but cancel, the shares are large.
+
+        Args:
+            stabilizer: added to the sums of rows, with their sign.
+
+        Returns:
+            An array (answer, prompt), with the examples of a batch in front.
+        """
+        count = self.relevance.shape[-2]
+        own = jnp.tril(self.relevance[..., self.prompt :], -1)
+        given = self.relevance[..., : self.prompt]
+        sums = given.sum(-1) + own.sum(-1)
+        shares = divide(own, sums[..., None, :], stabilizer)
+        return jnp.linalg.solve(jnp.eye(count, dtype=shares.dtype) - shares, given)
+
+    def table(self, tokens: Sequence[str] | None = None, top: int = 5) -> str:
+        """The strongest tokens for each token of the answer, of one example, as text.
+
+        Args:
+            tokens: the tokens of prompt and answer, to print instead of positions.
+            top: how many of them a row shows.
+
+        Returns:
+            One line for each token of the answer.
+        """
+        relevance, scores = np.asarray(self.relevance), np.asarray(self.scores)
+        if relevance.ndim != 2:
+            lines = [Generation(r, s, self.prompt) for r, s in zip(relevance, scores, strict=True)]
+            return "\n\n".join(one.table(tokens, top) for one in lines)
+        names = [str(i) for i in range(relevance.shape[-1])] if tokens is None else list(tokens)
+        if len(names) != relevance.shape[-1]:
+            raise ValueError(f"{len(names)} tokens for {relevance.shape[-1]} columns.")
+        rows = [("token", "score", "from")]
+        for number, (row, score) in enumerate(zip(relevance, scores, strict=True)):
+            best = [i for i in np.argsort(-np.abs(row))[:top] if row[i]]
+            shown = ", ".join(f"{names[i]} {row[i]:.3g}" for i in best)
+            rows.append((names[self.prompt + number], f"{score:.3g}", shown))
+        widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+        return "\n".join(
+            f"{token.ljust(widths[0])}  {score.rjust(widths[1])}  {shown}".rstrip()
+            for token, score, shown in rows
+        )
+
+    def __str__(self) -> str:
+        if isinstance(self.relevance, jax.core.Tracer):
+            return f"Generation({self.relevance})"
+        return self.table()
+
+    __repr__ = __str__
+
+
+@no_target
+def explain_generation(
+    apply_fn: Callable[..., Any],
+    composite: Any,
+    argnums: int = 1,
+    *,
+    chunk: int | None = None,
+    has_aux: bool = False,
+) -> Callable[..., Generation]:
+    """A function from a prompt and its answer to the relevance of all tokens for each answer token.
+
+    Row t explains the logit of the answer's token t at the position before it, which predicts it.
+    There is one forward pass over prompt and answer, and a backward pass for each row.
+
+    Args:
+        apply_fn: `apply_fn(params, ids)`, from ids (tokens,) or (batch, tokens) to logits of the
+            same axes and one for the vocabulary.
+        composite: a composite, or one rule for every layer with weights.
+        argnums: the argument that holds the ids.
+        chunk: how many rows are computed together, to bound memory (default: all).
+        has_aux: whether `apply_fn` returns `(output, aux)`.
+
+    Returns:
+        A function of the arguments of `apply_fn`, with the answer's ids after the prompt's, and of
+        `against=None`, to a `Generation`. `against` makes a row explain how far its token is above
+        another one: "runner-up" (the best of all others) or ids of the answer's shape.
+
+    Raises:
+        TypeError: for ids that are no integers.
+        ValueError: for an empty prompt or answer, and logits that do not belong to the ids.
+
+    Example:
+        >>> import jax.numpy as jnp, lrp_jax as lrp
+        >>> def copy(w, ids):  # predicts the token before
+        ...     e = w["table"][ids]
+        ...     return jnp.concatenate([e[:1], e[:-1]]) @ w["head"]
+        >>> w = {"table": jnp.eye(3), "head": 2 * jnp.eye(3)}
+        >>> prompt, answer = jnp.array([0, 2, 1]), jnp.array([2, 1])
+        >>> print(lrp.explain_generation(copy, lrp.Zero())(w, prompt, answer))
+        token  score  from
+        3          2  1 2
+        4          2  2 2
+    """
+    explained = Explained(apply_fn, composite, argnums, has_aux)
+    if chunk is not None:
+        scoring.require_positive("chunk", chunk)
+
+    def explain(*args: Any, against: Any = None, **kwargs: Any) -> Generation:
+        number = argnums % (len(args) - 1) if len(args) > 1 else 0
+        given = list(args)
+        prompt, answer = map(jnp.asarray, (given[number], given.pop(number + 1)))
+        start = _checked(prompt, answer)
+        given[number] = jnp.concatenate([prompt, answer], -1)
+        call, leaves = explained.prepare(tuple(given), kwargs)
+        shape = getattr(call.output_shapes, "shape", None)
+        if shape is None or shape[:-1] != given[number].shape:
+            raise ValueError(
+                f"the logits need the axes {given[number].shape} of the ids, prompt and answer "
+                f"together, and one for the vocabulary; the output is {call.output_shapes}."
+            )
+        if against is not None and not isinstance(against, str):
+            against = jnp.asarray(against)
+            if against.shape != answer.shape:
+                raise ValueError(f"against has shape {against.shape}, the answer {answer.shape}.")
+        elif against not in (None, "runner-up"):
+            raise ValueError(f"against={against!r}: it is None, 'runner-up' or ids.")
+        named = against if isinstance(against, str) else against is not None
+
+        def evaluate(composite: Composite, leaves: Any, answer: Any, against: Any) -> Any:
+            output, pullback, _ = call.pulled("C", composite, leaves)
+            predicting = output[..., start - 1 : -1, :]
+            size = output.shape[-1]
+            hot = jax.nn.one_hot(answer, size, dtype=output.dtype)
+            if named == "runner-up":
+                against = jnp.argmax(jnp.where(hot > 0, -jnp.inf, predicting), -1)
+            if named:
+                hot = hot - jax.nn.one_hot(against, size, dtype=output.dtype)
+
+            def row(number: jax.Array) -> jax.Array:
+                weights = jnp.take(hot, number, -2)
+                seed = jnp.zeros_like(output).at[..., start - 1 + number, :].set(weights)
+                found: jax.Array = pullback(seed)[0]
+                return found
+
+            count = answer.shape[-1]
+            rows = jax.lax.map(row, jnp.arange(count), batch_size=min(chunk or count, count))
+            return jnp.moveaxis(rows, 0, -2), (hot * predicting).sum(-1)
+
+        compiled = explained.compiled(call, ("generation", start, named), evaluate)
+        others = None if isinstance(against, str) else against
+        return Generation(*compiled(explained.composite, leaves, answer, others), start)
+
+    return explain
+
+
+def _checked(prompt: jax.Array, answer: jax.Array) -> int:
+    """How many tokens the prompt has."""
+    if not all(jnp.issubdtype(a.dtype, jnp.integer) for a in (prompt, answer)):
+        raise TypeError(f"prompt and answer hold ids, got {prompt.dtype} and {answer.dtype}.")
+    fits = prompt.ndim == answer.ndim > 0 and prompt.shape[:-1] == answer.shape[:-1]
+    if not fits or not (prompt.size and answer.size):
+        raise ValueError(
+            "prompt and answer are ids (tokens,) or (batch, tokens), with at least one token each, "
+            f"got {prompt.shape} and {answer.shape}."
+        )
+    return int(prompt.shape[-1])
+
+
+def _picked(span: slice | Sequence[int]) -> Any:
+    return span if isinstance(span, slice) else np.asarray(span, int)

@@ -1,0 +1,237 @@
+"""What it would change to put a unit's value from one run of a function into another run.
+
+Measured (activation patching), or estimated for all units at once from the multipliers of an
+explanation: relevance patching, and with gradients attribution patching.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import targets
+from .._calls.arguments import ArgNums
+from .._calls.call import Call, Start
+from .._calls.explained import Explained
+from .._calls.hints import no_target
+from .._calls.looked_up import PLAIN
+from .._layers.arithmetic import divide, to_multiplier_value
+from .._propagation.loop import Taps, key
+from ..composites import Composite
+from ..targets import scoring
+from .sites import Site, path_of, pull_taps, select, zeros_like
+
+
+@no_target
+def patching(
+    apply_fn: Callable[..., Any],
+    composite: Any,
+    layers: Any = "*",
+    argnums: ArgNums = 1,
+    *,
+    axes: Sequence[int] | None = None,
+    has_aux: bool = False,
+) -> Callable[..., dict[str, Any]]:
+    """A function to the estimated effect of patching every unit of hidden layers (RelP).
+
+        effect(u) = (u_clean - u_corrupted) c_u,   c_u = R_u / u in the run on the corrupted input
+
+    That is how much the explained score of the corrupted run would rise if the unit u had its value
+    of the clean run. It takes two forward passes and one backward pass for all units of all layers.
+    In a piecewise linear function under LRP-0 the multiplier c_u is the gradient, and the estimate
+    exact while nothing leaves its linear region. Multipliers are known of units that are zero too,
+    except below rules that make relevance and no multipliers (Flat, w^2, z-box, a lone Pass).
+
+    Args:
+        apply_fn: the function.
+        composite: a composite, or one rule for every layer with weights; for plain attribution
+            patching see `lrp_jax.baselines.attribution_patching`.
+        layers: which layers: a path glob, a kind, or another match.
+        argnums: the explained positional arguments, which differ between the runs.
+        axes: the axes of a layer's output that its units lie on (in a loop its turns lead); what
+            lies along the other ones is one unit. None is all axes, a unit for every number.
+        has_aux: whether `apply_fn` returns `(output, aux)`.
+
+    Returns:
+        A function of the arguments of `apply_fn`, of the corrupted explained argument (a tuple of
+        them, where `argnums` is one) after them, and of `target=None`, to `{path: effect}`. A
+        target that depends on the output, such as None, is that of the clean run.
+
+    Raises:
+        ValueError: where no layer matches, with the names that there are; for arguments of
+            different shapes.
+
+    Example:
+        >>> import jax.numpy as jnp, lrp_jax as lrp
+        >>> f = lambda w, x: (x @ w["a"]) @ w["b"]
+        >>> w = {"a": jnp.eye(2), "b": jnp.array([[1.0], [3.0]])}
+        >>> clean, corrupted = jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 1.0]])
+        >>> print(lrp.patching(f, lrp.Zero(), "a")(w, clean, corrupted)["a"])
+        [[1. 3.]]
+
+    Source: Jafari et al. 2025, "RelP: Faithful and efficient circuit discovery via relevance
+    patching"; Nanda 2023, "Attribution patching".
+    """
+    explained = Explained(apply_fn, composite, argnums, has_aux)
+
+    def effects(*args: Any, target: Any = None, **kwargs: Any) -> dict[str, Any]:
+        call, clean, corrupted = _two_runs(explained, args, kwargs)
+
+        def evaluate(
+            begin: Start, composite: Composite, clean: Any, target: Any, corrupted: Any
+        ) -> Any:
+            chosen = select(call, layers, "C")
+            output, wanted = _values(call, composite, clean, chosen)
+            taps = {key("out", s.index): s.probe(s.step.outputs[0]) for s in chosen}
+            exposed = frozenset(s.index for s in chosen)
+            _, values, pullback = pull_taps(call, "C", composite, corrupted, taps, exposed)
+            _, found = pullback(_weights(output, target), zeros_like(values))
+
+            def effect(site: Site) -> jax.Array:
+                name = key("out", site.index)
+                c, value = found[name], values[name]
+                if site.output_form == "R" and not call.composite.gradient:
+                    c = to_multiplier_value(c, value)
+                change = (wanted[name] - value) * c
+                kept = _axes_of(axes, change.ndim)
+                return change.sum([a for a in range(change.ndim) if a not in kept])
+
+            return {path_of(call, s): effect(s) for s in chosen}
+
+        return explained.run(call, "patching", evaluate, clean, target, corrupted)
+
+    return effects
+
+
+@no_target
+def activation_patching(
+    apply_fn: Callable[..., Any],
+    layers: Any = "*",
+    argnums: ArgNums = 1,
+    *,
+    axes: Sequence[int] | None = None,
+    chunk: int = 32,
+    has_aux: bool = False,
+) -> Callable[..., dict[str, Any]]:
+    """A function to the measured effect of patching every unit of hidden layers.
+
+        effect(u) = score(corrupted, with u as in the clean run) - score(corrupted)
+
+    The score is the sum over outputs of the target's weights times the output. It takes a forward
+    pass for every unit. Examples of a batch are units of their own; to patch a unit in all of them
+    together, map the function over examples: `jax.vmap(measure, (None, 0, 0))`.
+
+    Args:
+        apply_fn, layers, argnums, axes, has_aux: as `patching`.
+        chunk: how many forward passes are computed together.
+
+    Returns:
+        A function as `patching` returns, to the effects of the same layers.
+
+    Raises:
+        ValueError: as `patching`.
+
+    Example:
+        >>> import jax.numpy as jnp, lrp_jax as lrp
+        >>> f = lambda w, x: (x @ w["a"]) @ w["b"]
+        >>> w = {"a": jnp.eye(2), "b": jnp.array([[1.0], [3.0]])}
+        >>> clean, corrupted = jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 1.0]])
+        >>> print(lrp.activation_patching(f, "a")(w, clean, corrupted)["a"])
+        [[1. 3.]]
+
+    Source: Meng et al. 2022, "Locating and editing factual associations in GPT".
+    """
+    explained = Explained(apply_fn, PLAIN, argnums, has_aux)
+    scoring.require_positive("chunk", chunk)
+
+    def effects(*args: Any, target: Any = None, **kwargs: Any) -> dict[str, Any]:
+        call, clean, corrupted = _two_runs(explained, args, kwargs)
+
+        def evaluate(
+            begin: Start, composite: Composite, clean: Any, target: Any, corrupted: Any
+        ) -> Any:
+            chosen = select(call, layers, "C")
+            output, wanted = _values(call, composite, clean, chosen)
+            weights = _weights(output, target)
+
+            def score(patches: Taps) -> jax.Array:
+                output = call.evaluate("C", composite, corrupted, patches)[0]
+                products = jax.tree.map(lambda w, y: jnp.sum(w * y), weights, output)
+                return jnp.stack(jax.tree.leaves(products)).sum()
+
+            before = score({})
+
+            def measured(site: Site) -> jax.Array:
+                value = wanted[key("out", site.index)]
+                kept = _axes_of(axes, value.ndim)
+                shape = tuple(n if a in kept else 1 for a, n in enumerate(value.shape))
+                numbers = jnp.arange(int(np.prod(shape))).reshape(shape)
+
+                def patched(number: jax.Array) -> jax.Array:
+                    where = jnp.broadcast_to(numbers == number, value.shape)
+                    return score({key("patch", site.index): (where, value)}) - before
+
+                found = jax.lax.map(patched, numbers.reshape(-1), batch_size=chunk)
+                return found.reshape([value.shape[a] for a in kept])
+
+            return {path_of(call, s): measured(s) for s in chosen}
+
+        return explained.run(call, "activation patching", evaluate, clean, target, corrupted)
+
+    return effects
+
+
+def _two_runs(
+    explained: Explained, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Call, list[Any], list[Any]]:
+    """The call, and the array leaves of the clean and of the corrupted run."""
+    if len(args) < 2:
+        raise TypeError("the corrupted input is the last argument: (params, clean, corrupted).")
+    *given, corrupted = args
+    numbers = [n % len(given) for n in explained.argnums]
+    others = (corrupted,) if explained.single else tuple(corrupted)
+    changed = list(given)
+    for number, other in zip(numbers, others, strict=True):
+        changed[number] = other
+    shapes = [_shapes(run[n] for n in numbers) for run in (given, changed)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "the clean and the corrupted input need one structure, shape and dtype, got "
+            f"{shapes[0]} and {shapes[1]}."
+        )
+    call, clean = explained.prepare(tuple(given), kwargs)
+    leaves = explained.prepare(tuple(changed), kwargs)[1]
+    return call, clean, leaves
+
+
+def _shapes(arguments: Iterable[Any]) -> Any:
+    return [jax.tree.map(lambda a: (np.shape(a), str(jnp.result_type(a))), a) for a in arguments]
+
+
+def _values(
+    call: Call, composite: Composite, leaves: Any, chosen: Sequence[Site]
+) -> tuple[Any, Taps]:
+    """The output, and the outputs of layers by their key."""
+    exposed = frozenset(s.index for s in chosen)
+    output, _, values = call.evaluate("C", composite, leaves, exposed=exposed)
+    return output, values
+
+
+def _weights(output: Any, target: Any) -> Any:
+    """The weights of the score that a target names."""
+    weights = targets.weighting(output, target)
+    if weights is None:
+        start = targets.start(output, target)
+        weights = jax.tree.map(lambda r, y: divide(r, y, 0.0), start, output)
+    return weights
+
+
+def _axes_of(axes: Sequence[int] | None, rank: int) -> list[int]:
+    """The axes of units of an output, in order."""
+    if axes is None:
+        return list(range(rank))
+    if any(not -rank <= a < rank for a in axes):
+        raise ValueError(f"axes={tuple(axes)}: a layer has an output with {rank} axes.")
+    return sorted({a % rank for a in axes})
