@@ -19,13 +19,14 @@ from . import (
     products,
     reductions,
     softmaxes,
+    twice,
     weighted_means,
 )
 from .group import Group
 
 MODULES = (
     softmaxes, weighted_means, norms, products, gates, affine, moves, activations, reductions, conv,
-    integers,
+    integers, twice,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 

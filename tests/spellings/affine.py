@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .group import EVERY, EXACT, Group, Params
+from .group import EXACT, Group, Params
 
 
 def dot(x: Array, w: Array) -> Array:
@@ -19,7 +19,9 @@ def ones_column(p: Params, x: Array) -> Array:
 
 
 def by_conv(p: Params, x: Array) -> Array:
-    y = lax.conv_general_dilated(x, p["w"][None], (1,), "VALID", dimension_numbers=("NTC", "TIO", "NTC"))
+    y = lax.conv_general_dilated(
+        x, p["w"][None], (1,), "VALID", dimension_numbers=("NTC", "TIO", "NTC")
+    )
     return y + p["b"]
 
 
@@ -78,9 +80,9 @@ SCALED = {
     "two factors": lambda p, x: (x @ p["w"]) * 2 * (p["c"] / 2),
     "checkpoint, scaled outside": lambda p, x: jax.checkpoint(lambda x: x @ p["w"])(x) * p["c"],
     "negated": lambda p, x: -(x @ p["w"]) * -p["c"],
-    "scan, scaled inside": lambda p, x: lax.scan(
-        lambda n, z: (n, (z @ p["w"]) * p["c"]), 0.0, x
-    )[1],
+    "scan, scaled inside": lambda p, x: lax.scan(lambda n, z: (n, (z @ p["w"]) * p["c"]), 0.0, x)[
+        1
+    ],
 }
 
 SCALED_BY_ONE = {
@@ -113,15 +115,13 @@ BATCH_NORM = {
         (x @ p["w"] + p["b"] - p["mean"]) * (lax.rsqrt(p["var"] ** 2 + 0.5) * p["scale"])
         + p["shift"]
     ),
-    "scale and shift": lambda p, x: (
-        (x @ p["w"] + p["b"]) * statistics(p)[0] + statistics(p)[1]
-    ),
+    "scale and shift": lambda p, x: (x @ p["w"] + p["b"]) * statistics(p)[0] + statistics(p)[1],
     "folded": lambda p, x: (
         x @ (p["w"] * statistics(p)[0]) + (p["b"] * statistics(p)[0] + statistics(p)[1])
     ),
     "checkpoint": lambda p, x: norm_after(p, jax.checkpoint(lambda x: x @ p["w"] + p["b"])(x)),
-    "norm in a checkpoint": lambda p, x: (
-        jax.checkpoint(lambda y: norm_after(p, y))(x @ p["w"] + p["b"])
+    "norm in a checkpoint": lambda p, x: jax.checkpoint(lambda y: norm_after(p, y))(
+        x @ p["w"] + p["b"]
     ),
     "map": lambda p, x: lax.map(lambda z: norm_after(p, z @ p["w"] + p["b"]), x),
 }
@@ -212,8 +212,7 @@ LOW_RANK = {
     "merged": lambda p, x: x @ (p["w"] + p["down"] @ p["up"]),
     "scaled": lambda p, x: x @ p["w"] + 0.5 * ((x @ p["down"]) @ (2 * p["up"])),
     "einsum": lambda p, x: (
-        jnp.einsum("bti,io->bto", x, p["w"])
-        + jnp.einsum("bti,ir,ro->bto", x, p["down"], p["up"])
+        jnp.einsum("bti,io->bto", x, p["w"]) + jnp.einsum("bti,ir,ro->bto", x, p["down"], p["up"])
     ),
     "subtracted": lambda p, x: x @ p["w"] - (x @ p["down"]) @ -p["up"],
 }

@@ -112,12 +112,13 @@ SAME = {
     "SAME": lambda p, x: conv(x, p["w"], padding="SAME") + p["b"],
     "pairs": lambda p, x: conv(x, p["w"], padding=((1, 1),)) + p["b"],
     "padded": lambda p, x: conv(jnp.pad(x, ((0, 0), (1, 1), (0, 0))), p["w"]) + p["b"],
-    "concatenated": lambda p, x: conv(
-        jnp.concatenate([jnp.zeros((2, 1, C)), x, jnp.zeros((2, 1, C))], 1), p["w"]
-    ) + p["b"],
-    "windows": lambda p, x: jnp.einsum(
-        "btkc,kco->bto", windows(jnp.pad(x, ((0, 0), (1, 1), (0, 0))), 3), p["w"]
-    ) + p["b"],
+    "concatenated": lambda p, x: (
+        conv(jnp.concatenate([jnp.zeros((2, 1, C)), x, jnp.zeros((2, 1, C))], 1), p["w"]) + p["b"]
+    ),
+    "windows": lambda p, x: (
+        jnp.einsum("btkc,kco->bto", windows(jnp.pad(x, ((0, 0), (1, 1), (0, 0))), 3), p["w"])
+        + p["b"]
+    ),
     "wider": lambda p, x: conv(x, p["w"], padding=((2, 2),))[:, 1:-1] + p["b"],
 }
 
@@ -135,13 +136,11 @@ STRIDED = {
 DILATED = {
     "dilated": lambda p, x: conv(x, p["w"], rhs_dilation=(2,)),
     "zeros in the kernel": lambda p, x: conv(x, jnp.zeros((5, C, O)).at[::2].set(p["w"])),
-    "padded kernel": lambda p, x: conv(
-        x, lax.pad(p["w"], 0.0, ((0, 0, 1), (0, 0, 0), (0, 0, 0)))
-    ),
+    "padded kernel": lambda p, x: conv(x, lax.pad(p["w"], 0.0, ((0, 0, 1), (0, 0, 0), (0, 0, 0)))),
     "windows": lambda p, x: jnp.einsum("btkc,kco->bto", windows(x, 3, 1, 2), p["w"]),
-    "two phases": lambda p, x: jnp.stack(
-        [conv(x[:, i::2], p["w"]) for i in range(2)], 2
-    ).reshape(2, 2, O),
+    "two phases": lambda p, x: jnp.stack([conv(x[:, i::2], p["w"]) for i in range(2)], 2).reshape(
+        2, 2, O
+    ),
 }
 
 DEPTHWISE = {
@@ -151,9 +150,9 @@ DEPTHWISE = {
     "each channel": lambda p, x: jnp.concatenate(
         [conv(x[..., i : i + 1], p["w"][..., i : i + 1]) for i in range(C)], -1
     ),
-    "vmap": lambda p, x: jax.vmap(
-        lambda z, w: conv(z[..., None], w[..., None])[..., 0], (2, 2), 2
-    )(x, p["w"]),
+    "vmap": lambda p, x: jax.vmap(lambda z, w: conv(z[..., None], w[..., None])[..., 0], (2, 2), 2)(
+        x, p["w"]
+    ),
     "a diagonal kernel": lambda p, x: conv(x, p["w"] * np.eye(C)),
 }
 
@@ -193,14 +192,12 @@ TRANSPOSED = {
 }  # fmt: skip
 
 MEAN_POOL = {
-    "reduce_window": lambda p, x: lax.reduce_window(
-        x, 0.0, lax.add, (1, 2, 1), (1, 2, 1), "VALID"
-    ) / 2,
+    "reduce_window": lambda p, x: (
+        lax.reduce_window(x, 0.0, lax.add, (1, 2, 1), (1, 2, 1), "VALID") / 2
+    ),
     "reshaped": lambda p, x: x.reshape(2, L // 2, 2, C).mean(2),
     "slices": lambda p, x: (x[:, ::2] + x[:, 1::2]) / 2,
-    "convolution": lambda p, x: conv(
-        x, np.full((2, 1, C), 0.5), 2, feature_group_count=C
-    ),
+    "convolution": lambda p, x: conv(x, np.full((2, 1, C), 0.5), 2, feature_group_count=C),
     "windows": lambda p, x: windows(x, 2, 2).mean(2),
     "matrix": lambda p, x: jnp.einsum("ts,bsc->btc", np.kron(np.eye(L // 2), [[0.5, 0.5]]), x),
     "every second": lambda p, x: ((x[:, :-1] + x[:, 1:]) / 2)[:, ::2],
@@ -213,8 +210,8 @@ MAX_POOL = {
     "reshaped": lambda p, x: x.reshape(2, L // 2, 2, C).max(2),
     "slices": lambda p, x: jnp.maximum(x[:, ::2], x[:, 1::2]),
     "windows": lambda p, x: windows(x, 2, 2).max(2),
-    "minus the least": lambda p, x: -lax.reduce_window(
-        -x, jnp.inf, lax.min, (1, 2, 1), (1, 2, 1), "VALID"
+    "minus the least": lambda p, x: (
+        -lax.reduce_window(-x, jnp.inf, lax.min, (1, 2, 1), (1, 2, 1), "VALID")
     ),
     "where": lambda p, x: jnp.where(x[:, ::2] > x[:, 1::2], x[:, ::2], x[:, 1::2]),
     "vmap": lambda p, x: jax.vmap(lambda z: z.reshape(L // 2, 2, C).max(1))(x),

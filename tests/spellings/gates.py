@@ -63,9 +63,7 @@ SWIGLU = {
     "swish": lambda a, b: a * jax.nn.swish(b),
     "einsum": lambda a, b: jnp.einsum("btf,btf->btf", jax.nn.silu(b), a),
     "checkpoint": lambda a, b: jax.checkpoint(jax.nn.silu)(b) * a,
-    "scan": lambda a, b: lax.scan(
-        lambda c, z: (c, z[0] * z[1]), 0.0, (a, jax.nn.silu(b))
-    )[1],
+    "scan": lambda a, b: lax.scan(lambda c, z: (c, z[0] * z[1]), 0.0, (a, jax.nn.silu(b)))[1],
 }
 
 GEGLU = {
@@ -79,9 +77,7 @@ GEGLU = {
     "factor last": lambda a, b: (
         (a * (1 + jnp.tanh(jnp.sqrt(2 / jnp.pi) * (b + 0.044715 * b**3)))) * (b / 2)
     ),
-    "sigmoid": lambda a, b: (
-        a * b * sigmoid(2 * jnp.sqrt(2 / jnp.pi) * (b + 0.044715 * b * b * b))
-    ),
+    "sigmoid": lambda a, b: a * b * sigmoid(2 * jnp.sqrt(2 / jnp.pi) * (b + 0.044715 * b * b * b)),
 }
 
 REGLU = {
@@ -282,7 +278,8 @@ GRU = {
     ),
     "checkpointed scan": lambda p, x: lax.scan(
         jax.checkpoint(lambda h, row: (gru_step(p, h, row), None)),
-        start(x)[0], jnp.swapaxes(x, 0, 1),
+        start(x)[0],
+        jnp.swapaxes(x, 0, 1),
     )[0],
 }
 
@@ -324,7 +321,8 @@ RECURRENCE = {
     "scan": linear_scan,
     "scan, gates inside": linear_scan_inside,
     "fori_loop": lambda p, x: lax.fori_loop(
-        0, x.shape[1],
+        0,
+        x.shape[1],
         lambda t, h: decays(p, x)[0][:, t] * h + decays(p, x)[1][:, t],
         jnp.zeros((x.shape[0], UNITS)),
     ),

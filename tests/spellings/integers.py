@@ -32,6 +32,7 @@ ROUNDED = {
     "lax": lambda p, x: lax.round(x / STEP, lax.RoundingMethod.TO_NEAREST_EVEN) * STEP,
     "straight through": lambda p, x: straight_through(x / STEP) * STEP,
     "stop_gradient": lambda p, x: x + lax.stop_gradient(jnp.round(x / STEP) * STEP - x),
+    "floor of a half more": lambda p, x: jnp.floor(x / STEP + 0.5) * STEP,
     "clipped": lambda p, x: jnp.clip(jnp.round(x / STEP), -127, 127) * STEP,
     "clipped int8": lambda p, x: (
         jnp.clip(jnp.round(x / STEP), -127, 127).astype(jnp.int8).astype(x.dtype) * STEP
@@ -43,7 +44,7 @@ FLOORED = {
     "int16": lambda p, x: jnp.floor(x / STEP).astype(jnp.int16).astype(x.dtype) * STEP,
     "minus the ceiling": lambda p, x: -jnp.ceil(-x / STEP) * STEP,
     "the remainder held": lambda p, x: x - lax.stop_gradient(x - jnp.floor(x / STEP) * STEP),
-    "trunc of positive": lambda p, x: jnp.trunc(x / STEP + 1000) * STEP - 1000 * STEP,
+    "a quotient of integers": lambda p, x: jnp.floor_divide(x, STEP) * STEP,
 }
 
 
@@ -56,12 +57,17 @@ WEIGHT_ONLY = {
     "scaled weights": lambda p, x: x @ (weights8(p)[0].astype(x.dtype) * weights8(p)[1]),
     "scaled after": lambda p, x: (x @ weights8(p)[0].astype(x.dtype)) * weights8(p)[1],
     "float weights": lambda p, x: x @ (jnp.round(p["w"] / weights8(p)[1]) * weights8(p)[1]),
-    "mixed dot": lambda p, x: lax.dot_general(
-        x, weights8(p)[0].astype(x.dtype), (((2,), (0,)), ((), ()))
-    ) * weights8(p)[1],
+    "mixed dot": lambda p, x: (
+        lax.dot_general(x, weights8(p)[0].astype(x.dtype), (((2,), (0,)), ((), ())))
+        * weights8(p)[1]
+    ),
     "einsum": lambda p, x: jnp.einsum("btf,fo,o->bto", x, *weights8(p)),
-    "table": lambda p, x: x @ (
-        jnp.linspace(-127.0, 127.0, 255)[weights8(p)[0].astype(jnp.int32) + 127] * weights8(p)[1]
+    "table": lambda p, x: (
+        x
+        @ (
+            jnp.linspace(-127.0, 127.0, 255)[weights8(p)[0].astype(jnp.int32) + 127]
+            * weights8(p)[1]
+        )
     ),
 }
 
@@ -156,9 +162,7 @@ SORTED = {
     "top_k": lambda p, x: jnp.flip(lax.top_k(x, 4)[0], -1),
     "negated": lambda p, x: -jnp.flip(jnp.sort(-x, -1), -1),
     "vmap": lambda p, x: jax.vmap(jax.vmap(lambda v: v[jnp.argsort(v)]))(x),
-    "one-hot": lambda p, x: jnp.einsum(
-        "btf,btgf->btg", x, jax.nn.one_hot(jnp.argsort(x, -1), 4)
-    ),
+    "one-hot": lambda p, x: jnp.einsum("btf,btgf->btg", x, jax.nn.one_hot(jnp.argsort(x, -1), 4)),
 }
 
 

@@ -227,6 +227,7 @@ MOVES = {
     },
 }  # fmt: skip
 
+
 def moved(spelled):  # type: ignore[no-untyped-def]
     f = next(iter(spelled.values()))
     return lambda p, h, gates: f(p, h)

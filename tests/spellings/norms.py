@@ -129,9 +129,7 @@ SCALED_LAYER = {
         x * (lax.rsqrt(x.var(-1, keepdims=True) + 1e-5) * p["scale"])
         + (p["bias"] - mean(x) * (lax.rsqrt(x.var(-1, keepdims=True) + 1e-5) * p["scale"]))
     ),
-    "einsum": lambda p, x: (
-        jnp.einsum("btf,f->btf", LAYER["rsqrt"](x), p["scale"]) - (-p["bias"])
-    ),
+    "einsum": lambda p, x: jnp.einsum("btf,f->btf", LAYER["rsqrt"](x), p["scale"]) - (-p["bias"]),
 }
 
 
@@ -155,8 +153,8 @@ GROUP = {
 }  # fmt: skip
 
 COSINE = {
-    "both normalised": lambda p, x: (x / length(x)) @ (
-        p["kernel"] / jnp.linalg.norm(p["kernel"], axis=0)
+    "both normalised": lambda p, x: (
+        (x / length(x)) @ (p["kernel"] / jnp.linalg.norm(p["kernel"], axis=0))
     ),
     "divided by the product": lambda p, x: (
         (x @ p["kernel"]) / (length(x) * jnp.linalg.norm(p["kernel"], axis=0))

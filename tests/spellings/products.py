@@ -190,9 +190,9 @@ def chain_by_hand(p: Params, h: Array, gates: bool) -> Array:
 FORM = {
     "einsum": lambda p, h: jnp.einsum("bti,ij,btj->bt", *forms(p, h)),
     "weights with the first": lambda p, h: ((forms(p, h)[0] @ p["form"]) * forms(p, h)[2]).sum(-1),
-    "weights with the second": lambda p, h: (
-        forms(p, h)[0] * (forms(p, h)[2] @ p["form"].T)
-    ).sum(-1),
+    "weights with the second": lambda p, h: (forms(p, h)[0] * (forms(p, h)[2] @ p["form"].T)).sum(
+        -1
+    ),
     "outer product": lambda p, h: (
         (forms(p, h)[0][..., None] * forms(p, h)[2][..., None, :]) * p["form"]
     ).sum((-1, -2)),

@@ -134,9 +134,7 @@ MASKED = {
     "jnp.where": lambda s: jax.nn.softmax(jnp.where(MASK, s, -jnp.inf), -1),
     "where=": lambda s: jax.nn.softmax(s, -1, where=MASK),
     "a large number": lambda s: jax.nn.softmax(jnp.where(MASK, s, -1e30), -1),
-    "the smallest number": lambda s: jax.nn.softmax(
-        jnp.where(MASK, s, jnp.finfo(s.dtype).min), -1
-    ),
+    "the smallest number": lambda s: jax.nn.softmax(jnp.where(MASK, s, jnp.finfo(s.dtype).min), -1),
     "added": lambda s: jax.nn.softmax(s + jnp.where(MASK, 0.0, -1e30), -1),
     "added infinity": lambda s: jax.nn.softmax(s + jnp.where(MASK, 0.0, -jnp.inf), -1),
     "exponentials times a mask": masked_sum,
@@ -195,9 +193,7 @@ TWO_AXES = {
     "axes": lambda s: jax.nn.softmax(s, (-2, -1)),
     "flat": lambda s: jax.nn.softmax(s.reshape(2, -1), -1).reshape(s.shape),
     "written out": lambda s: jnp.exp(s) / jnp.exp(s).sum((-2, -1), keepdims=True),
-    "sums in turn": lambda s: (
-        jnp.exp(s) / jnp.exp(s).sum(-1, keepdims=True).sum(-2, keepdims=True)
-    ),
+    "sums in turn": lambda s: jnp.exp(s) / jnp.exp(s).sum(-1, keepdims=True).sum(-2, keepdims=True),
     "of rows, of the whole": lambda s: (
         jax.nn.softmax(s, -1) * jax.nn.softmax(jax.nn.logsumexp(s, -1), -1)[..., None]
     ),
@@ -230,12 +226,8 @@ def running(s: Array) -> Array:
 LOG_SUM = {
     "jax.nn": lambda s: jax.nn.logsumexp(s, -1),
     "log of the sum": lambda s: jnp.log(jnp.exp(s).sum(-1)),
-    "shifted": lambda s: (
-        s.max(-1) + jnp.log(jnp.exp(s - s.max(-1, keepdims=True)).sum(-1))
-    ),
-    "maximum last": lambda s: (
-        jnp.log(jnp.exp(s - s.max(-1, keepdims=True)).sum(-1)) + s.max(-1)
-    ),
+    "shifted": lambda s: s.max(-1) + jnp.log(jnp.exp(s - s.max(-1, keepdims=True)).sum(-1)),
+    "maximum last": lambda s: jnp.log(jnp.exp(s - s.max(-1, keepdims=True)).sum(-1)) + s.max(-1),
     "log of a dot": lambda s: jnp.log(jnp.exp(s) @ jnp.ones(s.shape[-1])),
     "logaddexp": running,
     "minus the log of 1/x": lambda s: -jnp.log(1 / jnp.exp(s).sum(-1)),
@@ -305,9 +297,8 @@ GROUPS = (
         of(LOGARITHM),
         WIDE,
         lambda p, h, gates: (
-            logits(p, h) - (hold if gates else jnp.asarray)(
-                jax.nn.logsumexp(logits(p, h), -1, keepdims=True)
-            )
+            logits(p, h)
+            - (hold if gates else jnp.asarray)(jax.nn.logsumexp(logits(p, h), -1, keepdims=True))
         ),
         EXACT,
     ),

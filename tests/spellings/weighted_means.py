@@ -196,9 +196,7 @@ CAUSALLY: dict[str, Attention] = {
     "prefixes": causal_prefixes,
     "where=": causal_where,
     "a cache": causal_step_by_step,
-    "added": lambda q, k, v: (
-        jax.nn.softmax(scores(q, k) + jnp.where(CAUSAL, 0, -1e9), -1) @ v
-    ),
+    "added": lambda q, k, v: jax.nn.softmax(scores(q, k) + jnp.where(CAUSAL, 0, -1e9), -1) @ v,
 }
 
 
@@ -304,9 +302,7 @@ def pooled_scan(p: Params, h: Array) -> Array:
 
 POOL = {
     "einsum": lambda p, h: jnp.einsum("bt,btf->bf", jax.nn.softmax(h @ p["query"], 1), h),
-    "multiplied and summed": lambda p, h: (
-        (jax.nn.softmax(h @ p["query"], 1)[..., None] * h).sum(1)
-    ),
+    "multiplied and summed": lambda p, h: (jax.nn.softmax(h @ p["query"], 1)[..., None] * h).sum(1),
     "matmul": lambda p, h: (jax.nn.softmax(h @ p["query"], 1)[:, None] @ h)[:, 0],
     "vmap": lambda p, h: jax.vmap(lambda z: jax.nn.softmax(z @ p["query"]) @ z)(h),
     "np.average": lambda p, h: jax.vmap(
@@ -317,7 +313,8 @@ POOL = {
     "scan": pooled_scan,
     "logsumexp": lambda p, h: jnp.einsum(
         "bt,btf->bf",
-        jnp.exp(h @ p["query"] - jax.nn.logsumexp(h @ p["query"], 1, keepdims=True)), h,
+        jnp.exp(h @ p["query"] - jax.nn.logsumexp(h @ p["query"], 1, keepdims=True)),
+        h,
     ),
 }
 
@@ -377,8 +374,8 @@ FIXED_QUERIES = {
         @ (h @ p["value"])
     ),
     "values mapped last": lambda p, h: (
-        jax.nn.softmax(jnp.einsum("qd,bkd->bqk", p["queries"], h @ p["key"]), -1) @ h
-    ) @ p["value"],
+        (jax.nn.softmax(jnp.einsum("qd,bkd->bqk", p["queries"], h @ p["key"]), -1) @ h) @ p["value"]
+    ),
     "one query at a time": lambda p, h: jnp.stack(
         [
             jnp.einsum("bk,bkd->bd", jax.nn.softmax(h @ p["key"] @ q, -1), h @ p["value"])
