@@ -11,6 +11,7 @@ from __future__ import annotations
 from . import (
     activations,
     affine,
+    attention,
     conv,
     gates,
     integers,
@@ -25,7 +26,7 @@ from . import (
 from .group import Group
 
 MODULES = (
-    softmaxes, weighted_means, norms, products, gates, affine, moves, activations, reductions, conv,
+    softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations, reductions, conv,
     integers, twice,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
