@@ -28,6 +28,7 @@ hypothesis.settings.load_profile("reproducible")
 # (`pytest -m slow` runs these, `pytest -m ""` all).
 LONG = {
     "test_a_checkpointed_model_is_the_model": 3,
+    "test_equal_functions_have_one_relevance": 4,
     "test_every_other_composite": 4,
     "test_every_query_under_jit_and_vmap_ties_in_with_the_ledger": 4,
     "test_every_rule_below_every_other": 3,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from . import (
     activations,
     affine,
+    attention,
     conv,
     gates,
     integers,
@@ -19,13 +20,14 @@ from . import (
     products,
     reductions,
     softmaxes,
+    twice,
     weighted_means,
 )
 from .group import Group
 
 MODULES = (
-    softmaxes, weighted_means, norms, products, gates, affine, moves, activations, reductions, conv,
-    integers,
+    softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations, reductions, conv,
+    integers, twice,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 

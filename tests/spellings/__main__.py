@@ -1,4 +1,4 @@
-"""`python -m tests.spellings [--composites A B] [GROUP ...]`: who deviates from the first spelling."""
+"""`python -m tests.spellings [--composites A B] [GROUP ...]`: who deviates from the standard."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .group import EVERY, EXACT, Group, Params
+from .group import EXACT, Group, Params
 
 
 def dot(x: Array, w: Array) -> Array:

@@ -110,7 +110,7 @@ def by_hand(group: Group, gates: bool) -> Array | None:
     if group.reference is None:
         return None
     params, x, weighting = group.example()
-    network = group.network(lambda p, h: group.reference(p, h, gates))  # type: ignore[misc,return-value]
+    network = group.network(lambda p, h: group.reference(p, h, gates), by_hand=True)  # type: ignore
 
     def output(p: Any, x: Array) -> Array:
         return (weighting * network(p, x)).sum()

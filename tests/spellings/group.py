@@ -5,12 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from lrp_jax._analysis import compat
 
 Params = Mapping[str, Any]
 Piece = Callable[[Params, Array], Array]
@@ -39,6 +42,8 @@ class Group:
         entry: whether a dense layer with a bias makes `h` of the input.
         positive: whether a softplus follows, for functions of positive numbers.
         rounding: how far values may differ (relevance a thousand times as far).
+        merged: whether what a spelling computes twice is computed once. Spellings repeat themselves
+            to be short; what is written twice on purpose is a group of its own (`twice.py`).
     """
 
     name: str
@@ -50,17 +55,20 @@ class Group:
     entry: bool = True
     positive: bool = False
     rounding: float = 1e-9
+    merged: bool = True
 
     @property
     def standard(self) -> str:
         return next(iter(self.spellings))
 
-    def network(self, piece: Piece) -> Piece:
+    def network(self, piece: Piece, *, by_hand: bool = False) -> Piece:
         """A piece between an input layer and an output layer."""
+        inner = piece if by_hand or not self.merged else merged(piece)
+        positive = partial(function, jax.nn.softplus) if by_hand else jax.nn.softplus
 
         def apply(params: Params, x: Array) -> Array:
             h = x @ params["entry"] + params["entry_bias"] if self.entry else x
-            y = piece(params, jax.nn.softplus(h) if self.positive else h)
+            y = inner(params, positive(h) if self.positive else h)
             return y.reshape(x.shape[0], -1) @ params["out"]
 
         return apply
@@ -80,6 +88,34 @@ class Group:
         made = jax.eval_shape(self.spellings[self.standard], params, x)
         params["out"] = draw(int(np.prod(made.shape[1:])), CLASSES)
         return params, x, jnp.asarray(rng.standard_normal((self.shape[0], CLASSES)))
+
+
+def merged(piece: Piece) -> Piece:
+    """A function whose equal equations are one."""
+
+    def apply(params: Params, h: Array) -> Array:
+        closed = jax.make_jaxpr(piece)(params, h)
+        jaxpr = compat.open_jaxpr(closed)
+        known: dict[Any, list[Any]] = {}
+        names: dict[Any, Any] = {}
+        eqns = []
+        for eqn in jaxpr.eqns:
+            invars = [a if compat.is_literal(a) else names.get(a, a) for a in eqn.invars]
+            operands = [
+                (str(a.aval), repr(a.val)) if compat.is_literal(a) else id(a) for a in invars
+            ]
+            key = (eqn.primitive, *operands, str(eqn.params))
+            if key in known:
+                names.update(zip(eqn.outvars, known[key], strict=True))
+            else:
+                known[key] = eqn.outvars
+                eqns.append(eqn.replace(invars=invars))
+        out = [a if compat.is_literal(a) else names.get(a, a) for a in jaxpr.outvars]
+        fewer = jaxpr.replace(eqns=eqns, outvars=out)
+        (y,) = jax.core.eval_jaxpr(fewer, closed.consts, *jax.tree.leaves((params, h)))
+        return y
+
+    return apply
 
 
 # -- relevance by hand: what the gradient times the input is to see ------------------------------

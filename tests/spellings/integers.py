@@ -32,6 +32,7 @@ ROUNDED = {
     "lax": lambda p, x: lax.round(x / STEP, lax.RoundingMethod.TO_NEAREST_EVEN) * STEP,
     "straight through": lambda p, x: straight_through(x / STEP) * STEP,
     "stop_gradient": lambda p, x: x + lax.stop_gradient(jnp.round(x / STEP) * STEP - x),
+    "floor of a half more": lambda p, x: jnp.floor(x / STEP + 0.5) * STEP,
     "clipped": lambda p, x: jnp.clip(jnp.round(x / STEP), -127, 127) * STEP,
     "clipped int8": lambda p, x: (
         jnp.clip(jnp.round(x / STEP), -127, 127).astype(jnp.int8).astype(x.dtype) * STEP
@@ -43,7 +44,7 @@ FLOORED = {
     "int16": lambda p, x: jnp.floor(x / STEP).astype(jnp.int16).astype(x.dtype) * STEP,
     "minus the ceiling": lambda p, x: -jnp.ceil(-x / STEP) * STEP,
     "the remainder held": lambda p, x: x - lax.stop_gradient(x - jnp.floor(x / STEP) * STEP),
-    "trunc of positive": lambda p, x: jnp.trunc(x / STEP + 1000) * STEP - 1000 * STEP,
+    "a quotient of integers": lambda p, x: jnp.floor_divide(x, STEP) * STEP,
 }
 
 

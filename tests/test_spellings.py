@@ -1,0 +1,69 @@
+"""One function, one relevance: equal functions written differently (`tests/spellings`).
+
+`python -m tests.spellings` explains all of them under all composites; here each group is explained
+under one, in turn. What is known to deviate is listed in `tests/spellings/known.txt`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from spellings import GROUPS
+from spellings.checks import KNOWN, by_hand, deviation, different_values, known, outcomes
+from spellings.group import function, halves, hold, shares, signal
+
+LISTED = known()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", GROUPS)
+def test_equal_functions_have_one_relevance(name: str) -> None:
+    group = GROUPS[name]
+    found = list(outcomes(group, ["AttnLRP"]))
+    assert len(found) == len(group.spellings)
+    wrong = [o for o in found if not o.agrees]
+    new = [o for o in wrong if (o.group, o.spelling, o.composite) not in LISTED]
+    assert not new, "\n".join(f"{o.spelling}: {o}" for o in new)
+
+
+def test_spellings_are_one_function() -> None:
+    """Of some groups; the command line compares all."""
+    names = list(GROUPS)[::16]
+    assert {name: different_values(GROUPS[name]) for name in names} == {name: {} for name in names}
+
+
+def test_there_are_groups_of_every_kind() -> None:
+    assert len(GROUPS) >= 60
+    assert all(len(group.spellings) >= 5 for group in GROUPS.values())
+
+
+def test_what_is_listed_exists() -> None:
+    for line in KNOWN.read_text().splitlines():
+        if not line.startswith("#"):
+            name, spelling, composites = (part.strip() for part in line.split("|"))
+            assert spelling in GROUPS[name].spellings
+            assert {*composites.split()} <= {*GROUPS[name].composites}
+
+
+def test_relevance_by_hand() -> None:
+    """The pieces of the references on numbers that can be followed."""
+    a, b, c = (np.asarray([z]) for z in (2.0, 3.0, 5.0))
+
+    def relevance(f, *at):  # type: ignore[no-untyped-def]
+        grads = jax.grad(lambda *z: f(*z).sum(), tuple(range(len(at))))(*at)
+        return [float(g[0] * z[0]) for g, z in zip(grads, at, strict=True)]
+
+    assert relevance(shares, a, b, c) == pytest.approx([10, 10, 10])
+    assert relevance(lambda a, b: halves(jnp.multiply, a, b), a, b) == pytest.approx([3, 3])
+    assert relevance(lambda a, b: signal(a, b, True), a, b) == pytest.approx([0, 6])
+    assert relevance(lambda a, b: signal(a, b, False), a, b) == pytest.approx([3, 3])
+    assert relevance(lambda a: function(lambda u: u**3, a), a) == pytest.approx([8])
+    assert relevance(lambda a: a * hold(1 / a), a) == pytest.approx([1])
+
+
+def test_a_deviation_is_seen() -> None:
+    assert deviation(np.asarray([1.0, 2.0]), np.asarray([1.0, 2.5])) == pytest.approx(0.2)
+    assert deviation(np.asarray([np.nan]), np.asarray([1.0])) == np.inf
+    assert by_hand(GROUPS["a GRU"], True) is None
