@@ -30,6 +30,7 @@ from .shift import Shift
 from .softmax import Softmax
 from .step import Frame, Step, UnsupportedOperation
 from .sums import Sum
+from .torn import mended
 
 FAMILIES: tuple[type[Step], ...] = (
     ComplexMap, Body, Call, Softmax, Normalization, Contraction, Sum, Shift, Elementwise, Product,
@@ -51,7 +52,8 @@ def analyse(
     Raises:
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.
     """
-    explained = tuple(explained)
+    explained, names = tuple(explained), tuple(names)
+    nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
     closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
     if lost is not None:
@@ -66,9 +68,39 @@ def analyse(
     )  # fmt: skip
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
+
+    def cover(other: Any) -> list[Step]:
+        """The layers of an equal function, bodies unread."""
+        unread = functools.partial(_unread, calls=calls)
+        again = Reading(
+            other, explained, names, nonnegative, outputs, FAMILIES, unread, calls
+        )  # fmt: skip
+        found = _cover(again)
+        return [found[position] for position in sorted(found)]
+
+    better = mended(graph, steps, cover, calls)
+    if better.jaxpr is not None:
+        return analyse(better.jaxpr, explained, names, nonnegative, outputs, calls)
     return checkpointed(
-        Frame(closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached)
-    )
+        Frame(
+            closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached,
+            better.torn,
+        )
+    )  # fmt: skip
+
+
+def _unread(
+    closed_jaxpr: Any,
+    explained: Iterable[bool],
+    names: Iterable[str],
+    nonnegative: Iterable[bool] | None = None,
+    outputs: Iterable[bool] | None = None,
+    calls: tuple[str, ...] = (),
+) -> Frame:
+    """A body of which only the flow of relevance is asked."""
+    explained = tuple(explained)
+    graph = Graph(closed_jaxpr, explained, None if outputs is None else tuple(outputs))
+    return Frame(closed_jaxpr, (), explained, graph.outputs, graph.live, graph.reached)
 
 
 def _cover(reading: Reading) -> dict[int, Step]:
