@@ -96,6 +96,18 @@ def called_name(eqn: Equation) -> str:
     return eqn.params.get("name") or written or ""
 
 
+def rewritten(
+    closed_jaxpr: Any, constants: Mapping[Var, Any], outvars: Sequence[Atom], eqns: Sequence[Any]
+) -> Any:
+    """A jaxpr with the same inputs and other constants, equations and outputs."""
+    jaxpr = open_jaxpr(closed_jaxpr)
+    invars = [*constants, *jaxpr.invars]
+    bare = jaxpr.replace(constvars=[], invars=invars, outvars=list(outvars), eqns=list(eqns))
+    bare = bare.replace(constvars=list(constants), invars=list(jaxpr.invars))
+    as_closed: Any = getattr(_core, "ClosedJaxpr", None)
+    return as_closed(bare, list(constants.values()))
+
+
 def by_position(eqn: Equation) -> tuple[Equation, list[Var]]:
     """An equation whose operands are told apart even where they are one variable, and those."""
     avals = [jax.typeof(a.val) if is_literal(a) else a.aval for a in eqn.invars]

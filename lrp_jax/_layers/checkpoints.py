@@ -5,8 +5,8 @@ both sides of a border; it is computed inside then. Steps of one checkpoint beco
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -38,6 +38,15 @@ class Checkpoint(Body):
         return jax.checkpoint(bodies[0], **self.options)(values, taps)
 
 
+def flat(steps: Iterable[Step]) -> Iterator[Step]:
+    """Steps, with those of checkpoints in the place of these."""
+    for step in steps:
+        if isinstance(step, Checkpoint):
+            yield from flat(step.frames[0].steps)
+        else:
+            yield step
+
+
 def mark_of(step: Step, depth: int = 0) -> Checkpointed | None:
     """The checkpoint that a step is computed in, inside of so many others."""
     for eqn in reversed(step.eqns):
@@ -65,9 +74,7 @@ def checkpointed(frame: Frame, depth: int = 0) -> Frame:
             found += run
         else:
             found.append(_one_step(frame, mark, run, later, depth))
-    return Frame(
-        frame.jaxpr, tuple(found), frame.explained, frame.outputs, frame.live, frame.reached
-    )
+    return replace(frame, steps=tuple(found))
 
 
 def _one_step(

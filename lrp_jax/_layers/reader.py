@@ -36,6 +36,7 @@ from .softmax import Softmax
 from .solves import Solve
 from .step import Frame, Step, UnsupportedOperation
 from .sums import Sum
+from .torn import mended
 
 FAMILIES: tuple[type[Step], ...] = (
     Moved, Lookup, ComplexMap, Body, Call, Softmax, Normalization, FixedMap, Contraction, Sum,
@@ -63,6 +64,7 @@ def analyse(
     explained, names = tuple(explained), tuple(names)
     if closed_over is None:
         closed_over = not are_in_arguments(closed_jaxpr, explained, names)
+    nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
     closed_jaxpr, lost = as_floats(with_numbers(closed_jaxpr), explained, outputs)
     if lost is not None:
@@ -77,9 +79,39 @@ def analyse(
     )  # fmt: skip
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
+
+    def cover(other: Any) -> list[Step]:
+        """The layers of an equal function, bodies unread."""
+        unread = functools.partial(_unread, calls=calls)
+        again = Reading(
+            other, explained, names, nonnegative, outputs, FAMILIES, unread, calls
+        )  # fmt: skip
+        found = _cover(again)
+        return [found[position] for position in sorted(found)]
+
+    better = mended(graph, steps, cover, calls)
+    if better.jaxpr is not None:
+        return analyse(better.jaxpr, explained, names, nonnegative, outputs, calls)
     return checkpointed(
-        Frame(closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached)
-    )
+        Frame(
+            closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached,
+            better.torn,
+        )
+    )  # fmt: skip
+
+
+def _unread(
+    closed_jaxpr: Any,
+    explained: Iterable[bool],
+    names: Iterable[str],
+    nonnegative: Iterable[bool] | None = None,
+    outputs: Iterable[bool] | None = None,
+    calls: tuple[str, ...] = (),
+) -> Frame:
+    """A body of which only the flow of relevance is asked."""
+    explained = tuple(explained)
+    graph = Graph(closed_jaxpr, explained, None if outputs is None else tuple(outputs))
+    return Frame(closed_jaxpr, (), explained, graph.outputs, graph.live, graph.reached)
 
 
 def _cover(reading: Reading) -> dict[int, Step]:

@@ -243,6 +243,7 @@ class Frame:
         steps: the pieces on the way of relevance and, between them, constant equations.
         explained: for each input, whether relevance flows to it.
         outputs: for each output, whether relevance comes from it.
+        torn: lines of loops and branches whose borders tear layers apart.
     """
 
     jaxpr: Any
@@ -251,6 +252,7 @@ class Frame:
     outputs: tuple[bool, ...]
     live: frozenset[Var] = field(repr=False)
     reached: frozenset[Var] = field(repr=False)
+    torn: tuple[str, ...] = ()
 
     @property
     def invars(self) -> list[Var]:

@@ -1,0 +1,110 @@
+"""Some equations of a jaxpr written in another way, all other variables as they are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from . import compat
+from .compat import Equation, Var, is_literal
+
+
+def splice(closed_jaxpr: Any, others: Mapping[int, Callable[..., list[Any]]]) -> Any:
+    """The same function with other equations in the place of some.
+
+    Args:
+        closed_jaxpr: a jaxpr.
+        others: by the `id` of an equation, a function of the same operands with the same results.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    constants = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
+    renamed: dict[Var, Any] = {}
+    eqns: list[Equation] = []
+
+    def now(atom: Any) -> Any:
+        return atom if is_literal(atom) else renamed.get(atom, atom)
+
+    for eqn in jaxpr.eqns:
+        operands = [now(a) for a in eqn.invars]
+        other = others.get(id(eqn))
+        if other is None:
+            moved = any(a is not b for a, b in zip(operands, eqn.invars, strict=True))
+            eqns.append(eqn.replace(invars=operands) if moved else eqn)
+            continue
+        written, values = traced(other, operands)
+        own = dict(zip(written.invars, (a for a in operands if not is_literal(a)), strict=True))
+        constants.update(zip(written.constvars, values, strict=True))
+        for inner in written.eqns:
+            invars = [a if is_literal(a) else own.get(a, a) for a in inner.invars]
+            eqns.append(inner.replace(invars=invars))
+        for var, atom in zip(eqn.outvars, written.outvars, strict=True):
+            renamed[var] = atom if is_literal(atom) else own.get(atom, atom)
+    return compat.rewritten(closed_jaxpr, constants, list(map(now, jaxpr.outvars)), eqns)
+
+
+def insert(
+    closed_jaxpr: Any,
+    kept: Sequence[Equation],
+    written: tuple[Any, Any],
+    inputs: Sequence[Var],
+    outputs: Sequence[Var],
+) -> Any | None:
+    """Some equations of a jaxpr with one piece in the place of the others; None for a circle.
+
+    Args:
+        closed_jaxpr: the jaxpr.
+        kept: its equations that stay.
+        written: the piece, as `traced` makes it.
+        inputs: what the piece reads.
+        outputs: what it makes.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    piece, values = written
+    constants = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
+    constants.update(zip(piece.constvars, values, strict=True))
+    own = dict(zip(piece.invars, inputs, strict=True))
+    inner = [
+        e.replace(invars=[a if is_literal(a) else own.get(a, a) for a in e.invars])
+        for e in piece.eqns
+    ]
+    renamed = {
+        var: atom if is_literal(atom) else own.get(atom, atom)
+        for var, atom in zip(outputs, piece.outvars, strict=True)
+    }
+
+    def now(atom: Any) -> Any:
+        return atom if is_literal(atom) else renamed.get(atom, atom)
+
+    pending = [*inner, *(e.replace(invars=list(map(now, e.invars))) for e in kept)]
+    made = {v for e in pending for v in e.outvars}
+    ready = {*constants, *jaxpr.invars}
+    order: list[Equation] = []
+    while pending:  # as written, and what waits for something after that
+        waiting = []
+        for eqn in pending:
+            missing = [a for a in eqn.invars if not is_literal(a) and a in made and a not in ready]
+            if missing:
+                waiting.append(eqn)
+            else:
+                order.append(eqn)
+                ready.update(eqn.outvars)
+        if len(waiting) == len(pending):
+            return None
+        pending = waiting
+    return compat.rewritten(closed_jaxpr, constants, list(map(now, jaxpr.outvars)), order)
+
+
+def traced(function: Callable[..., list[Any]], operands: Sequence[Any]) -> tuple[Any, Any]:
+    """A function of some operands, literals as they are, as a jaxpr and its constants."""
+    shapes = [
+        jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype, weak_type=a.aval.weak_type)
+        for a in operands
+        if not is_literal(a)
+    ]
+
+    def of_variables(*values: Any) -> list[Any]:
+        given = iter(values)
+        return function(*(a.val if is_literal(a) else next(given) for a in operands))
+
+    closed_jaxpr = jax.make_jaxpr(of_variables)(*shapes)
+    return compat.open_jaxpr(closed_jaxpr), closed_jaxpr.consts

@@ -1,0 +1,145 @@
+"""Loops and branches written out: turn after turn, and with what stands beside a branch in it."""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import compat, primitives as prim
+from .compat import Equation, Var, is_literal
+from .splice import insert, traced
+from .trace import evaluate_inlined, scopes
+
+
+class Inside(compat.Mark):
+    """A scope that remembers the turn or the branch that was written out there.
+
+    Attributes:
+        outvars: what the loop, or the branch, makes.
+        number: of the turn in order of execution, or of the branch.
+    """
+
+    outvars: tuple[Var, ...]
+    number: int
+
+    @classmethod
+    def of(cls, eqn: Equation, number: int) -> "Inside":
+        mark = cls("inside")
+        mark.outvars, mark.number = tuple(eqn.outvars), number
+        return mark
+
+
+def is_map(eqn: Equation) -> bool:
+    """Whether a loop carries nothing: its turns are examples of one batch."""
+    return eqn.primitive is prim.SCAN and compat.scan_arity(eqn)[1] == 0
+
+
+def written_out(
+    eqn: Equation, calls: Sequence[str], turns: int | None = None
+) -> Callable[..., list[Any]]:
+    """A `scan` as a function of its operands: all turns side by side, or one after another.
+
+    Args:
+        eqn: the loop.
+        calls: globs of the names of called functions that stay whole.
+        turns: how many of its turns; the others' results are those of the last one.
+    """
+    length = eqn.params["length"]
+    constants, carries = compat.scan_arity(eqn)
+    body = compat.closed(eqn.params["jaxpr"])
+
+    def one(number: int, values: Sequence[Any]) -> list[Any]:
+        with jax.named_scope(Inside.of(eqn, number)):
+            return evaluate_inlined(body, values, calls)
+
+    def of_examples(*operands: Any) -> list[Any]:
+        held = operands[:constants]
+        side_by_side = jax.vmap(lambda xs: one(0, [*held, *xs]))
+        return list(side_by_side(list(operands[constants:])))
+
+    def in_turn(*operands: Any) -> list[Any]:
+        held, carry = operands[:constants], list(operands[constants : constants + carries])
+        made = []
+        for number in range(length if turns is None else min(turns, length)):
+            where = length - 1 - number if eqn.params["reverse"] else number
+            outs = one(
+                number, [*held, *carry, *(x[where] for x in operands[constants + carries :])]
+            )
+            carry = outs[:carries]
+            made.append(outs[carries:])
+        return [*carry, *(_stacked(ys, length, eqn) for ys in zip(*made, strict=True))]
+
+    def function(*operands: Any) -> list[Any]:
+        with scopes(compat.around(eqn)):
+            return (of_examples if is_map(eqn) else in_turn)(*operands)
+
+    return function
+
+
+def _stacked(ys: Sequence[jax.Array], length: int, eqn: Equation) -> jax.Array:
+    rest = jnp.broadcast_to(ys[-1][None], (length - len(ys) + 1, *jnp.shape(ys[-1])))
+    parts = [*(y[None] for y in ys[:-1]), rest]
+    return jnp.concatenate(parts[::-1] if eqn.params["reverse"] else parts)
+
+
+def branch(eqn: Equation, calls: Sequence[str], number: int) -> Callable[..., list[Any]]:
+    """One branch of a `cond` in its place, as a function of the operands."""
+    body = compat.closed(eqn.params["branches"][min(number, len(eqn.params["branches"]) - 1)])
+
+    def function(index: Any, *operands: Any) -> list[Any]:
+        with scopes(compat.around(eqn)), jax.named_scope(Inside.of(eqn, number)):
+            return evaluate_inlined(body, operands, calls)
+
+    return function
+
+
+def with_neighbours(
+    closed_jaxpr: Any, eqn: Equation, beside: Collection[Var], calls: Sequence[str]
+) -> Any | None:
+    """The same function with equations beside a `cond` in its branches; None where that cannot be.
+
+    Args:
+        closed_jaxpr: the function.
+        eqn: the `cond`.
+        beside: what the equations make that every branch shall compute.
+        calls: globs of the names of called functions that stay whole.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    chosen = [e for e in jaxpr.eqns if e is eqn or any(v in beside for v in e.outvars)]
+    later = set(eqn.outvars)
+    before: list[Equation] = []
+    after: list[Equation] = []
+    for other in chosen:
+        if other is eqn:
+            continue
+        follows = any(a in later for a in other.invars if not is_literal(a))
+        (after if follows else before).append(other)
+        later.update(other.outvars if follows else ())
+    region = [*before, eqn, *after]
+    made = {v for e in region for v in e.outvars}
+    read = dict.fromkeys(a for e in region for a in e.invars if not is_literal(a) and a not in made)
+    outside = [e for e in jaxpr.eqns if all(e is not r for r in (eqn, *after))]
+    wanted = {a for e in outside for a in e.invars if not is_literal(a)}
+    wanted |= {a for a in jaxpr.outvars if not is_literal(a)}
+    results = [v for e in (eqn, *after) for v in e.outvars if v in wanted]
+
+    def run(body: Any, *values: Any) -> list[Any]:
+        env = dict(zip(read, values, strict=True))
+        env.update(compat.evaluate(jaxpr, before, env))
+        operands = [a.val if is_literal(a) else env[a] for a in eqn.invars[1:]]
+        with scopes(compat.around(eqn)):
+            outs = evaluate_inlined(compat.closed(body), operands, calls)
+        env.update(zip(eqn.outvars, outs, strict=True))
+        env.update(compat.evaluate(jaxpr, after, env))
+        return [env[v] for v in results]
+
+    def function(*values: Any) -> list[Any]:
+        env = dict(zip(read, values, strict=True))
+        index = eqn.invars[0].val if is_literal(eqn.invars[0]) else env[eqn.invars[0]]
+        branches = [partial(run, body) for body in eqn.params["branches"]]
+        return list(jax.lax.switch(jnp.asarray(index, jnp.int32), branches, *values))
+
+    written = traced(function, list(read))
+    return insert(closed_jaxpr, outside, written, list(read), results)

@@ -1,0 +1,125 @@
+"""Layers that the border of a loop or a branch would tear apart.
+
+Loops and branches are written out once, for a look only: where a layer lies on both sides of a
+border, or a turn in its place is read as other layers than the turn by itself, the function is
+written in another way. A loop is unrolled (a map, whose turns are examples, is one batch), and a
+branch computes what stands beside it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from .._analysis import compat, primitives as prim
+from .._analysis.compat import Equation, Var
+from .._analysis.graph import Graph
+from .._analysis.splice import splice
+from .._analysis.unroll import Inside, branch, is_map, with_neighbours, written_out
+from .checkpoints import flat
+from .step import Step
+
+MOST_TURNS = 64
+"""Loops of so many turns are unrolled where a layer lies on the border of a turn."""
+
+Cover = Callable[[Any], Iterable[Step]]
+"""The layers of an equal function, bodies unread."""
+
+
+class Rewritten(NamedTuple):
+    """An equal function that tears fewer layers.
+
+    Attributes:
+        jaxpr: the function; None where there is nothing to do, or nothing that can be done.
+        torn: the lines of loops and branches that tear layers still.
+    """
+
+    jaxpr: Any | None
+    torn: tuple[str, ...] = ()
+
+
+def mended(graph: Graph, steps: Sequence[Step], cover: Cover, calls: Sequence[str]) -> Rewritten:
+    """The function of a graph without the borders that tear layers.
+
+    Args:
+        graph: of the function.
+        steps: its steps, bodies read by themselves.
+        cover: of a function with the same inputs.
+        calls: globs of the names of called functions that stay whole.
+    """
+    bodies = [e for e in graph.eqns if e.primitive in (prim.SCAN, prim.COND) and graph.is_live(e)]
+    if not bodies:
+        return Rewritten(None)
+    makers = {tuple(eqn.outvars): eqn for eqn in bodies}
+    branches = [len(e.params["branches"]) for e in bodies if e.primitive is prim.COND]
+    torn: dict[tuple[Var, ...], set[Var]] = {}
+    for number in range(max(branches, default=1)):
+        looks = {
+            id(e): written_out(e, calls, 3)
+            if e.primitive is prim.SCAN
+            else branch(e, calls, number)
+            for e in bodies
+        }
+        seen = list(cover(splice(graph.closed, looks)))
+        for outvars, beside in _across(seen).items():
+            torn.setdefault(outvars, set()).update(beside)
+        for eqn in bodies if number == 0 else ():
+            if eqn.primitive is prim.SCAN and _reads_otherwise(eqn, graph, steps, seen):
+                torn.setdefault(tuple(eqn.outvars), set())
+    unrolled = {
+        id(eqn): written_out(eqn, calls)
+        for eqn in map(makers.__getitem__, torn)
+        if eqn.primitive is prim.SCAN and (is_map(eqn) or eqn.params["length"] <= MOST_TURNS)
+    }
+    if unrolled:
+        return Rewritten(splice(graph.closed, unrolled))
+    for outvars, beside in torn.items():
+        eqn = makers[outvars]
+        if eqn.primitive is prim.COND:
+            found = with_neighbours(graph.closed, eqn, beside, calls)
+            if found is not None:
+                return Rewritten(found)
+    lines = (compat.source_line(makers[outvars]) for outvars in torn)
+    return Rewritten(None, tuple(dict.fromkeys(lines)))
+
+
+def _inside(eqn: Equation) -> Inside | None:
+    return next((mark for mark in compat.marks(eqn) if isinstance(mark, Inside)), None)
+
+
+def _across(steps: Iterable[Step]) -> dict[tuple[Var, ...], set[Var]]:
+    """What lies on borders: by the results of a body, what is made outside by layers of it."""
+    found: dict[tuple[Var, ...], set[Var]] = {}
+    for step in steps:
+        places = [(eqn, _inside(eqn)) for eqn in step.eqns]
+        marks = {id(mark): mark for _, mark in places}
+        if not step.kind or len(marks) < 2:
+            continue
+        for mark in marks.values():
+            if mark is not None:
+                outside = (e for e, other in places if other is not mark)
+                made = {v for e in outside for v in e.outvars}
+                found.setdefault(mark.outvars, set()).update(made)
+    return found
+
+
+def _reads_otherwise(
+    eqn: Equation, graph: Graph, steps: Sequence[Step], seen: Sequence[Step]
+) -> bool:
+    """Whether turns of a loop in their place are other layers than a turn by itself."""
+    if is_map(eqn):
+        return False
+    (body,) = next(s.frames for s in steps if s.frames and s.eqns[0] is eqn)
+    expected = _told(body.steps)
+    whole = all(v in graph.live for v, flag in zip(eqn.invars, body.explained, strict=True) if flag)
+    turns = ([0] if whole else []) + ([1] if eqn.params["length"] > 2 else [])
+    for turn in turns:
+        place = tuple(eqn.outvars), turn
+        marked = ((step, _inside(step.eqns[-1])) for step in seen)
+        inside = [s for s, mark in marked if mark and (mark.outvars, mark.number) == place]
+        if _told(inside) != expected:
+            return True
+    return False
+
+
+def _told(steps: Iterable[Step]) -> list[Any]:
+    """What tells layers apart, in order."""
+    return [(type(s), s.kind, getattr(s, "gate", None)) for s in flat(steps) if s.kind]
