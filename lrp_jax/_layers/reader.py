@@ -21,6 +21,7 @@ from .complex_maps import ComplexMap
 from .contraction import Contraction
 from .elementwise import Elementwise
 from .moves import Move
+from .normal_form import normal_form
 from .normalization import Normalization
 from .product import Product
 from .reading import Reading, refusal
@@ -62,6 +63,12 @@ def analyse(
     reading = Reading(
         closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, inside, calls
     )  # fmt: skip
+    rewritten = normal_form(closed_jaxpr, reading.graph, reading.dominator, reading.found, calls)
+    if rewritten is not None:
+        closed_jaxpr = rewritten
+        reading = Reading(
+            closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, inside, calls
+        )  # fmt: skip
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
     return Frame(closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached)
