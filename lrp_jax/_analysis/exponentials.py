@@ -110,7 +110,7 @@ class Exponentials:
             first, second = (self.terms(a, through(a, None, index)) for a in invars)
             return first + (second if primitive in prim.ADD else negated(second))
         if primitive is prim.REDUCE_SUM:
-            inner, bound = self._bound(invars[0], eqn.params["axes"], index)
+            inner, bound = self.summed(eqn, index)
             return [
                 Term(t.number, t.powers, t.exponent, t.bound | bound)
                 for t in self.terms(invars[0], inner)
@@ -153,13 +153,11 @@ class Exponentials:
             found = joined(found, {Factor(var, index): power})
         return found
 
-    def _bound(
-        self, operand: Any, axes: Iterable[int], index: Index
-    ) -> tuple[Index, frozenset[int]]:
-        """The index of an operand of which some axes are summed."""
+    def summed(self, eqn: Equation, index: Index) -> tuple[Index, frozenset[int]]:
+        """The labels of a sum's operand, and those that it sums over."""
         rest, new = iter(index), []
-        summed, labels = set(axes), set[int]()
-        for axis, size in enumerate(operand.aval.shape):
+        summed, labels = set(eqn.params["axes"]), set[int]()
+        for axis, size in enumerate(eqn.invars[0].aval.shape):
             label = next(self._fresh) if axis in summed else next(rest)
             labels |= {label} if axis in summed and size > 1 and label is not None else set()
             new.append(label if size > 1 else None)

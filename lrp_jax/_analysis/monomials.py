@@ -295,7 +295,8 @@ def _value_numbers(graph: Graph) -> dict[Var, Var]:
             (str(a.aval), np.asarray(a.val).tobytes()) if is_literal(a) else same.get(a, a)
             for a in eqn.invars
         )
-        key = (eqn.primitive, operands, _parameters(eqn))
+        # What is computed for a constant alone carries no relevance, though it is the same.
+        key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(eqn))
         same[eqn.outvars[0]] = first.setdefault(key, eqn.outvars[0])
     return same
 

@@ -18,6 +18,7 @@ from .._analysis.exponentials import Exponentials
 from .._analysis.graph import Graph, is_float
 from .._analysis.monomials import Factor, Monomials
 from .._analysis.trace import inline, scopes
+from .normalised import normalised
 from .step import Found
 from .weighted_mean import Made, found_in, times
 
@@ -52,7 +53,10 @@ def normal_form(
         way = _other_way(eqn.outvars[0], monomials, exponentials)
         if way is not None:
             written[id(eqn)] = way
-    return _rewritten(closed_jaxpr, written, calls) if written else None
+    twice = any(v in graph.live and first is not v for v, first in monomials.same.items())
+    if not written and not twice:
+        return None
+    return _rewritten(closed_jaxpr, written, monomials.same, calls)
 
 
 def _ends_product(
@@ -83,7 +87,9 @@ def _other_way(
         layer, number, powers = found
         made.append(layer)
         exponentials.settled.add(var)
-    elif not _apart(var, powers, monomials):
+    norms, powers = normalised(powers, exponentials)
+    made += norms
+    if not made and not _apart(var, powers, monomials):
         return None
     groups = list(monomials.groups(powers).values())
     constants = {f: p for f, p in powers.items() if not monomials.explained(f)}
@@ -131,21 +137,32 @@ def _product(values: Sequence[tuple[Any, int]]) -> Any:
 
 
 def _rewritten(
-    closed_jaxpr: Any, written: Mapping[int, Callable[[Read], Any]], calls: Sequence[str]
+    closed_jaxpr: Any,
+    written: Mapping[int, Callable[[Read], Any]],
+    same: Mapping[Var, Var],
+    calls: Sequence[str],
 ) -> Any:
-    """The jaxpr with the products computed in the other way as well."""
+    """The jaxpr with the products computed in the other way as well, and nothing twice."""
     jaxpr = compat.open_jaxpr(closed_jaxpr)
 
     def function(*values: Any) -> list[Any]:
         env: dict[Var, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
         env.update(zip(jaxpr.invars, values, strict=True))
-        for other, group in itertools.groupby(jaxpr.eqns, lambda eqn: id(eqn) in written):
+
+        def apart(eqn: Equation) -> bool:
+            return id(eqn) in written or any(same.get(v, v) is not v for v in eqn.outvars)
+
+        for other, group in itertools.groupby(jaxpr.eqns, apart):
             eqns = list(group)
             if not other:
                 env.update(compat.evaluate(jaxpr, eqns, env))
                 continue
             for eqn in eqns:
                 (out,) = eqn.outvars
+                first = same.get(out, out)
+                if first is not out:
+                    env[out] = env[first]
+                    continue
                 (own,) = compat.evaluate(jaxpr, [eqn], env).values()
                 line = compat.source_line(eqn)
                 with scopes([*compat.scope(eqn), *([compat.CALLED_AT + line] if line else [])]):
