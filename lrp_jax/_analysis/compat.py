@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import jax
 from jax.extend import core as _core, source_info_util as _source_info
 from jax.extend.core import primitives as P
+from jax.interpreters import ad as _ad, batching as _batching, mlir as _mlir
 
 if TYPE_CHECKING:  # these classes are typed differently from one release to the next
     Var: TypeAlias = Any
@@ -36,6 +37,31 @@ def primitive(name: str) -> Any | None:
 def primitives(names: str) -> frozenset[Any]:
     """Those primitives of some names that this JAX has."""
     return frozenset(map(primitive, names.split())) - {None}
+
+
+def _keep() -> Any:
+    """`keep(a, b)` has the value of b and the derivative of a, which is the same function."""
+    keep = _core.Primitive("keep")
+    keep.def_impl(lambda a, b: b)
+    keep.def_abstract_eval(lambda a, b: b)
+    _ad.primitive_jvps[keep] = lambda primals, tangents: (keep.bind(*primals), tangents[0])
+    _mlir.register_lowering(keep, _mlir.lower_fun(lambda a, b: b, multiple_results=False))
+
+    def batched(operands: Any, axes: Any) -> Any:
+        size = next(x.shape[i] for x, i in zip(operands, axes, strict=True) if i is not None)
+        moved = [
+            jax.numpy.broadcast_to(x, (size, *x.shape))
+            if i is None
+            else jax.numpy.moveaxis(x, i, 0)
+            for x, i in zip(operands, axes, strict=True)
+        ]
+        return keep.bind(*moved), 0
+
+    _batching.primitive_batchers[keep] = batched
+    return keep
+
+
+keep_p = _keep()
 
 
 @functools.cache

@@ -202,6 +202,6 @@ def of_one(rule: Any) -> Backward:
     """What a rule does to a function of one variable that is a layer as a whole."""
     if rule.way is Way.UNCHANGED:
         return UNCHANGED
-    if rule.shares(1, 0) == (0,):
+    if rule.shares(1, frozenset({0})) == (0,):
         return Backward("C", held)
     return Backward("C", Visit.as_it_is, True)

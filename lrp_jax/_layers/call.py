@@ -68,7 +68,7 @@ class Call(Linear):
                 "lrp.Weighted(...), one weight for each."
             )
         if rule.way is Way.FUNCTION:
-            shares = rule.shares(len(self.operands), None)
+            shares = rule.shares(len(self.operands), frozenset())
             if shares is not None and len(shares) != len(self.operands):
                 raise ValueError(f"{rule!r} has {len(shares)} weights, and {there}.")
         if rule.way is Way.UNCHANGED:
@@ -126,7 +126,7 @@ class Call(Linear):
             zip((*self.inputs, *self.constants), (*visit.inputs, *visit.constants), strict=True)
         )
         operands = [a.val if is_literal(a) else values[a] for a in self.eqns[0].invars]
-        shares = visit.rule.shares(len(self.operands), None)
+        shares = visit.rule.shares(len(self.operands), frozenset())
         for position, share in zip(self.operands, shares or (), strict=shares is not None):
             operands[position] = weigh(operands[position], share)
         return visit.place.part([own], invars, self.outputs)(*operands)

@@ -52,6 +52,8 @@ def pads_with_zeros(eqn: Equation) -> bool:
 
 def is_mean_factor(graph: Graph, eqn: Equation) -> bool:
     """Whether an equation can be the division that makes a sum a mean."""
+    if eqn.primitive is prim.KEEP:
+        return False  # its value is not that of other operands
     if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
         return True
     return eqn.primitive is prim.DIV or (
@@ -127,6 +129,8 @@ def _link(eqn: Any, position: int, x: jax.Array, others: list[Any], mode: str) -
 
 def _bind(eqn: Any, x: jax.Array) -> jax.Array:
     """An equation of one operand, or a padding, at another value."""
+    if eqn.primitive is prim.KEEP:
+        return x
     if eqn.primitive is _CONVERT and x.dtype == eqn.outvars[0].aval.dtype:
         return x
     others = [a.val for a in eqn.invars[1:]]  # the zero that pads

@@ -107,44 +107,92 @@ def _statistic_root(
     x / s - mean(x) / s. Only a root makes a statistic then: other quotients of two sums are shares.
     """
     value, statistic = eqn.invars[1 - position], eqn.invars[position]
-    family_tree = _made_elementwise_of(graph, value, of_mean)
-    seen: set[tuple[Var, bool]] = set()
+    divides = eqn.primitive is prim.DIV
+    found = is_statistic(graph, value, statistic, {}, divides=divides, of_mean=of_mean)
+    if found is None:
+        return None
+    hits, batch_axis = found
+    root = min(hits, key=lambda v: graph.position[v])
+    if len(hits) == 1:
+        root = _centred_from(graph, root) or root
+    _, outside = graph.between(eqn.outvars[0], [root])
+    return None if outside else (root, batch_axis)
+
+
+def is_statistic(
+    graph: Graph, value: Var, statistic: Var, same: Mapping[Var, Var], *,
+    divides: bool, of_mean: bool = False,
+) -> tuple[list[Var], bool] | None:  # fmt: skip
+    """What of a value some variable is a statistic of, and whether of many examples; or None.
+
+    A statistic is made of powers, sums and contractions alone, with a root or a division on the
+    way; an exponential or a sigmoid there makes a gate.
+
+    Args:
+        graph: the graph.
+        value: the value.
+        statistic: the variable.
+        same: for each variable the first one that is computed in the same way.
+        divides: whether the value is divided by it.
+        of_mean: see `_statistic_root`.
+    """
+    family_tree = {same.get(v, v) for v in _made_elementwise_of(graph, value, of_mean)}
+    seen: set[tuple[Var, bool, bool]] = set()
     hits: dict[Var, None] = {}
-    todo = [(statistic, False)]
-    rooted = eqn.primitive is prim.DIV and not of_mean
+    todo = [(statistic, False, False)]
+    rooted = divides and not of_mean
     batch_axis = False
     while todo:
-        var, reduced = todo.pop()
-        if (var, reduced) in seen:
+        var, reduced, added = todo.pop()
+        var = same.get(var, var)
+        if (var, reduced, added) in seen:
             continue
-        seen.add((var, reduced))
+        seen.add((var, reduced, added))
         if reduced and var in family_tree:
             hits[var] = None
             continue
         maker = graph.maker.get(var)
         if maker is None:
             return None
-        kind = family(maker.primitive)
         operands = graph.explained_operands(maker)
-        reduces = kind is Family.SUM or is_reduction(maker)
-        custom = compat.custom_call(maker) is not None
-        if not (reduces or custom or kind in prim.POINTWISE or kind in _MOVES):
+        reduces = _reduces(maker, added)
+        if not (reduces or _keeps(maker)):
             return None
         rooted = (
             rooted
             or (maker.primitive in prim.ROOTS and not (of_mean and maker.params.get("y", -1) > 0))
             or (maker.primitive is prim.DIV and operands == [1] and not of_mean)
         )
-        if reduces and "axes" in maker.params:
+        if family(maker.primitive) is Family.SUM and "axes" in maker.params:
             batch_axis = batch_axis or _over_batch(maker)
-        todo.extend((maker.invars[i], reduced or reduces) for i in operands)
-    if not hits or not rooted:
-        return None
-    root = min(hits, key=lambda v: graph.position[v])
-    if len(hits) == 1:
-        root = _centred_from(graph, root) or root
-    _, outside = graph.between(eqn.outvars[0], [root])
-    return None if outside else (root, batch_axis)
+        adds = maker.primitive in prim.ADD and len(operands) == 2
+        todo.extend((maker.invars[i], reduced or reduces, added or adds) for i in operands)
+    return ([*hits], batch_axis) if hits and rooted else None
+
+
+def _reduces(eqn: Equation, added: bool) -> bool:
+    """Whether an equation makes a number of many others."""
+    kind = family(eqn.primitive)
+    if kind in (Family.SUM, Family.CONTRACTION) or is_reduction(eqn):
+        return True
+    # A sum of numbers that were moved is a sum over a window.
+    return added and kind is Family.STRUCTURAL and eqn.primitive not in prim.SHAPE_ONLY
+
+
+def _keeps(eqn: Equation) -> bool:
+    """Whether an equation may stand on the way of a statistic."""
+    kind = family(eqn.primitive)
+    if kind is Family.ELEMENTWISE:
+        return eqn.primitive in _POWERS
+    body = compat.custom_call(eqn)
+    if body is not None:
+        return all(map(_keeps, compat.open_jaxpr(body).eqns))
+    return compat.plain_call(eqn) is not None or kind in prim.POINTWISE or kind in _MOVES
+
+
+_POWERS = compat.primitives(
+    "sqrt rsqrt cbrt square integer_pow pow abs sign clamp floor ceil round"
+)
 
 
 def _made_elementwise_of(graph: Graph, value: Var, sums: bool = False) -> set[Var]:

@@ -28,6 +28,7 @@ from .elementwise import Elementwise
 from .fixed import FixedMap
 from .lookups import Lookup, Moved
 from .moves import Move
+from .normal_form import normal_form
 from .normalization import Normalization
 from .product import Product
 from .reading import Reading, refusal
@@ -74,24 +75,27 @@ def analyse(
             "in one body."
         )
     inside = functools.partial(analyse, calls=calls, closed_over=closed_over)
-    reading = Reading(
-        closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, inside, calls, closed_over
-    )  # fmt: skip
+
+    def read(jaxpr: Any, bodies: Any = inside) -> Reading:
+        return Reading(
+            jaxpr, explained, names, nonnegative, outputs, FAMILIES, bodies, calls, closed_over
+        )  # fmt: skip
+
+    reading = read(closed_jaxpr)
+    rewritten = normal_form(closed_jaxpr, reading.graph, reading.dominator, reading.found, calls)
+    if rewritten is not None:
+        closed_jaxpr, reading = rewritten, read(rewritten)
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
-        unread = functools.partial(_unread, calls=calls)
-        again = Reading(
-            other, explained, names, nonnegative, outputs, FAMILIES, unread, calls
-        )  # fmt: skip
-        found = _cover(again)
+        found = _cover(read(other, functools.partial(_unread, calls=calls)))
         return [found[position] for position in sorted(found)]
 
     better = mended(graph, steps, cover, calls)
     if better.jaxpr is not None:
-        return analyse(better.jaxpr, explained, names, nonnegative, outputs, calls)
+        return analyse(better.jaxpr, explained, names, nonnegative, outputs, calls, closed_over)
     return checkpointed(
         Frame(
             closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached,

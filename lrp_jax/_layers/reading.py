@@ -7,6 +7,7 @@ from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.facts import dominators, names_of, nonnegative_variables
 from .._analysis.graph import Graph, is_complex, is_float
+from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
 from .._analysis.trace import layer_name
 from .._analysis.weights import weights_of
@@ -73,6 +74,7 @@ class Reading:
         self.found: dict[Var, Found] = {}
         for layer in families:
             self.found.update(layer.search(self.graph, self.dominator.keys() | self.found.keys()))
+        self.monomials = Monomials(self.graph, self.dominator, self.found)
 
     # -- chains of affine equations -------------------------------------------------------------
 

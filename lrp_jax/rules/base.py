@@ -62,12 +62,12 @@ class Rule:
         """
         raise NotImplementedError(f"{type(self).__name__} does not share contributions")
 
-    def shares(self, operands: int, gate: int | None) -> tuple[float, ...] | None:
+    def shares(self, operands: int, gates: frozenset[int]) -> tuple[float, ...] | None:
         """Which share of a function's own gradient each of its operands gets.
 
         Args:
             operands: how many explained operands there are.
-            gate: the operand that only gates, if one does; the one operand of a softmax does.
+            gates: the operands that only gate; the one operand of a softmax does.
 
         Returns:
             One share for each operand; None for the gradient as it is.

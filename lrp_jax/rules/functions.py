@@ -49,7 +49,9 @@ class Taylor(Rule):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Uniform(Rule):
-    """Half of a product's relevance to each of its two factors.
+    """An equal share of a product's relevance to each of its factors: half of two, a third of 3.
+
+    However the product is written: (x1 x2) x3 and x1 (x2 x3) have three factors.
 
     Source: Achtibat et al. 2024 (AttnLRP), section 3.3.
     """
@@ -57,7 +59,7 @@ class Uniform(Rule):
     serves = kinds.Bilinear
     way = Way.FUNCTION
 
-    def shares(self, operands: int, gate: int | None) -> tuple[float, ...]:
+    def shares(self, operands: int, gates: frozenset[int]) -> tuple[float, ...]:
         return (1 / operands,) * operands
 
 
@@ -66,7 +68,8 @@ class Gate(Rule):
     """All of a product's relevance to the signal, none to the gate; a softmax only gates.
 
     The gate is the factor that comes from a softmax, else from a sigmoid, else from another
-    activation; where neither or both do, each factor gets half. `signal` says it instead.
+    activation; where neither or both do, each factor gets half. Of more than two factors, those
+    that look least like a gate share it equally. `signal` says it instead.
 
     Args:
         signal: the factor of a product that takes all, counted from 0 in the order of the plan's
@@ -97,7 +100,7 @@ class Gate(Rule):
         if self.signal < 0:
             raise ValueError(f"Gate(signal={self.signal}): factors are counted from 0.")
 
-    def shares(self, operands: int, gate: int | None) -> tuple[float, ...]:
+    def shares(self, operands: int, gates: frozenset[int]) -> tuple[float, ...]:
         if self.signal is not None and operands > 1:
             if self.signal >= operands:
                 raise ValueError(
@@ -105,9 +108,10 @@ class Gate(Rule):
                     f"{operands - 1}, in the order of the plan's inputs."
                 )
             return tuple(float(i == self.signal) for i in range(operands))
-        if gate is None:
+        signals = operands - len(gates)
+        if operands > 1 and signals == 0:
             return (1 / operands,) * operands
-        return tuple(0.0 if i == gate else 1.0 for i in range(operands))
+        return tuple(0.0 if i in gates else 1 / signals for i in range(operands))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -170,7 +174,7 @@ class Weighted(Rule):
                 )
         object.__setattr__(self, "weights", weights)
 
-    def shares(self, operands: int, gate: int | None) -> tuple[Any, ...] | None:
+    def shares(self, operands: int, gates: frozenset[int]) -> tuple[Any, ...] | None:
         return self.weights or None
 
     def __repr__(self) -> str:

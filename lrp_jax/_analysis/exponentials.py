@@ -1,0 +1,285 @@
+"""Sums of products of exponentials: what softmaxes and weighted means are made of.
+
+In a `Term`, exp(a + b - c) is kept as its exponent and exp(log y) is y, and what carries no bound
+label of a sum stands before it; so a shift by any maximum cancels.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import compat, primitives as prim
+from .compat import Equation, Var, is_literal
+from .graph import Graph
+from .monomials import (
+    Factor,
+    Index,
+    Monomials,
+    constant,
+    joined,
+    link,
+    number_of,
+    product_operands,
+    through,
+)
+
+_EXP2 = compat.primitive("exp2")
+_DEEPEST, _MOST_TERMS = 48, 64
+NONE: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Term:
+    """number * prod factor^power * exp(sum coefficient * factor), summed over the bound labels."""
+
+    number: float = 1.0
+    powers: Mapping[Factor, int] = field(default_factory=dict)
+    exponent: Mapping[Factor, float] = field(default_factory=dict)
+    bound: frozenset[int] = frozenset()
+
+    def times(self, other: "Term", sign: int = 1) -> "Term":
+        return Term(
+            self.number * other.number**sign,
+            joined(self.powers, other.powers, sign),
+            joined(self.exponent, other.exponent, sign),
+            self.bound | other.bound,
+        )
+
+    def part(self, bound: bool) -> "Term":
+        """The factors that have bound labels, or those that have none."""
+
+        def kept(factors: Mapping[Factor, Any]) -> dict[Factor, Any]:
+            return {f: n for f, n in factors.items() if bool(f.labels & self.bound) == bound}
+
+        number = self.number if bound else 1.0
+        return Term(number, kept(self.powers), kept(self.exponent), self.bound if bound else NONE)
+
+
+class Exponentials:
+    """The variables of a graph as sums of products of exponentials.
+
+    Args:
+        monomials: the graph's products.
+    """
+
+    def __init__(self, monomials: Monomials) -> None:
+        self.monomials, self.graph = monomials, monomials.graph
+        self.inside, self.normalised = _exponentials(self.graph, monomials.whole)
+        self.settled: set[Var] = set()
+        self.named: list[tuple[Factor, Term]] = []
+        self._fresh = itertools.count(-1, -1)
+        self._depth = 0
+
+    def rep(self, atom: Any) -> Any:
+        """The first variable that is computed in the same way."""
+        return atom if is_literal(atom) else self.monomials.same.get(atom, atom)
+
+    def terms(self, atom: Any, index: Index) -> list[Term]:
+        """A variable as a sum of terms, opened as far as exponentials are inside."""
+        number = constant(self.graph, atom)
+        if number is not None:
+            return [Term(number)]
+        var = self.rep(atom)
+        eqn = self.graph.maker.get(var)
+        opaque = [Term(powers={Factor(var, index): 1})]
+        if eqn is None or var in self.settled or self._depth > _DEEPEST:
+            return opaque
+        axes = link(eqn)
+        if axes is not None:
+            return self.terms(eqn.invars[0], through(eqn.invars[0], axes, index))
+        if var not in self.inside:
+            return opaque
+        self._depth += 1
+        try:
+            found = self._opened(eqn, index)
+        finally:
+            self._depth -= 1
+        return opaque if found is None or len(found) > _MOST_TERMS else found
+
+    def _opened(self, eqn: Equation, index: Index) -> list[Term] | None:
+        primitive, invars = eqn.primitive, eqn.invars
+        if primitive is prim.EXP or primitive is _EXP2:
+            term = self.exponent(invars[0], through(invars[0], None, index))
+            scale = math.log(2) if primitive is _EXP2 else 1.0
+            if scale != 1.0 and (term.powers or term.number != 1.0):
+                return None
+            return [Term(term.number, term.powers, joined({}, term.exponent, scale))]
+        if primitive in prim.ADD or primitive is prim.SUB:
+            first, second = (self.terms(a, through(a, None, index)) for a in invars)
+            return first + (second if primitive in prim.ADD else negated(second))
+        if primitive is prim.REDUCE_SUM:
+            inner, bound = self.summed(eqn, index)
+            return [
+                Term(t.number, t.powers, t.exponent, t.bound | bound)
+                for t in self.terms(invars[0], inner)
+            ]
+        if primitive is prim.DOT:
+            return self._contracted(eqn, index)
+        if primitive is prim.ABS:
+            return self.terms(invars[0], index)
+        if primitive is prim.LOG:
+            return None
+        operands = product_operands(eqn, self.graph)
+        if operands is None:
+            return None
+        result = [Term(number_of(eqn))]
+        for operand, axes, power in operands:
+            if isinstance(operand, Factor):
+                mask = self.monomials.mask(operand, index)
+                parts = [Term(powers={mask: 1})]
+            else:
+                inner = through(operand, axes, index)
+                parts = self.terms(operand, inner)
+                if power < 0 and (len(parts) > 1 or parts[0].bound):
+                    parts = [Term(powers={Factor(self.rep(operand), inner): 1})]
+                    parts = [Term(powers=self.unlinked(parts[0].powers))]
+            if len(parts) > 1 and len(result) > 1:
+                return None
+            result = [a.times(b, power) for a in result for b in parts]
+        return result
+
+    def unlinked(self, powers: Mapping[Factor, int]) -> dict[Factor, int]:
+        """Factors without the broadcasts and casts that made them."""
+        found: dict[Factor, int] = {}
+        for factor, power in powers.items():
+            var, index = factor.var, factor.axes
+            while (eqn := self.graph.maker.get(var)) is not None and (
+                axes := link(eqn)
+            ) is not None:
+                index = through(eqn.invars[0], axes, index)
+                var = self.rep(eqn.invars[0])
+            found = joined(found, {Factor(var, index): power})
+        return found
+
+    def summed(self, eqn: Equation, index: Index) -> tuple[Index, frozenset[int]]:
+        """The labels of a sum's operand, and those that it sums over."""
+        rest, new = iter(index), []
+        summed, labels = set(eqn.params["axes"]), set[int]()
+        for axis, size in enumerate(eqn.invars[0].aval.shape):
+            label = next(self._fresh) if axis in summed else next(rest)
+            labels |= {label} if axis in summed and size > 1 and label is not None else set()
+            new.append(label if size > 1 else None)
+        return tuple(new), frozenset(labels)
+
+    def _contracted(self, eqn: Equation, index: Index) -> list[Term] | None:
+        indices, bound = self.contraction(eqn, index)
+        parts = [self.terms(a, i) for a, i in zip(eqn.invars, indices, strict=True)]
+        if min(map(len, parts)) > 1:
+            return None
+        return [
+            Term(t.number, t.powers, t.exponent, t.bound | bound)
+            for t in (a.times(b) for a in parts[0] for b in parts[1])
+        ]
+
+    def contraction(
+        self, eqn: Equation, index: Index
+    ) -> tuple[tuple[Index, Index], frozenset[int]]:
+        """The labels of a matrix product's operands, and those that it sums over."""
+        contracting, batch = prim.dot_numbers(eqn)
+        new: list[dict[int, int | None]] = [{}, {}]
+        bound: set[int] = set()
+        for i, j in zip(*contracting, strict=True):
+            label = next(self._fresh) if eqn.invars[0].aval.shape[i] > 1 else None
+            new[0][i], new[1][j] = label, label
+            bound |= set() if label is None else {label}
+        for label, i, j in zip(index, *batch, strict=False):
+            new[0][i], new[1][j] = label, label
+        rest = iter(index[len(batch[0]) :])
+        for side, atom in zip(new, eqn.invars, strict=True):
+            for axis in range(len(atom.aval.shape)):
+                if axis not in side:
+                    side[axis] = next(rest)
+        found = [tuple(side[a] for a in sorted(side)) for side in new]
+        return (found[0], found[1]), frozenset(bound)
+
+    def exponent(self, atom: Any, index: Index) -> Term:
+        """exp of a variable as a term: a linear form, and powers where it has logarithms."""
+        number = constant(self.graph, atom)
+        if number is not None and abs(number) < 50:
+            return Term(math.exp(number))
+        var = self.rep(atom)
+        opaque = Term(exponent={Factor(var, index): 1.0})
+        eqn = None if is_literal(atom) else self.graph.maker.get(var)
+        if eqn is None or self._depth > _DEEPEST:
+            return opaque
+        self._depth += 1
+        try:
+            found = self._linear(eqn, index) or opaque
+        finally:
+            self._depth -= 1
+        self.named.append((Factor(var, index), found))
+        return found
+
+    def _linear(self, eqn: Equation, index: Index) -> Term | None:
+        axes, invars, primitive = link(eqn), eqn.invars, eqn.primitive
+        if axes is not None:
+            return self.exponent(invars[0], through(invars[0], axes, index))
+        if primitive not in (*prim.ADD, prim.SUB, prim.NEG, prim.MUL, prim.DIV, prim.LOG):
+            return None
+        inner = [through(a, None, index) for a in invars]
+        if primitive in prim.ADD or primitive is prim.SUB:
+            first, second = (self.exponent(a, i) for a, i in zip(invars, inner, strict=True))
+            return first.times(second, 1 if primitive in prim.ADD else -1)
+        if primitive is prim.NEG:
+            return Term().times(self.exponent(invars[0], inner[0]), -1)
+        if primitive in (prim.MUL, prim.DIV):
+            numbers = [constant(self.graph, a) for a in invars]
+            for position, scale in enumerate(numbers):
+                if scale is None or (primitive is prim.DIV and position == 0) or scale == 0:
+                    continue
+                term = self.exponent(invars[1 - position], inner[1 - position])
+                if term.powers or term.number != 1.0:
+                    return None
+                scale = 1 / scale if primitive is prim.DIV else scale
+                return Term(exponent=joined({}, term.exponent, scale))
+        if primitive is prim.LOG:
+            if self.rep(invars[0]) not in self.inside:
+                return None
+            parts = self.terms(invars[0], inner[0])
+            if len(parts) == 1 and not parts[0].bound:
+                return parts[0]
+            var, place = invars[0], inner[0]
+            while (maker := self.graph.maker.get(var)) is not None and (
+                maker.primitive is prim.ABS or link(maker) is not None
+            ):
+                place = through(maker.invars[0], link(maker), place)
+                var = maker.invars[0]
+            return Term(powers={Factor(self.rep(var), place): 1})
+        return None
+
+
+def negated(terms: Iterable[Term]) -> list[Term]:
+    return [Term(-t.number, t.powers, t.exponent, t.bound) for t in terms]
+
+
+def _exponentials(graph: Graph, whole: set[Var]) -> tuple[set[Var], set[Var]]:
+    """Variables that are sums and products of exponentials, and exponentials with logarithms."""
+    made: set[Var] = set()
+    logs: set[Var] = set()
+    normalised: set[Var] = set()
+    closed = set(whole)
+    for eqn in graph.eqns:
+        operands = [eqn.invars[i] for i in graph.explained_operands(eqn)]
+        if not graph.is_live(eqn) or not operands or len(eqn.outvars) != 1:
+            continue
+        out, primitive = eqn.outvars[0], eqn.primitive
+        log, inside = any(a in logs for a in operands), any(a in made for a in operands)
+        moves = link(eqn) is not None
+        if moves and operands[0] in closed:
+            closed.add(out)
+        if primitive is prim.EXP or primitive is _EXP2:
+            made.add(out)
+            normalised |= {out} if log else set()
+        elif primitive is prim.LOG:
+            logs |= {out} if inside else set()
+        elif moves or primitive in (*prim.ADD, prim.SUB, prim.NEG):
+            made |= {out} if inside else set()
+            logs |= {out} if log else set()
+        elif inside:
+            opens = primitive is prim.DOT and not any(a in closed for a in operands)
+            opens = opens or primitive in (prim.REDUCE_SUM, prim.ABS)
+            if opens or product_operands(eqn, graph) is not None:
+                made.add(out)
+    return made, normalised

@@ -1,0 +1,308 @@
+"""Products in a normal form: every explained value as powers of factors, told apart by their axes.
+
+A factor is a variable with a label for each of its axes, as in an einsum: broadcasts, transposes
+and reshapes only rename labels, a product joins factors, a sum or contraction binds labels. What
+carries no bound label of a sum stands before it.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from . import compat, primitives as prim
+from .compat import Equation, Var, is_literal
+from .graph import Graph, is_float
+from .primitives import Family, family
+from .signs import literal_value
+
+Index = tuple[int | None, ...]
+_INTEGER_POW = compat.primitive("integer_pow")
+_TRANSPOSE = compat.primitive("transpose")
+
+
+class Factor(NamedTuple):
+    """A variable and the label of each of its axes (None: an axis of one).
+
+    `case` is set where the factor is a mask: 1.0 where the variable is that truth value, else 0.0.
+    """
+
+    var: Var
+    axes: Index
+    case: bool | None = None
+
+    @property
+    def labels(self) -> frozenset[int]:
+        return frozenset(label for label in self.axes if label is not None)
+
+
+def joined(a: Mapping[Factor, Any], b: Mapping[Factor, Any], sign: float = 1) -> dict[Factor, Any]:
+    """The powers of a product (or quotient)."""
+    found = dict(a)
+    for factor, power in b.items():
+        found[factor] = found.get(factor, 0) + sign * power
+    return {factor: power for factor, power in found.items() if power}
+
+
+class Monomials:
+    """The normal forms of a graph's variables.
+
+    Args:
+        graph: the graph.
+        dominator: what each variable is an elementwise function of (`facts.dominators`).
+        whole: variables that known layers make: factors of products as they are.
+    """
+
+    def __init__(self, graph: Graph, dominator: Mapping[Var, Var], whole: Iterable[Var]) -> None:
+        self.graph, self.dominator, self.whole = graph, dominator, set(whole)
+        self.same = _value_numbers(graph)
+
+    def explained(self, factor: Factor) -> bool:
+        return factor.var in self.graph.live
+
+    # -- products -------------------------------------------------------------------------------
+
+    def factors(self, atom: Any, index: Index | None = None) -> tuple[float, dict[Factor, int]]:
+        """A number and the powers of factors whose product a variable is."""
+        index = own_index(atom) if index is None else index
+        number = constant(self.graph, atom)
+        if number is not None:
+            return number, {}
+        eqn = self.graph.maker.get(atom)
+        operands = self._operands(eqn, atom)
+        if eqn is None or operands is None:
+            return 1.0, {Factor(self.same.get(atom, atom), index): 1}
+        result, sign = number_of(eqn), 1
+        powers: dict[Factor, int] = {}
+        for operand, axes, power in operands:
+            if isinstance(operand, Factor):
+                powers = joined(powers, {self.mask(operand, index): 1})
+                continue
+            part, inner = self.factors(operand, through(operand, axes, index))
+            result *= part**power if part else 0.0
+            powers = joined(powers, inner, sign * power)
+        return result, powers
+
+    def mask(self, factor: Factor, index: Index) -> Factor:
+        """A mask as a factor of a product with some labels."""
+        return Factor(
+            self.same.get(factor.var, factor.var), renamed(factor.axes, index), factor.case
+        )
+
+    def _operands(self, eqn: Equation | None, var: Var) -> list[tuple[Any, Any, int]] | None:
+        """Operands with their axes in the product and their powers, if it is one that is opened."""
+        if eqn is None or var in self.whole:
+            return None
+        if var not in self.graph.live:
+            axes = link(eqn)
+            return None if axes is None else [(eqn.invars[0], axes, 1)]
+        explained = self.graph.explained_operands(eqn)
+        if len(explained) > 1 and var in self.dominator:
+            return None  # a function of one value
+        return product_operands(eqn, self.graph)
+
+    def is_product(self, eqn: Equation) -> bool:
+        """Whether an equation's one output is a product that is opened by the reader of it."""
+        return len(eqn.outvars) == 1 and self._operands(eqn, eqn.outvars[0]) is not None
+
+    def holds_outer(self, atom: Any) -> bool:
+        """Whether a product has a matrix product in it that contracts nothing."""
+        eqn = None if is_literal(atom) else self.graph.maker.get(atom)
+        operands = self._operands(eqn, atom)
+        if eqn is None or operands is None or atom not in self.graph.live:
+            return False
+        inner = [a for a, _, _ in operands if not isinstance(a, Factor)]
+        return is_outer(eqn) or any(map(self.holds_outer, inner))
+
+    def tree(self, factor: Factor) -> Factor:
+        """What a factor is, in the end, an elementwise function of."""
+        var = factor.var
+        while var in self.dominator:
+            var = self.dominator[var]
+        return Factor(var, factor.axes)
+
+    def groups(self, powers: Mapping[Factor, int]) -> dict[Factor, dict[Factor, int]]:
+        """The explained factors by what they are elementwise functions of."""
+        found: dict[Factor, dict[Factor, int]] = {}
+        for factor, power in powers.items():
+            if self.explained(factor):
+                found.setdefault(self.tree(factor), {})[factor] = power
+        return found
+
+    def parts(self, var: Var, powers: Mapping[Factor, int]) -> list[tuple[Var, int]] | None:
+        """The variables in a product, each one group of factors, with their powers; None where the
+        factors of a group are multiplied apart from each other."""
+        groups = self.groups(powers)
+        found: dict[Factor, tuple[Var, int]] = {}
+        todo: list[tuple[Any, Index, int]] = [(var, own_index(var), 1)]
+        while todo:
+            atom, index, power = todo.pop()
+            inner = self.factors(atom, index)[1]
+            mine = [f for f in inner if self.explained(f)]
+            keys = {self.tree(f) for f in mine}
+            if not keys:
+                continue
+            if len(keys) == 1:
+                (key,) = keys
+                if key in found or key not in groups or set(mine) != set(groups[key]):
+                    return None
+                found[key] = (atom, power)
+                continue
+            operands = self._operands(self.graph.maker[atom], atom) or []
+            todo += [
+                (a, through(a, axes, index), power * p)
+                for a, axes, p in reversed(operands)
+                if not isinstance(a, Factor)
+            ]
+        return list(found.values()) if len(found) == len(groups) else None
+
+
+def own_index(atom: Any) -> Index:
+    """A variable's axes as labels of themselves."""
+    return tuple(
+        i if n > 1 else None
+        for i, n in enumerate(np.shape(atom.val) if is_literal(atom) else atom.aval.shape)
+    )
+
+
+def through(operand: Any, axes: Any, index: Index) -> Index:
+    """The labels of an operand, given those of the result and which of its axes each one is."""
+    shape = np.shape(operand.val) if is_literal(operand) else operand.aval.shape
+    if axes is None:  # number by number; an axis of one is spread
+        axes = range(len(shape))
+    return tuple(
+        None if n == 1 or a is None else index[a] for n, a in zip(shape, axes, strict=True)
+    )
+
+
+def renamed(axes: Index, index: Index) -> Index:
+    return tuple(None if a is None else index[a] for a in axes)
+
+
+def link(eqn: Equation) -> tuple[int | None, ...] | None:
+    """For a cast, broadcast, transpose or reshape: which axis each axis of its operand becomes."""
+    if len(eqn.outvars) != 1 or not is_float(eqn.outvars[0]):
+        return None
+    primitive, atom = eqn.primitive, eqn.invars[0] if eqn.invars else None
+    if is_literal(atom) or atom is None or not is_float(atom):
+        return None
+    shape = atom.aval.shape
+    if family(primitive) is Family.NEUTRAL:
+        return tuple(range(len(shape)))
+    if primitive is _TRANSPOSE:
+        order = list(eqn.params["permutation"])
+        return tuple(order.index(i) for i in range(len(shape)))
+    if primitive is prim.BROADCAST:
+        return tuple(eqn.params["broadcast_dimensions"])
+    if primitive in prim.SHAPE_ONLY:  # where no axes are joined or split
+        out = eqn.outvars[0].aval.shape
+        wide = [i for i, n in enumerate(out) if n > 1]
+        if [out[i] for i in wide] != [n for n in shape if n > 1]:
+            return None
+        rest = iter(wide)
+        return tuple(next(rest) if n > 1 else None for n in shape)
+    return None
+
+
+def product_operands(eqn: Equation, graph: Graph) -> list[tuple[Any, Any, int]] | None:
+    """The operands of a product as (atom, its axes in the product, power); None if it is none."""
+    if len(eqn.outvars) != 1 or not is_float(eqn.outvars[0]):
+        return None
+    primitive, invars = eqn.primitive, eqn.invars
+    axes = link(eqn)
+    if axes is not None:
+        return [(invars[0], axes, 1)]
+    if any(jnp.issubdtype(a.aval.dtype, jnp.complexfloating) for a in (*invars, *eqn.outvars)):
+        return None
+    if primitive is prim.MUL:
+        return [(a, None, 1) for a in invars]
+    if primitive is prim.DIV:
+        return [(invars[0], None, 1), (invars[1], None, -1)]
+    if primitive is prim.NEG:
+        return [(invars[0], None, 1)]
+    if primitive is _INTEGER_POW and eqn.params["y"] in (1, -1):
+        return [(invars[0], None, eqn.params["y"])]
+    if is_outer(eqn):
+        return [(a, a_axes, 1) for a, a_axes in zip(invars, _outer(eqn), strict=True)]
+    if primitive is prim.SELECT and len(invars) == 3:
+        return _masked(eqn, graph)
+    return None
+
+
+def _masked(eqn: Equation, graph: Graph) -> list[tuple[Any, Any, int]] | None:
+    """A constant mask that leaves zeros is a factor."""
+    mask = eqn.invars[0]
+    if is_literal(mask) or mask in graph.touched or mask.aval.shape != eqn.outvars[0].aval.shape:
+        return None
+    if mask.aval.dtype != bool:
+        return None
+    for case in (0, 1):
+        if constant(graph, eqn.invars[1 + case]) == 0.0:
+            return [
+                (Factor(mask, own_index(mask), case == 0), None, 1),
+                (eqn.invars[2 - case], None, 1),
+            ]
+    return None
+
+
+def is_outer(eqn: Equation) -> bool:
+    """Whether an equation is a matrix product that contracts nothing."""
+    return eqn.primitive is prim.DOT and not prim.dot_numbers(eqn)[0][0]
+
+
+def _outer(eqn: Equation) -> list[tuple[int, ...]]:
+    """The axes of the operands of a matrix product that contracts nothing, in the product."""
+    _, batch = prim.dot_numbers(eqn)
+    rest = itertools.count(len(batch[0]))
+    found = []
+    for side, atom in zip(batch, eqn.invars, strict=True):
+        found.append(
+            tuple(
+                list(side).index(a) if a in side else next(rest)
+                for a in range(len(atom.aval.shape))
+            )
+        )
+    return found
+
+
+def number_of(eqn: Equation) -> float:
+    return -1.0 if eqn.primitive is prim.NEG else 1.0
+
+
+def constant(graph: Graph, atom: Any) -> float | None:
+    """The number of a literal, cast or spread out."""
+    while not is_literal(atom):
+        eqn = graph.maker.get(atom)
+        spreads = eqn is not None and (
+            family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY
+        )
+        if eqn is None or not spreads or eqn.primitive is prim.KEEP:
+            return None
+        atom = eqn.invars[0]
+    return literal_value(atom)
+
+
+def _value_numbers(graph: Graph) -> dict[Var, Var]:
+    """For each variable the first one that is computed in the same way from the same operands."""
+    first: dict[Any, Var] = {}
+    same: dict[Var, Var] = {}
+    for eqn in graph.eqns:
+        if eqn.effects or len(eqn.outvars) != 1 or family(eqn.primitive) is Family.CONTROL:
+            continue
+        operands = tuple(
+            (str(a.aval), np.asarray(a.val).tobytes()) if is_literal(a) else same.get(a, a)
+            for a in eqn.invars
+        )
+        # What is computed for a constant alone carries no relevance, though it is the same.
+        key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(eqn))
+        same[eqn.outvars[0]] = first.setdefault(key, eqn.outvars[0])
+    return same
+
+
+def _parameters(eqn: Equation) -> Any:
+    body = compat.custom_call(eqn) or compat.plain_call(eqn)
+    if body is not None:
+        return compat.called_name(eqn), str(compat.open_jaxpr(body))
+    return tuple((name, str(value)) for name, value in sorted(eqn.params.items()))

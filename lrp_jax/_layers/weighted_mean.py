@@ -1,0 +1,338 @@
+"""Softmaxes and means weighted by them, in whatever order they are normalised.
+
+m exp(u) / sum m exp(u) is a softmax of u, m >= 0 a constant; sum m exp(u) v / sum m exp(u) is it in
+front of a contraction with v, in one sum or in several over blocks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis.compat import Var
+from .._analysis.exponentials import Exponentials, Term
+from .._analysis.monomials import Factor, joined, own_index
+
+Read = Callable[[Var], Any]
+Made = Callable[[Read, Sequence[int]], Any]
+"""From the values of variables and an order of labels to an array with these axes."""
+
+
+class Normaliser(NamedTuple):
+    """A sum of exponentials that divides.
+
+    Attributes:
+        before: what stands before the sum.
+        summed: the exponentials, each with the labels that it is summed over.
+        rest: constants beside them.
+    """
+
+    before: Term
+    summed: list[Term]
+    rest: list[Term]
+
+
+class Weight(NamedTuple):
+    """A weight of a mean, and the labels that its own summed labels have there."""
+
+    term: Term
+    labels: Mapping[int, int]
+
+
+def found_in(var: Var, exponentials: Exponentials) -> tuple[Made, float, dict[Factor, int]] | None:
+    """The softmax, or mean weighted by one, in a product; and the number and factors beside it."""
+    exponentials.named.clear()
+    best = None
+    terms = exponentials.terms(var, own_index(var))
+    for divisor, power in terms[0].powers.items():
+        if power >= 0 or not exponentials.monomials.explained(divisor):
+            continue
+        if any(term.powers.get(divisor) != power for term in terms):
+            continue
+        normaliser = _normaliser(divisor, exponentials)
+        if normaliser is None:
+            continue
+        once = Term(powers={divisor: 1}).times(normaliser.before, -1)
+        found = _matched([term.times(once) for term in terms], normaliser, exponentials)
+        if found is not None and (best is None or len(found[2]) < len(best[2])):
+            best = found
+    return best
+
+
+def _normaliser(divisor: Factor, exponentials: Exponentials) -> Normaliser | None:
+    """What divides as a sum of exponentials, or None."""
+    explained = exponentials.monomials.explained
+    terms = exponentials.terms(divisor.var, divisor.axes)
+    summed = [term for term in terms if term.bound]
+    if not summed:
+        return None
+    before = summed[0].part(bound=False)
+    if any(term.part(bound=False) != before for term in summed):
+        return None
+    inner = [term.part(bound=True) for term in summed]
+    for term in inner:
+        if any(map(explained, term.powers)) or not any(map(explained, term.exponent)):
+            return None
+    rest = [term.times(before, -1) for term in terms if not term.bound]
+    if any(explained(f) for term in rest for f in (*term.powers, *term.exponent)):
+        return None
+    if any(term.number <= 0 for term in (*inner, *rest)):
+        return None
+    return Normaliser(before, inner, rest)
+
+
+def _matched(
+    terms: list[Term], normaliser: Normaliser, exponentials: Exponentials
+) -> tuple[Made, float, dict[Factor, int]] | None:
+    """Terms as weights times values, each weight one that the normaliser sums."""
+    left = list(normaliser.summed)
+    if len(left) != len(terms):
+        return None
+    pairs: list[tuple[Weight, Term]] = []
+    for term in terms:
+        found = next(
+            ((w, rest) for inner in left for w, rest in _weights(inner, term, exponentials)), None
+        )
+        if found is None:
+            return None
+        left.remove(found[0].term)
+        pairs.append(found)
+    weights = [weight for weight, _ in pairs]
+    if not any(term.bound for term in terms):
+        if len(terms) > 1:
+            return None
+        ((weight, rest),) = pairs
+        return softmax(weight, normaliser, exponentials), rest.number, dict(rest.powers)
+    if any(set(w.labels.values()) != term.bound for w, term in zip(weights, terms, strict=True)):
+        return None
+    beside = pairs[0][1].part(bound=False)
+    values = [rest.part(bound=True) for _, rest in pairs]
+    if any(rest.part(bound=False) != beside for _, rest in pairs) or not all(
+        value.powers for value in values
+    ):
+        return None
+    return weighted(weights, values, normaliser, exponentials), 1.0, dict(beside.powers)
+
+
+def _weights(inner: Term, term: Term, exponentials: Exponentials) -> Iterator[tuple[Weight, Term]]:
+    """The ways in which one term holds a weight, and what is beside it."""
+    explained = exponentials.monomials.explained
+    bound = sorted(inner.bound)
+    for labels in _labelled(list(inner.exponent.items()), term.exponent, {}, inner.bound):
+        if len(labels) < len(bound) or len(set(labels.values())) < len(bound):
+            continue
+
+        def there(factors: Mapping[Factor, Any], labels: Mapping[int, int] = labels) -> Any:
+            return {_relabelled(f, labels): n for f, n in factors.items()}
+
+        exponent = joined(term.exponent, there(inner.exponent), -1)
+        powers = joined(term.powers, there(inner.powers), -1)
+        unmasked = any(f.case is not None and power < 0 for f, power in powers.items())
+        if exponent or unmasked:
+            continue
+        rest = Term(term.number / inner.number, powers, {}, term.bound)
+        if any(explained(f) and p < 0 and f.labels & term.bound for f, p in powers.items()):
+            continue
+        yield Weight(inner, labels), rest
+
+
+def _labelled(
+    wanted: list[tuple[Factor, float]],
+    there: Mapping[Factor, float],
+    labels: dict[int, int],
+    bound: frozenset[int],
+) -> Iterator[dict[int, int]]:
+    """The labels by which all wanted factors are there."""
+    if not wanted:
+        yield labels
+        return
+    (factor, coefficient), *others = wanted
+    for other, number in there.items():
+        if other.var is not factor.var or abs(number - coefficient) > 1e-12 * abs(number):
+            continue
+        new = dict(labels)
+        for a, b in zip(factor.axes, other.axes, strict=True):
+            if a in bound and b is not None:
+                if new.setdefault(a, b) != b:
+                    break
+            elif a != b:
+                break
+        else:
+            yield from _labelled(others, there, new, bound)
+
+
+def _relabelled(factor: Factor, labels: Mapping[int, int]) -> Factor:
+    return factor._replace(axes=tuple(None if a is None else labels.get(a, a) for a in factor.axes))
+
+
+# -- computing them -----------------------------------------------------------------------------
+
+
+def times(factor: Factor, read: Read, order: Sequence[int], dtype: Any = None) -> Any:
+    """A factor's value with the axes of some labels, one wide where it has none."""
+    value = read(factor.var)
+    if factor.case is not None:
+        value = (value == factor.case).astype(dtype or jnp.result_type(float))
+    return aligned(value, factor.axes, order)
+
+
+def aligned(x: Any, axes: Sequence[int | None], order: Sequence[int]) -> Any:
+    """An array with the axes of some labels, one wide where it has none."""
+    if tuple(axes) == tuple(order):
+        return x
+    labels = [label for label in axes if label is not None]
+    x = jax.lax.squeeze(x, [i for i, label in enumerate(axes) if label is None])
+    by = sorted(range(len(labels)), key=lambda i: list(order).index(labels[i]))
+    if by != list(range(len(by))):
+        x = jax.lax.transpose(x, by)
+    if len(labels) == len(order):
+        return x
+    sizes = {labels[i]: n for i, n in zip(by, x.shape, strict=True)}
+    where = [i for i, label in enumerate(order) if label in sizes]
+    return jax.lax.broadcast_in_dim(x, [sizes.get(label, 1) for label in order], where)
+
+
+class Logits(NamedTuple):
+    """The logits of some weights: arrays and their labels."""
+
+    factor: Factor | None
+    term: Term
+
+    def labels(self) -> list[int]:
+        """The labels of the logits, in the order of their own axes."""
+        factors = [*([self.factor] if self.factor else self.term.exponent), *self.term.powers]
+        return list(dict.fromkeys(a for f in factors for a in f.axes if a is not None))
+
+    def value(self, read: Read, order: Sequence[int]) -> Any:
+        if self.factor is not None:
+            return times(self.factor, read, order)
+        parts = [times(f, read, order) * c for f, c in self.term.exponent.items()]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    def mask(self, read: Read, order: Sequence[int], dtype: Any) -> Any | None:
+        """What multiplies the exponentials."""
+        mask = None
+        for factor, power in self.term.powers.items():
+            value = times(factor, read, order, dtype).astype(dtype) ** power
+            mask = value if mask is None else mask * value
+        if self.term.number != 1:
+            number = jnp.asarray(self.term.number, dtype)
+            mask = number if mask is None else mask * number
+        return mask
+
+
+def _logits(term: Term, exponentials: Exponentials) -> Logits:
+    """The logits as the variable that they are, where one is."""
+    for factor, form in reversed(exponentials.named):
+        named = not form.powers and form.number == 1 and form.exponent == term.exponent
+        if named and term.bound <= factor.labels:
+            return Logits(factor, term)
+    return Logits(None, term)
+
+
+def _normalised(u: Any, mask: Any | None, rest: Any | None, axes: tuple[int, ...]) -> Any:
+    """A softmax in the form in which it is recognised."""
+    largest = jax.lax.stop_gradient(jnp.max(u, axes, keepdims=True))
+    largest = jnp.where(jnp.isfinite(largest), largest, 0)
+    e = jnp.exp(u - largest)
+    e = e if mask is None else e * mask
+    total = jnp.sum(e, axes, keepdims=True)
+    return e / (total if rest is None else total + rest * jnp.exp(-largest))
+
+
+def _rest(normaliser: Normaliser, read: Read, order: Sequence[int], dtype: Any) -> Any | None:
+    """The constants that are summed beside the exponentials."""
+    total = None
+    for term in normaliser.rest:
+        value = jnp.asarray(term.number, dtype)
+        for factor, power in term.powers.items():
+            value = value * times(factor, read, order, dtype) ** power
+        exponent = jnp.zeros((), dtype)
+        for factor, coefficient in term.exponent.items():
+            exponent = exponent + times(factor, read, order) * coefficient
+        value = value * jnp.exp(exponent) if term.exponent else value
+        total = value if total is None else total + value
+    return total
+
+
+def softmax(weight: Weight, normaliser: Normaliser, exponentials: Exponentials) -> Made:
+    """A softmax with the axes of its logits."""
+    logits = _logits(weight.term, exponentials)
+    own = logits.labels()
+
+    def made(read: Read, order: Sequence[int]) -> Any:
+        u = logits.value(read, own)
+        axes = tuple(i for i, label in enumerate(own) if label in weight.term.bound)
+        rest = _rest(normaliser, read, own, u.dtype)
+        p = _normalised(u, logits.mask(read, own, u.dtype), rest, axes)
+        return aligned(p, [weight.labels.get(label, label) for label in own], order)
+
+    return made
+
+
+def weighted(
+    weights: list[Weight], values: list[Term], normaliser: Normaliser, exponentials: Exponentials
+) -> Made:
+    """A mean of values by a softmax: one over all blocks, in front of one contraction."""
+    logits = [_logits(weight.term, exponentials) for weight in weights]
+    bounds = [[b for b in own.labels() if b in own.term.bound] for own in logits]
+    rows = _union(
+        [label for label in own.labels() if label not in own.term.bound] for own in logits
+    )
+    columns = _union(
+        [a for f in value.powers for a in f.axes if a is not None and a not in value.bound]
+        for value in values
+    )
+
+    def made(read: Read, order: Sequence[int]) -> Any:
+        us, masks, vs = [], [], []
+        for own, bound, weight, value in zip(logits, bounds, weights, values, strict=True):
+            u = own.value(read, [*rows, *bound])
+            mask = own.mask(read, [*rows, *bound], u.dtype)
+            there = [*columns, *(weight.labels[b] for b in bound)]
+            v: Any = None
+            for factor, power in value.powers.items():
+                x = times(factor, read, there, u.dtype)
+                v = x**power if v is None else (v * x if power == 1 else v * x**power)
+            v = v if value.number == 1 else v * jnp.asarray(value.number, v.dtype)
+            us.append(_flat(u, len(rows)))
+            masks.append(
+                None if mask is None else _flat(jnp.broadcast_to(mask, u.shape), len(rows))
+            )
+            vs.append(_flat(v, len(columns)))
+        if any(mask is not None for mask in masks):
+            masks = [jnp.ones_like(u) if m is None else m for u, m in zip(us, masks, strict=True)]
+        u, v = _side_by_side(us), _side_by_side(vs)
+        mask = None if masks[0] is None else _side_by_side(masks)
+        rest = _rest(normaliser, read, [*rows, 10**6], u.dtype)
+        p = _normalised(u, mask, rest, (u.ndim - 1,))
+        letters = {label: i for i, label in enumerate(dict.fromkeys([*rows, *columns]))}
+        last = len(letters)
+        kept = [label for label in order if label in letters]
+        y = jnp.einsum(
+            p, [*(letters[r] for r in rows), last], v, [*(letters[c] for c in columns), last],
+            [letters[label] for label in kept],
+        )  # fmt: skip
+        return aligned(y, kept, order)
+
+    return made
+
+
+def _union(lists: Any) -> list[int]:
+    return list(dict.fromkeys(label for labels in lists for label in labels))
+
+
+def _flat(x: Any, rows: int) -> Any:
+    """The axes after the first ones as one."""
+    return x if x.ndim == rows + 1 else x.reshape(*x.shape[:rows], -1)
+
+
+def _side_by_side(xs: list[Any]) -> Any:
+    if len(xs) == 1:
+        return xs[0]
+    shape = jnp.broadcast_shapes(*(x.shape[:-1] for x in xs))
+    return jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in xs], -1)
