@@ -2,15 +2,26 @@
 
 Read `sites` (where relevance can be read), `layers`, `parameters`, `matrix`, `ledger` (where it got
 lost), `patching`, `generation` (answers of language models), then `flow` (through chosen units),
-`concepts` and `references` (examples of concepts).
+`concepts` and `references` (examples of concepts); `bases` (frequencies, wavelets) and `ensembles`
+(uncertainty) stand alone.
 """
 
+from .bases import (
+    Basis as Basis,
+    components as components,
+    cosines as cosines,
+    fourier as fourier,
+    haar as haar,
+    in_basis as in_basis,
+    tiles as tiles,
+)
 from .concepts import (
     ConceptGraph as ConceptGraph,
     concept_graph as concept_graph,
     concept_relevance as concept_relevance,
     reference_relevance as reference_relevance,
 )
+from .ensembles import Ensemble as Ensemble, ensemble_relevance as ensemble_relevance
 from .flow import Subspaces as Subspaces
 from .generation import Generation as Generation, explain_generation as explain_generation
 from .layers import layer_relevances as layer_relevances
