@@ -151,7 +151,7 @@ class Linen(nn.Module):
             jnp.arange(ids.shape[-1])
         )
         h = nn.LayerNorm(param_dtype=float)(h)
-        h = h + nn.SelfAttention(2, param_dtype=float)(h)
+        h = h + nn.MultiHeadDotProductAttention(2, param_dtype=float)(h)
         return words.attend(nn.gelu(nn.Dense(FEATURES, param_dtype=float)(h)))
 
 

@@ -201,7 +201,8 @@ def explain_generation(
 
         compiled = explained.compiled(call, ("generation", start, named), evaluate)
         others = None if isinstance(against, str) else against
-        return Generation(*compiled(explained.composite, leaves, answer, others), start)
+        relevance, scores = compiled(explained.composite, leaves, answer, others)
+        return Generation(relevance, scores, start)
 
     return explain
 
