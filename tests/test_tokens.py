@@ -102,6 +102,11 @@ LOOKUPS: dict[str, Callable[[Any, Any], Any]] = {
     "an array and ids": lambda p, i: jnp.stack([p["embed"]["table"]] * 5)[jnp.arange(5), i],
     "dynamic": lambda p, i: row(p, jax.lax.dynamic_slice(i, (0, 0), i.shape)),
     "where": lambda p, i: row(p, jnp.where(i > 3, i, i)),
+    "put back": lambda p, i: row(p, i.at[:, 0].set(i[:, 0])),
+    "padded and rolled": lambda p, i: row(p, jnp.roll(jnp.pad(i, ((0, 0), (1, 0)))[:, 1:], 5, 1)),
+    "fori_loop": lambda p, i: jax.lax.fori_loop(
+        0, POSITIONS, lambda t, e: e.at[:, t].set(row(p, i[:, t])), jnp.zeros((*i.shape, FEATURES))
+    ),
     "small integers": lambda p, i: row(p, i.astype(jnp.uint8)),
 }
 
@@ -151,7 +156,7 @@ class Linen(nn.Module):
             jnp.arange(ids.shape[-1])
         )
         h = nn.LayerNorm(param_dtype=float)(h)
-        h = h + nn.SelfAttention(2, param_dtype=float)(h)
+        h = h + nn.MultiHeadDotProductAttention(2, param_dtype=float)(h)
         return words.attend(nn.gelu(nn.Dense(FEATURES, param_dtype=float)(h)))
 
 
@@ -243,6 +248,14 @@ def test_one_argument_in_two_tables_and_a_tied_head() -> None:
     explain = lrp.relevance(tied, lrp.AttnLRP(), argnums=(1, 2))
     wanted = sum(explain(P, row(P, IDS), P["o"].T[IDS], target=TARGET)).sum(-1)
     close(lrp.relevance(whole, lrp.AttnLRP())(P, IDS, target=TARGET), wanted)
+
+
+def test_tokens_of_characters() -> None:
+    characters = jax.random.randint(KEYS[6], (WORDS, 3), 0, WORDS)
+    spelled = lambda p, i: body(p, row(p, characters[i]).sum(2))  # noqa: E731
+    split = lrp.relevance(lambda p, e: body(p, e.sum(2)), lrp.AttnLRP())
+    wanted = split(P, row(P, characters[IDS]), target=TARGET).sum((-1, -2))
+    close(lrp.relevance(spelled, lrp.AttnLRP())(P, IDS, target=TARGET), wanted)
 
 
 def masked(p: Any, ids: Any, e: Any) -> Any:

@@ -27,7 +27,7 @@ _GATHER, _SLICE = (compat.primitive(name) for name in ("gather", "dynamic_slice"
 _JOINED = compat.primitives("concatenate")
 _BY_VALUE = compat.primitives(
     """reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin sort top_k
-    approx_top_k select_and_gather_add scatter scatter_max scatter_min"""
+    approx_top_k select_and_gather_add scatter_max scatter_min"""
 )
 _BY_NUMBER = compat.primitives(
     """add add_jaxvals sub mul neg abs sign rem div max min clamp integer_pow square and or xor not
@@ -226,8 +226,9 @@ def _is_one_index(reading: Reading, eqn: Equation) -> bool:
 def _refusal(reading: Reading, eqn: Equation) -> str:
     place = "/".join(compat.scope(eqn)) or "the function"
     shapes = ", ".join(str(a.aval) for a in eqn.invars)
+    operation = compat.called_name(eqn) or eqn.primitive
     return (
-        f"integers are explained where they look up rows of tables, one each; `{eqn.primitive}` "
+        f"integers are explained where they look up rows of tables, one each; `{operation}` "
         f"({shapes}) in {place}, written at {compat.source_line(eqn)}, makes numbers of them in "
         "another way. Look the rows up (table[ids], a one-hot product); cast counts and images "
         "with x.astype(jnp.float32) before the call; or put jax.lax.stop_gradient around the "
