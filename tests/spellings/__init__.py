@@ -26,8 +26,8 @@ from . import (
 from .group import Group
 
 MODULES = (
-    softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations, reductions, conv,
-    integers, twice,
+    softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
+    reductions, conv, integers, twice,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
