@@ -22,6 +22,7 @@ jax.config.update("jax_enable_x64", True)
 from .checks import NAMES, TARGETS, check  # noqa: E402
 from .networks import Program, draw  # noqa: E402
 from .shrink import shrink  # noqa: E402
+from .twins import Different, check_twins, failure_like  # noqa: E402
 
 FORGET = 100
 """Compiled programs are dropped after so many networks: no two are alike."""
@@ -53,11 +54,21 @@ def failure(program: Program) -> Exception | None:
     return found
 
 
+def twins_failure(program: Program, count: int) -> Exception | None:
+    """What is wrong with a program's twins, if anything."""
+    try:
+        check_twins(program, count)
+    except Exception as error:
+        return error
+    return None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=1000, help="how many networks")
     parser.add_argument("--length", type=int, default=6, help="operations and blocks in a row")
+    parser.add_argument("--twins", type=int, default=0, help="rewritten twins of every network")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a finding")
     parser.add_argument("--no-shrink", action="store_true", help="show findings as they were drawn")
@@ -71,10 +82,14 @@ def main() -> int:
         seed = options.seed + number
         program = draw(seed, len(NAMES), len(TARGETS), options.length)
         error = failure(program)
+        again = failure
+        if error is None and options.twins:
+            error = twins_failure(program, options.twins)
+            again = failure_like(error) if isinstance(error, Different) else again
         if error is not None:
             findings += 1
             smaller, error = (
-                (program, error) if options.no_shrink else shrink(program, error, failure)
+                (program, error) if options.no_shrink else shrink(program, error, again)
             )
             print(f"\nseed {seed}: {type(error).__name__}: {error}")
             print(f"    {smaller!r}")
