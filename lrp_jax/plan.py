@@ -16,6 +16,7 @@ from ._analysis.compat import is_literal
 from ._layers import suspects
 from ._layers.flows import flow_to_layers
 from ._layers.step import Frame, Step, UnsupportedOperation, Way
+from ._layers.torn import torn_layers
 from .composites import Composite
 from .kinds import KINDS, BatchNorm, Bias, Called, Glob, Kind, Linear, Match, parts
 from .rules.base import Rule
@@ -161,6 +162,7 @@ class Resolved:
         indices: for each layer, its number in the plan.
         steps: the layers in order of execution.
         mistakes: those of the plan's warnings that every explanation repeats.
+        by_turn: whether an entry asks for a layer's place that differs from turn to turn of a loop.
     """
 
     plan: Plan
@@ -168,6 +170,7 @@ class Resolved:
     indices: Mapping[Step, int]
     steps: tuple[Step, ...]
     mistakes: tuple[str, ...]
+    by_turn: bool
 
 
 def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -> Resolved:
@@ -188,7 +191,10 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
     for step in steps:
         _refuse_training_mode(step, frame)
     flows = flow_to_layers(frame, indices)
-    layers = _layers(steps, [flow.met for flow in flows], [flow.last for flow in flows])
+    above = [flow.met - {index} for index, flow in enumerate(flows)]
+    layers = _layers(steps, above, [flow.last for flow in flows])
+    repeated = {i: flow.early or frozenset() for i, flow in enumerate(flows) if i in flow.met}
+    differs = any(kinds.differs_by_turn(spec, repeated, layers) for spec, _ in composite.entries)
     entries, shadowed, mistakes, unmatched = _choose(layers, composite)
     pairs = (*composite.entries, *composite.base)
     _check_rules(steps, layers, entries, pairs)
@@ -209,6 +215,7 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         mistakes.append(SOFTMAX)
     if not any(frame.outputs):
         mistakes.append(NOTHING_ARRIVES)
+    mistakes += torn_layers(frame)
     mistakes += _unrecognised(frame, layers, composite.entries)
     warnings = [*mistakes, *shadowed]
     if anonymous:
@@ -220,7 +227,7 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
         )
     by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
     plan = Plan(tuple(shown), tuple(warnings), tuple(unmatched))
-    return Resolved(plan, by_step, indices, steps, tuple(mistakes))
+    return Resolved(plan, by_step, indices, steps, tuple(mistakes), differs)
 
 
 SOFTMAX = (

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -99,8 +100,14 @@ class Explained:
             hints.add_to(error, self.apply_fn, self.argnums, args, kwargs)
             raise
         outputs = [i < traced.outputs for i in range(len(open_jaxpr(traced.jaxpr).outvars))]
-        frame = analyse(traced.jaxpr, flags, names, outputs=outputs, calls=self.composite.calls)
+        read = partial(
+            analyse, traced.jaxpr, flags, names, outputs=outputs, calls=self.composite.calls
+        )
+        frame = read()
         resolved = resolve(frame, self.composite, traced.anonymous)
+        if resolved.by_turn:
+            frame = read(unroll=True)
+            resolved = resolve(frame, self.composite, traced.anonymous)
         if self.composite.strict:
             refuse_warnings(resolved.plan)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
@@ -111,8 +118,8 @@ class Explained:
             return result[0] if self.has_aux else result
 
         avals = [atom.aval for atom in frame.outvars[: traced.outputs]]
-        read = reading(output_of, leaves, flags, jax.tree.unflatten(traced.out_tree, avals))
-        return Call(traced, frame, resolved, self.composite, positions, read)
+        shown = reading(output_of, leaves, flags, jax.tree.unflatten(traced.out_tree, avals))
+        return Call(traced, frame, resolved, self.composite, positions, shown)
 
     def compiled(
         self, call: Call, purpose: Any, function: Callable[..., Any]

@@ -59,18 +59,19 @@ def _bind(eqn: Equation, factors: list[Any]) -> Any:
 
 
 def _gate(reading: Reading, operands: list[Var]) -> int | None:
-    first, second = (_gate_rank(reading, v) for v in operands)
+    first, second = (gate_rank(reading, v) for v in operands)
     if first == second:
         return None
     return 0 if first > second else 1
 
 
-def _gate_rank(reading: Reading, var: Var) -> int:
+def gate_rank(reading: Reading, var: Var) -> int:
     """How much a value looks like a gate: softmax > sigmoid > another activation > none."""
     for _ in range(64):
-        eqn = reading.graph.maker.get(var)
-        if eqn is None:
-            return 0
+        known = reading.gate_of(var)
+        if known is not None:
+            return known
+        eqn = reading.graph.maker[var]
         found = reading.found.get(var)
         if found is not None:
             if found.gate is not None:

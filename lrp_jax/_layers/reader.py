@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import heapq
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._analysis import compat
@@ -24,7 +24,7 @@ from .contraction import Contraction
 from .elementwise import Elementwise
 from .moves import Move
 from .normalization import Normalization
-from .product import Product
+from .product import Product, gate_rank
 from .reading import Reading, refusal
 from .shift import Shift
 from .softmax import Softmax
@@ -45,9 +45,14 @@ def analyse(
     names: Iterable[str],
     nonnegative: Iterable[bool] | None = None,
     outputs: Iterable[bool] | None = None,
+    gates: Iterable[int] | None = None,
     calls: tuple[str, ...] = (),
+    unroll: bool = False,
 ) -> Frame:
     """Group the equations of a flat jaxpr into steps (for the arguments see `Reading`).
+
+    Args:
+        unroll: whether short loops are written out, as where a rule differs from turn to turn.
 
     Raises:
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.
@@ -55,6 +60,7 @@ def analyse(
     explained, names = tuple(explained), tuple(names)
     nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
+    gates = None if gates is None else tuple(gates)
     closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
@@ -62,31 +68,27 @@ def analyse(
             "rounding, casts, and products, sums, differences and moves of what casts have made, "
             "in one body."
         )
-    inside = functools.partial(analyse, calls=calls)
-    reading = Reading(
-        closed_jaxpr, explained, names, nonnegative, outputs, FAMILIES, inside, calls
-    )  # fmt: skip
-    graph = reading.graph
-    steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
+
+    def read(function: Any, bodies: Callable[..., Frame]) -> Reading:
+        inside = functools.partial(bodies, calls=calls, unroll=unroll)
+        return Reading(
+            function, explained, names, nonnegative, outputs, FAMILIES, inside, gates, calls
+        )  # fmt: skip
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
-        unread = functools.partial(_unread, calls=calls)
-        again = Reading(
-            other, explained, names, nonnegative, outputs, FAMILIES, unread, calls
-        )  # fmt: skip
-        found = _cover(again)
+        found = _cover(read(other, _unread))
         return [found[position] for position in sorted(found)]
 
-    better = mended(graph, steps, cover, calls)
+    reading = read(closed_jaxpr, analyse)
+    Body.read_in_order(reading)
+    graph = reading.graph
+    steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
+    better = mended(graph, steps, cover, calls, unroll)
     if better.jaxpr is not None:
-        return analyse(better.jaxpr, explained, names, nonnegative, outputs, calls)
-    return checkpointed(
-        Frame(
-            closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached,
-            better.torn,
-        )
-    )  # fmt: skip
+        return analyse(better.jaxpr, explained, names, nonnegative, outputs, gates, calls, unroll)
+    frame = _frame(reading, better.torn)
+    return checkpointed(dataclasses.replace(frame, steps=tuple(steps)))
 
 
 def _unread(
@@ -95,12 +97,29 @@ def _unread(
     names: Iterable[str],
     nonnegative: Iterable[bool] | None = None,
     outputs: Iterable[bool] | None = None,
+    gates: Iterable[int] | None = None,
     calls: tuple[str, ...] = (),
+    unroll: bool = False,
 ) -> Frame:
-    """A body of which only the flow of relevance is asked."""
-    explained = tuple(explained)
-    graph = Graph(closed_jaxpr, explained, None if outputs is None else tuple(outputs))
-    return Frame(closed_jaxpr, (), explained, graph.outputs, graph.live, graph.reached)
+    """A body of which only the border is asked."""
+    inside = functools.partial(_unread, calls=calls)
+    outputs = None if outputs is None else tuple(outputs)
+    return _frame(
+        Reading(
+            closed_jaxpr, tuple(explained), names, nonnegative, outputs, FAMILIES, inside, gates,
+            calls,
+        )
+    )  # fmt: skip
+
+
+def _frame(reading: Reading, torn: tuple[str, ...] = ()) -> Frame:
+    """What is known of a function without its steps."""
+    graph = reading.graph
+    pairs = zip(graph.jaxpr.outvars, graph.outputs, strict=True)
+    gates = tuple(gate_rank(reading, a) if flag else 0 for a, flag in pairs)
+    return Frame(
+        graph.closed, (), reading.explained, graph.outputs, graph.live, graph.reached, gates, torn
+    )
 
 
 def _cover(reading: Reading) -> dict[int, Step]:
