@@ -5,7 +5,7 @@ A match is a layer kind (`Dense`, `Conv`, ...), a path glob, `first(...)`, `last
 """
 
 import fnmatch
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -280,6 +280,33 @@ def parts(spec: Match) -> Iterator[Match]:
         yield from parts(spec.inner)
     elif not isinstance(spec, Not):
         yield spec
+
+
+def differs_by_turn(
+    spec: Match, repeated: Mapping[int, Iterable[int]], layers: Sequence[Any]
+) -> bool:
+    """Whether a match asks for a place that a layer of a loop has in some turns only.
+
+    Args:
+        spec: a match.
+        repeated: layers that what they made in an earlier turn of a loop reaches again, and those
+            above each in the first turn.
+        layers: all layers.
+    """
+    if isinstance(spec, First | Last):
+        speaks = {x.index for x in layers if spec.inner.matches(x, layers)}
+        always = (
+            above if isinstance(spec, First) else layers[i].below - layers[i].above
+            for i, above in repeated.items()
+            if i in speaks
+        )
+        return any(speaks.isdisjoint(others) for others in always)
+    if isinstance(spec, Both | Either):
+        either = (spec.left, spec.right)
+        return any(differs_by_turn(part, repeated, layers) for part in either)
+    if isinstance(spec, Not):
+        return differs_by_turn(spec.inner, repeated, layers)
+    return isinstance(spec, Depth) and any(layers[i].kind <= Linear for i in repeated)
 
 
 def call(glob: str) -> Match:

@@ -6,7 +6,7 @@ from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph, is_complex, is_float
 from .primitives import family
-from .signs import is_nonnegative, makes_nonnegative
+from .signs import is_nonnegative, nonnegative_results
 
 
 def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
@@ -25,8 +25,8 @@ def nonnegative_variables(graph: Graph, inputs: Iterable[bool] | None) -> set[Va
     """Variables that cannot be negative, given which inputs cannot."""
     known = {v for v, flag in zip(graph.jaxpr.invars, inputs or (), strict=False) if flag}
     for eqn in graph.eqns:
-        if makes_nonnegative(eqn, lambda a: is_nonnegative(a, known)):
-            known.update(eqn.outvars)
+        signs = nonnegative_results(eqn, lambda a: is_nonnegative(a, known))
+        known.update(v for v, flag in zip(eqn.outvars, signs, strict=True) if flag)
     return known
 
 

@@ -35,8 +35,40 @@ _KEEPS_SIGN = (
 _INDEX_OPERANDS = compat.primitives("gather dynamic_slice")
 
 
-def makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
-    """Whether the outputs of an equation are >= 0, given what is known of its operands."""
+def nonnegative_results(eqn: Equation, known: Callable[[Any], bool]) -> list[bool]:
+    """Which outputs of an equation are >= 0, given what is known of its operands."""
+    flags = [bool(known(a)) for a in eqn.invars]
+    if eqn.primitive is prim.COND:
+        branches = [compat.closed(b) for b in eqn.params["branches"]]
+        made = [_through(b, flags[1:]) for b in branches]
+        return [all(column) for column in zip(*made, strict=True)]
+    if eqn.primitive is prim.SCAN:
+        constants, carries = compat.scan_arity(eqn)
+        body, carry = compat.closed(eqn.params["jaxpr"]), slice(constants, constants + carries)
+        while True:  # what a turn loses, all turns lose
+            outs = _through(body, flags)
+            kept = [a and b for a, b in zip(flags[carry], outs[:carries], strict=True)]
+            if kept == flags[carry]:
+                return [*kept, *outs[carries:]]
+            flags[carry] = kept
+    body = compat.plain_call(eqn) or compat.custom_call(eqn)
+    if body is not None:
+        return _through(body, flags)
+    return [_makes_nonnegative(eqn, known)] * len(eqn.outvars)
+
+
+def _through(closed_jaxpr: Any, flags: Sequence[bool]) -> list[bool]:
+    """Which outputs of a body are >= 0, given which inputs are."""
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    known = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
+    for eqn in jaxpr.eqns:
+        signs = nonnegative_results(eqn, lambda a: is_nonnegative(a, known))
+        known.update(v for v, flag in zip(eqn.outvars, signs, strict=True) if flag)
+    return [is_nonnegative(a, known) for a in jaxpr.outvars]
+
+
+def _makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
+    """Whether the outputs of an equation without a body are >= 0."""
     operands: Sequence[Any] = eqn.invars
     primitive = eqn.primitive
     if primitive in prim.NONNEGATIVE:
@@ -59,14 +91,6 @@ def makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
         return all(known(a) for a in operands[1:])
     if primitive in _INDEX_OPERANDS:
         return known(operands[0])
-    body = compat.plain_call(eqn) or compat.custom_call(eqn)
-    if body is not None:
-        jaxpr = compat.open_jaxpr(body)
-        inside = {v for v, a in zip(jaxpr.invars, operands, strict=True) if known(a)}
-        for inner in jaxpr.eqns:
-            if makes_nonnegative(inner, lambda a: is_nonnegative(a, inside)):
-                inside.update(inner.outvars)
-        return all(is_nonnegative(a, inside) for a in jaxpr.outvars)
     if family(primitive) in _KEEPS_SIGN:
         floats = [a for a in operands if is_literal(a) or jnp.issubdtype(a.aval.dtype, jnp.inexact)]
         return bool(floats) and all(known(a) for a in floats)

@@ -16,8 +16,8 @@ from .._layers.step import Frame
 from .._propagation.forms import Forms, assign
 from .._propagation.loop import Program, Taps, run
 from ..composites import Composite
-from ..plan import Resolved
 from ..targets.examples import Reading
+from .resolve import Resolved
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,11 +16,12 @@ from .._analysis.graph import is_float
 from .._analysis.trace import Static, is_array, path_name, trace
 from .._layers.reader import analyse
 from ..composites import Composite, as_composite
-from ..plan import refuse_warnings, resolve
+from ..plan import refuse_warnings
 from ..targets.examples import reading, settled
 from . import hints
 from .arguments import ArgNums, argument_numbers, belongs_to, checked
 from .call import Call, Start
+from .resolve import resolve
 
 
 class Explained:
@@ -101,8 +103,14 @@ class Explained:
             raise
         atoms = open_jaxpr(traced.jaxpr).outvars
         outputs = [i < traced.outputs and is_float(atom) for i, atom in enumerate(atoms)]
-        frame = analyse(traced.jaxpr, flags, names, outputs=outputs, calls=self.composite.calls)
+        read = partial(
+            analyse, traced.jaxpr, flags, names, outputs=outputs, calls=self.composite.calls
+        )
+        frame = read()
         resolved = resolve(frame, self.composite, traced.anonymous)
+        if resolved.by_turn:
+            frame = read(unroll=True)
+            resolved = resolve(frame, self.composite, traced.anonymous)
         if self.composite.strict:
             refuse_warnings(resolved.plan)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
@@ -113,8 +121,8 @@ class Explained:
             return result[0] if self.has_aux else result
 
         avals = [atom.aval for atom in frame.outvars[: traced.outputs]]
-        read = reading(output_of, leaves, flags, jax.tree.unflatten(traced.out_tree, avals))
-        return Call(traced, frame, resolved, self.composite, positions, read)
+        shown = reading(output_of, leaves, flags, jax.tree.unflatten(traced.out_tree, avals))
+        return Call(traced, frame, resolved, self.composite, positions, shown)
 
     def compiled(
         self, call: Call, purpose: Any, function: Callable[..., Any]

@@ -13,9 +13,10 @@ from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.ids import is_integer
 from .._analysis.primitives import Family, family
-from .._analysis.signs import is_nonnegative
+from .._analysis.signs import is_nonnegative, nonnegative_results
 from .._analysis.trace import evaluate_inlined, inline
 from .carriers import explained, plain
+from .product import gate_rank
 from .reading import Reading
 from .step import Backward, Frame, Step, UnsupportedOperation, Visit
 
@@ -30,12 +31,14 @@ class Border(NamedTuple):
         names: tree paths of the operands.
         signs: which operands are known to be non-negative.
         wanted: which results carry relevance on.
+        gates: how much each operand looks like a gate.
     """
 
     explained: Sequence[bool]
     names: Sequence[str]
     signs: Sequence[bool]
     wanted: Sequence[bool]
+    gates: Sequence[int]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,17 +60,46 @@ class Body(Step):
                 "numbers in the code has no reverse pass: use jax.lax.scan, or jax.lax.fori_loop "
                 "with static bounds, which is a scan."
             )
-        border = Border(
-            [not is_literal(a) and a in graph.live for a in eqn.invars],
-            [reading.names.get(a, "") if not is_literal(a) else "" for a in eqn.invars],
-            [is_nonnegative(a, reading.nonnegative) for a in eqn.invars],
-            [v in graph.live for v in eqn.outvars],
-        )
         body = _BODIES.get(eqn.primitive, Shards)
         inputs = [eqn.invars[i] for i in graph.explained_operands(eqn)]
         turns = (eqn.params["length"],) if body is Loop else ()
-        frames = body.analysed(reading, eqn, border)
+        frames = cls.inside(reading, eqn)
         return reading.step(body, [eqn], inputs, eqn.outvars, frames=frames, turns=turns)
+
+    @classmethod
+    def read_in_order(cls, reading: Reading) -> None:
+        """Read all bodies, the first one first: what is known crosses them one at a time."""
+        for eqn in reading.graph.eqns:
+            is_body = family(eqn.primitive) is Family.CONTROL and eqn.primitive is not prim.WHILE
+            if is_body and reading.graph.is_live(eqn):
+                cls.inside(reading, eqn)
+
+    @classmethod
+    def inside(cls, reading: Reading, eqn: Equation) -> tuple[Frame, ...]:
+        """The bodies of an equation as frames, with what is known at its border."""
+        if id(eqn) not in reading.bodies:
+            live, names = reading.graph.live, reading.names
+            explained = [not is_literal(a) and a in live for a in eqn.invars]
+            pairs = list(zip(eqn.invars, explained, strict=True))
+            border = Border(
+                explained,
+                [names.get(a, "") if not is_literal(a) else "" for a in eqn.invars],
+                [is_nonnegative(a, reading.nonnegative) for a in eqn.invars],
+                [v in live for v in eqn.outvars],
+                [gate_rank(reading, a) if flag else 0 for a, flag in pairs],
+            )
+            body = _BODIES.get(eqn.primitive, Shards)
+            reading.bodies[id(eqn)] = body.analysed(reading, eqn, border)
+        return reading.bodies[id(eqn)]
+
+    @classmethod
+    def gate_of(cls, reading: Reading, var: Var) -> int | None:
+        eqn = reading.graph.maker[var]
+        if family(eqn.primitive) is not Family.CONTROL or eqn.primitive is prim.WHILE:
+            return None
+        index = list(eqn.outvars).index(var)
+        frames = [f for f in cls.inside(reading, eqn) if f.outputs[index]]
+        return min((f.gates[index] for f in frames), default=0)
 
     @classmethod
     def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
@@ -135,7 +167,7 @@ class Branches(Body):
 
     @classmethod
     def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
-        explained, names, signs, wanted = border
+        explained, names, signs, wanted, gates = border
         return tuple(
             reading.analyse(
                 inline(compat.closed(b), reading.calls),
@@ -143,6 +175,7 @@ class Branches(Body):
                 names[1:],
                 signs[1:],
                 wanted,
+                gates[1:],
             )
             for b in eqn.params["branches"]
         )
@@ -180,20 +213,24 @@ class Loop(Body):
     def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
         constants, carries = compat.scan_arity(eqn)
         body = inline(compat.closed(eqn.params["jaxpr"]), reading.calls)
-        explained, signs, wanted = map(list, (border.explained, border.signs, border.wanted))
+        explained, wanted, gates = map(list, (border.explained, border.wanted, border.gates))
         carry = slice(constants, constants + carries)
-        signs[carry] = [False] * carries
+        signs = list(border.signs)
+        known = {a for a, flag in zip(eqn.invars, signs, strict=True) if flag and not is_literal(a)}
+        kept = nonnegative_results(eqn, lambda a: is_nonnegative(a, known))
+        signs[carry] = kept[:carries]
         while True:  # grow both ends to a fixed point
-            frame = reading.analyse(body, explained, border.names, signs, wanted)
+            frame = reading.analyse(body, explained, border.names, signs, wanted, gates)
             reached = [a in frame.reached for a in frame.outvars[:carries]]
             flows_in = [v in frame.live for v in frame.invars[carry]]
             grown_in = [a or b for a, b in zip(explained[carry], reached, strict=True)]
             grown_out = [
                 a or (b and c) for a, b, c in zip(wanted[:carries], flows_in, reached, strict=True)
             ]
-            if grown_in == explained[carry] and grown_out == wanted[:carries]:
+            alike = [a if a == b else 0 for a, b in zip(gates[carry], frame.gates, strict=False)]
+            if (grown_in, grown_out, alike) == (explained[carry], wanted[:carries], gates[carry]):
                 return (frame,)
-            explained[carry], wanted[:carries] = grown_in, grown_out
+            explained[carry], wanted[:carries], gates[carry] = grown_in, grown_out, alike
 
     def _forms(
         self, rules: Mapping[Step, Any] | None, outs: list[str], assign: Any

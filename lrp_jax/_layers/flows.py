@@ -10,17 +10,20 @@ from .step import Frame, Step
 
 
 class Flow(NamedTuple):
-    """The layers between a variable and the explained input, and the last of them (-1: none)."""
+    """The layers between a variable and the explained input, the last of them (-1: none), and
+    those between it and the input in the first turns of the loops around it."""
 
     met: frozenset[int] = frozenset()
     last: frozenset[int] = frozenset()
+    early: frozenset[int] | None = None
 
     def __or__(self, other: "Flow") -> "Flow":
-        return Flow(self.met | other.met, self.last | other.last)
+        early = other.early if self.early is None else self.early
+        return Flow(self.met | other.met, self.last | other.last, early)
 
 
 def flow_to_layers(frame: Frame, indices: Mapping[Step, int]) -> list[Flow]:
-    """What reaches each layer."""
+    """What reaches each layer; of those in a loop, what it makes in an earlier turn too."""
     reached = [Flow()] * len(indices)
     _flow_frame(frame, [Flow(last=frozenset({-1}))] * len(frame.invars), indices, reached)
     return reached
@@ -46,7 +49,7 @@ def _flow_frame(
         index = indices.get(step)
         if index is not None:
             own = frozenset({index})
-            reached[index] |= Flow(flow.met - own, flow.last)
+            reached[index] |= flow._replace(early=flow.met)
             flow = Flow(flow.met | own, own)
         for var in step.outputs:
             passed[var] = flow

@@ -106,16 +106,17 @@ def _factors(reading: Reading, var: Var) -> list[tuple[Var, int]] | None:
 
 def _gates(reading: Reading, operands: list[Var]) -> frozenset[int]:
     """The factors that look more like a gate than another one does."""
-    ranks = [_gate_rank(reading, v) for v in operands]
+    ranks = [gate_rank(reading, v) for v in operands]
     return frozenset(i for i, rank in enumerate(ranks) if rank > min(ranks))
 
 
-def _gate_rank(reading: Reading, var: Var) -> int:
+def gate_rank(reading: Reading, var: Var) -> int:
     """How much a value looks like a gate: softmax > sigmoid > another activation > none."""
     for _ in range(64):
-        eqn = reading.graph.maker.get(var)
-        if eqn is None:
-            return 0
+        known = reading.gate_of(var)
+        if known is not None:
+            return known
+        eqn = reading.graph.maker[var]
         found = reading.found.get(var)
         if found is not None:
             if found.gate is not None:

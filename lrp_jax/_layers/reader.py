@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import heapq
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._analysis import compat
@@ -30,7 +30,7 @@ from .lookups import Lookup, Moved
 from .moves import Move
 from .normal_form import normal_form
 from .normalization import Normalization
-from .product import Product
+from .product import Product, gate_rank
 from .reading import Reading, refusal
 from .shift import Shift
 from .softmax import Softmax
@@ -52,12 +52,16 @@ def analyse(
     names: Iterable[str],
     nonnegative: Iterable[bool] | None = None,
     outputs: Iterable[bool] | None = None,
+    gates: Iterable[int] | None = None,
     calls: tuple[str, ...] = (),
     closed_over: bool | None = None,
+    unroll: bool = False,
 ) -> Frame:
     """Group the equations of a flat jaxpr into steps (for the arguments see `Reading`).
 
-    Closed-over arrays are weights where the arguments have none (`closed_over` is None).
+    Args:
+        closed_over: whether closed-over arrays are weights; None: where the arguments have none.
+        unroll: whether short loops are written out, as where a rule differs from turn to turn.
 
     Raises:
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.
@@ -67,6 +71,7 @@ def analyse(
         closed_over = not are_in_arguments(closed_jaxpr, explained, names)
     nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
+    gates = None if gates is None else tuple(gates)
     closed_jaxpr, lost = as_floats(with_numbers(closed_jaxpr), explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
@@ -74,34 +79,33 @@ def analyse(
             "rounding, casts, and products, sums, differences and moves of what casts have made, "
             "in one body."
         )
-    inside = functools.partial(analyse, calls=calls, closed_over=closed_over)
 
-    def read(jaxpr: Any, bodies: Any = inside) -> Reading:
+    def read(function: Any, bodies: Callable[..., Frame] = analyse) -> Reading:
+        inside = functools.partial(bodies, calls=calls, closed_over=closed_over, unroll=unroll)
         return Reading(
-            jaxpr, explained, names, nonnegative, outputs, FAMILIES, bodies, calls, closed_over
+            function, explained, names, nonnegative, outputs, FAMILIES, inside, gates, calls,
+            closed_over,
         )  # fmt: skip
+
+    def cover(other: Any) -> list[Step]:
+        """The layers of an equal function, bodies unread."""
+        found = _cover(read(other, _unread))
+        return [found[position] for position in sorted(found)]
 
     reading = read(closed_jaxpr)
     rewritten = normal_form(closed_jaxpr, reading.graph, reading.dominator, reading.found, calls)
     if rewritten is not None:
-        closed_jaxpr, reading = rewritten, read(rewritten)
+        reading = read(rewritten)
+    Body.read_in_order(reading)
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
-
-    def cover(other: Any) -> list[Step]:
-        """The layers of an equal function, bodies unread."""
-        found = _cover(read(other, functools.partial(_unread, calls=calls)))
-        return [found[position] for position in sorted(found)]
-
-    better = mended(graph, steps, cover, calls)
+    better = mended(graph, steps, cover, calls, unroll)
     if better.jaxpr is not None:
-        return analyse(better.jaxpr, explained, names, nonnegative, outputs, calls, closed_over)
-    return checkpointed(
-        Frame(
-            closed_jaxpr, tuple(steps), explained, graph.outputs, graph.live, graph.reached,
-            better.torn,
+        return analyse(
+            better.jaxpr, explained, names, nonnegative, outputs, gates, calls, closed_over, unroll
         )
-    )  # fmt: skip
+    frame = _frame(reading, better.torn)
+    return checkpointed(dataclasses.replace(frame, steps=tuple(steps)))
 
 
 def _unread(
@@ -110,12 +114,30 @@ def _unread(
     names: Iterable[str],
     nonnegative: Iterable[bool] | None = None,
     outputs: Iterable[bool] | None = None,
+    gates: Iterable[int] | None = None,
     calls: tuple[str, ...] = (),
+    closed_over: bool = False,
+    unroll: bool = False,
 ) -> Frame:
-    """A body of which only the flow of relevance is asked."""
-    explained = tuple(explained)
-    graph = Graph(closed_jaxpr, explained, None if outputs is None else tuple(outputs))
-    return Frame(closed_jaxpr, (), explained, graph.outputs, graph.live, graph.reached)
+    """A body of which only the border is asked."""
+    inside = functools.partial(_unread, calls=calls, closed_over=closed_over)
+    outputs = None if outputs is None else tuple(outputs)
+    return _frame(
+        Reading(
+            closed_jaxpr, tuple(explained), names, nonnegative, outputs, FAMILIES, inside, gates,
+            calls, closed_over,
+        )
+    )  # fmt: skip
+
+
+def _frame(reading: Reading, torn: tuple[str, ...] = ()) -> Frame:
+    """What is known of a function without its steps."""
+    graph = reading.graph
+    pairs = zip(graph.jaxpr.outvars, graph.outputs, strict=True)
+    gates = tuple(gate_rank(reading, a) if flag else 0 for a, flag in pairs)
+    return Frame(
+        graph.closed, (), reading.explained, graph.outputs, graph.live, graph.reached, gates, torn
+    )
 
 
 def _cover(reading: Reading) -> dict[int, Step]:

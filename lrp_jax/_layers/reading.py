@@ -47,6 +47,7 @@ class Reading:
         outputs: which outputs carry relevance (default: every explained one).
         families: the families of layers, in the order in which they are asked.
         analyse: the analysis of a body, with the same arguments as this.
+        gates: for each input, how much it looks like a gate.
         calls: globs of the names of called functions that stay whole.
         closed_over: whether arrays that come from no argument are weights.
     """
@@ -60,6 +61,7 @@ class Reading:
         outputs: Iterable[bool] | None,
         families: Sequence[type[Step]],
         analyse: Callable[..., Frame],
+        gates: Iterable[int] | None = None,
         calls: tuple[str, ...] = (),
         closed_over: bool = True,
     ) -> None:
@@ -68,7 +70,10 @@ class Reading:
         self.weights = weights_of(self.graph, self.names, closed_over)
         self.dominator = dominators(self.graph)
         self.nonnegative = nonnegative_variables(self.graph, nonnegative)
-        self.analyse = analyse
+        self.explained, self.analyse = explained, analyse
+        self.bodies: dict[int, tuple[Frame, ...]] = {}
+        invars = compat.open_jaxpr(closed_jaxpr).invars
+        self.gates = dict(zip(invars, gates or [0] * len(invars), strict=True))
         self.calls = calls
         self._families = families
         self.found: dict[Var, Found] = {}
@@ -136,6 +141,13 @@ class Reading:
         # Where someone reads the layer's output before the chain, the chain stands alone.
         alone = bool(chain) and not self.graph.read_once(start)
         return Tail(chain, start, None if alone else self.core(start))
+
+    def gate_of(self, var: Var) -> int | None:
+        """How much an input, or what a body makes, looks like a gate; None for anything else."""
+        if var not in self.graph.maker:
+            return self.gates.get(var, 0)
+        ranks = (layer.gate_of(self, var) for layer in self._families)
+        return next((rank for rank in ranks if rank is not None), None)
 
     # -- steps ----------------------------------------------------------------------------------
 

@@ -159,6 +159,11 @@ class Step:
         return False
 
     @classmethod
+    def gate_of(cls, reading: Any, var: Var) -> int | None:
+        """How much what a body of this family makes looks like a gate; None for no body."""
+        return None
+
+    @classmethod
     def recognise(cls, reading: Any, var: Var) -> Self | None:
         """The step of this family that makes `var`, or None."""
         raise NotImplementedError
@@ -243,6 +248,7 @@ class Frame:
         steps: the pieces on the way of relevance and, between them, constant equations.
         explained: for each input, whether relevance flows to it.
         outputs: for each output, whether relevance comes from it.
+        gates: for each output, how much it looks like a gate.
         torn: lines of loops and branches whose borders tear layers apart.
     """
 
@@ -252,6 +258,7 @@ class Frame:
     outputs: tuple[bool, ...]
     live: frozenset[Var] = field(repr=False)
     reached: frozenset[Var] = field(repr=False)
+    gates: tuple[int, ...] = ()
     torn: tuple[str, ...] = ()
 
     @property

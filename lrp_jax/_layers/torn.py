@@ -6,6 +6,7 @@ written in another way. A loop is unrolled (a map, whose turns are examples, is 
 branch computes what stands beside it.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from .._analysis.graph import Graph
 from .._analysis.splice import splice
 from .._analysis.unroll import Inside, branch, is_map, with_neighbours, written_out
 from .checkpoints import flat
-from .step import Step
+from .step import Frame, Step
 
 MOST_TURNS = 64
 """Loops of so many turns are unrolled where a layer lies on the border of a turn."""
@@ -36,7 +37,9 @@ class Rewritten(NamedTuple):
     torn: tuple[str, ...] = ()
 
 
-def mended(graph: Graph, steps: Sequence[Step], cover: Cover, calls: Sequence[str]) -> Rewritten:
+def mended(
+    graph: Graph, steps: Sequence[Step], cover: Cover, calls: Sequence[str], unroll: bool = False
+) -> Rewritten:
     """The function of a graph without the borders that tear layers.
 
     Args:
@@ -44,6 +47,7 @@ def mended(graph: Graph, steps: Sequence[Step], cover: Cover, calls: Sequence[st
         steps: its steps, bodies read by themselves.
         cover: of a function with the same inputs.
         calls: globs of the names of called functions that stay whole.
+        unroll: whether turns are different layers for another reason.
     """
     bodies = [e for e in graph.eqns if e.primitive in (prim.SCAN, prim.COND) and graph.is_live(e)]
     if not bodies:
@@ -51,6 +55,8 @@ def mended(graph: Graph, steps: Sequence[Step], cover: Cover, calls: Sequence[st
     makers = {tuple(eqn.outvars): eqn for eqn in bodies}
     branches = [len(e.params["branches"]) for e in bodies if e.primitive is prim.COND]
     torn: dict[tuple[Var, ...], set[Var]] = {}
+    if unroll:
+        torn = {tuple(e.outvars): set() for e in bodies if _is_short(e) and not is_map(e)}
     for number in range(max(branches, default=1)):
         looks = {
             id(e): written_out(e, calls, 3)
@@ -65,9 +71,7 @@ def mended(graph: Graph, steps: Sequence[Step], cover: Cover, calls: Sequence[st
             if eqn.primitive is prim.SCAN and _reads_otherwise(eqn, graph, steps, seen):
                 torn.setdefault(tuple(eqn.outvars), set())
     unrolled = {
-        id(eqn): written_out(eqn, calls)
-        for eqn in map(makers.__getitem__, torn)
-        if eqn.primitive is prim.SCAN and (is_map(eqn) or eqn.params["length"] <= MOST_TURNS)
+        id(eqn): written_out(eqn, calls) for eqn in map(makers.__getitem__, torn) if _is_short(eqn)
     }
     if unrolled:
         return Rewritten(splice(graph.closed, unrolled))
@@ -79,6 +83,23 @@ def mended(graph: Graph, steps: Sequence[Step], cover: Cover, calls: Sequence[st
                 return Rewritten(found)
     lines = (compat.source_line(makers[outvars]) for outvars in torn)
     return Rewritten(None, tuple(dict.fromkeys(lines)))
+
+
+def torn_layers(frame: Frame) -> list[str]:
+    """What to warn of: borders that tear layers still, of the bodies inside too."""
+    own = [
+        f"a layer lies on the border of the loop or branch at {line} and is explained in two "
+        "pieces, other than the same code without the border. Move the border; loops of up to "
+        f"{MOST_TURNS} turns are unrolled there."
+        for line in frame.torn
+    ]
+    inside = (text for step in frame.steps for body in step.frames for text in torn_layers(body))
+    return list(dict.fromkeys([*own, *inside]))
+
+
+def _is_short(eqn: Equation) -> bool:
+    """Whether an equation is a loop that may be written out."""
+    return eqn.primitive is prim.SCAN and (is_map(eqn) or eqn.params["length"] <= MOST_TURNS)
 
 
 def _inside(eqn: Equation) -> Inside | None:
@@ -121,5 +142,20 @@ def _reads_otherwise(
 
 
 def _told(steps: Iterable[Step]) -> list[Any]:
-    """What tells layers apart, in order."""
-    return [(type(s), s.kind, getattr(s, "gate", None)) for s in flat(steps) if s.kind]
+    """What tells layers apart, in order: all that is known of them but where they stand."""
+    return [
+        (
+            type(step),
+            *(
+                (f.name, getattr(step, f.name))
+                for f in dataclasses.fields(step)
+                if f.name not in _OF_THE_PLACE and isinstance(getattr(step, f.name), _PLAIN)
+            ),
+        )
+        for step in flat(steps)
+        if step.kind
+    ]
+
+
+_PLAIN = (int, str, bool, frozenset, type(None))
+_OF_THE_PLACE = {"position", "name", "source", "nonnegative", "before_relu"}
