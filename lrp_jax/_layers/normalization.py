@@ -137,6 +137,7 @@ def is_statistic(
         of_mean: see `_statistic_root`.
     """
     family_tree = {same.get(v, v) for v in _made_elementwise_of(graph, value, of_mean)}
+    lowest = min(graph.position[v] for v in family_tree)
     seen: set[tuple[Var, bool, bool]] = set()
     hits: dict[Var, None] = {}
     todo = [(statistic, False, False)]
@@ -152,7 +153,7 @@ def is_statistic(
             hits[var] = None
             continue
         maker = graph.maker.get(var)
-        if maker is None:
+        if maker is None or graph.position[var] < lowest:
             return None
         operands = graph.explained_operands(maker)
         reduces = _reduces(maker, added)
