@@ -68,7 +68,8 @@ def _normaliser(divisor: Factor, exponentials: Exponentials) -> Normaliser | Non
     if first is None:
         return None
     before = first.part(bound=False)
-    inner, rest = [], []
+    inner: list[Term] = []
+    rest: list[Term] = []
     for term in terms:
         if term.bound and term.part(bound=False) != before:
             return None
@@ -299,7 +300,8 @@ def weighted(
             v: Any = None
             for factor, power in value.powers.items():
                 x = times(factor, read, there, u.dtype)
-                v = x**power if v is None else (v * x if power == 1 else v * x**power)
+                x = x if power == 1 else x**power
+                v = x if v is None else v * x
             v = v if value.number == 1 else v * jnp.asarray(value.number, v.dtype)
             us.append(_flat(u, len(rows)))
             masks.append(
