@@ -117,8 +117,11 @@ class Graph:
         return any(v in self.live for v in eqn.outvars)
 
     def read_once(self, var: Var) -> bool:
-        """Whether exactly one equation reads the variable and it is no output."""
-        readers = self.readers.get(var, [])
+        """Whether exactly one equation reads the variable and it is no output.
+
+        Equations of constants do not count: no relevance comes from them.
+        """
+        readers = [r for r in self.readers.get(var, ()) if r is None or self.is_live(r)]
         return len(readers) == 1 and readers[0] is not None
 
     def between(self, end: Var, starts: Iterable[Var]) -> tuple[list[Equation], set[Var]]:

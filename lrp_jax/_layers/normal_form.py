@@ -98,7 +98,7 @@ def _other_way(
     def way(read: Read) -> Any:
         order = range(len(aval.shape))
         values = [(layer(read, order), 1) for layer in made]
-        values += [_joined(group, read, order) for group in groups]
+        values += [_group(group, read, order, monomials) for group in groups]
         values += [_joined(constants, read, order)] if constants else []
         product = _product(values)
         product = product if number == 1 else product * jnp.asarray(number, product.dtype)
@@ -109,10 +109,15 @@ def _other_way(
 
 def _apart(var: Var, powers: Mapping[Factor, int], monomials: Monomials) -> bool:
     """Whether the factors of a group stand apart, or a contraction contracts nothing."""
-    groups = monomials.groups(powers)
-    if len(groups) > 1 and monomials.parts(var, powers) is None:
+    parts = monomials.parts(var, powers)
+    if parts is None or monomials.holds_outer(var):
         return True
-    return monomials.holds_outer(var)
+    return len(parts) > 1 and any(power < 0 and v in monomials.dominator for v, power in parts)
+
+
+def _divides_by_function(group: Mapping[Factor, int], monomials: Monomials) -> bool:
+    """Whether a product is divided by a function of one value, whose reciprocal is one as well."""
+    return all(power < 0 and factor.var in monomials.dominator for factor, power in group.items())
 
 
 def _joined(group: Mapping[Factor, int], read: Read, order: Sequence[int]) -> tuple[Any, int]:
@@ -124,6 +129,14 @@ def _joined(group: Mapping[Factor, int], read: Read, order: Sequence[int]) -> tu
         for _ in range(abs(power))
     ]
     return _product(values), sign
+
+
+def _group(
+    group: Mapping[Factor, int], read: Read, order: Sequence[int], monomials: Monomials
+) -> tuple[Any, int]:
+    """What a group of factors is in a product."""
+    value, sign = _joined(group, read, order)
+    return (1 / value, 1) if _divides_by_function(group, monomials) else (value, sign)
 
 
 def _product(values: Sequence[tuple[Any, int]]) -> Any:

@@ -137,37 +137,41 @@ def is_statistic(
         of_mean: see `_statistic_root`.
     """
     family_tree = {same.get(v, v) for v in _made_elementwise_of(graph, value, of_mean)}
-    seen: set[tuple[Var, bool, bool]] = set()
+    lowest = min(graph.position[v] for v in family_tree)
+    seen: set[tuple[Var, bool, bool, bool]] = set()
     hits: dict[Var, None] = {}
-    todo = [(statistic, False, False)]
-    rooted = divides and not of_mean
+    todo = [(statistic, False, False, divides and not of_mean)]
     batch_axis = False
     while todo:
-        var, reduced, added = todo.pop()
+        var, reduced, added, rooted = todo.pop()
         var = same.get(var, var)
-        if (var, reduced, added) in seen:
+        if (var, reduced, added, rooted) in seen:
             continue
-        seen.add((var, reduced, added))
+        seen.add((var, reduced, added, rooted))
         if reduced and var in family_tree:
             hits[var] = None
             continue
         maker = graph.maker.get(var)
-        if maker is None:
+        if maker is None or graph.position[var] < lowest:
             return None
         operands = graph.explained_operands(maker)
         reduces = _reduces(maker, added)
-        if not (reduces or _keeps(maker)):
+        rooted = rooted or _roots(maker, operands, of_mean)
+        # What is reduced before any root or division is no statistic but a factor like others.
+        if not (_keeps(maker) or (reduces and rooted)):
             return None
-        rooted = (
-            rooted
-            or (maker.primitive in prim.ROOTS and not (of_mean and maker.params.get("y", -1) > 0))
-            or (maker.primitive is prim.DIV and operands == [1] and not of_mean)
-        )
         if family(maker.primitive) is Family.SUM and "axes" in maker.params:
             batch_axis = batch_axis or _over_batch(maker)
         adds = maker.primitive in prim.ADD and len(operands) == 2
-        todo.extend((maker.invars[i], reduced or reduces, added or adds) for i in operands)
-    return ([*hits], batch_axis) if hits and rooted else None
+        todo.extend((maker.invars[i], reduced or reduces, added or adds, rooted) for i in operands)
+    return ([*hits], batch_axis) if hits else None
+
+
+def _roots(eqn: Equation, operands: list[int], of_mean: bool) -> bool:
+    """Whether an equation takes a root or a reciprocal."""
+    if eqn.primitive in prim.ROOTS:
+        return bool(eqn.params.get("y", -1) < 0)
+    return eqn.primitive is prim.DIV and operands == [1] and not of_mean
 
 
 def _reduces(eqn: Equation, added: bool) -> bool:

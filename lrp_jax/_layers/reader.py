@@ -144,7 +144,7 @@ def _cover(reading: Reading) -> dict[int, Step]:
     """A step for every variable that is needed, by the position of its last equation."""
     graph = reading.graph
     needed = [a for a, flag in zip(graph.jaxpr.outvars, graph.outputs, strict=True) if flag]
-    needed += [
+    read = [
         a
         for eqn in graph.eqns
         if not graph.is_live(eqn)
@@ -155,17 +155,23 @@ def _cover(reading: Reading) -> dict[int, Step]:
     covered: set[Var] = set()
     heap: list[tuple[int, int, Var]] = []
     order = itertools.count()  # decides among variables of one equation
+    relevant = set(needed)
 
     def need(variables: Iterable[Var]) -> None:
         for var in variables:
             heapq.heappush(heap, (-graph.position[var], next(order), var))
 
-    need(dict.fromkeys(needed))
+    need(dict.fromkeys([*needed, *read]))
     while heap:
         *_, var = heapq.heappop(heap)
         if var in covered or graph.position[var] < 0:
             continue
-        step = next(s for s in (layer.recognise(reading, var) for layer in FAMILIES) if s)
+        if var in relevant:
+            step = next(s for s in (layer.recognise(reading, var) for layer in FAMILIES) if s)
+            relevant.update(step.inputs)
+        else:  # only constants read it, and no relevance comes back
+            eqn = graph.maker[var]
+            step = reading.step(Move, [eqn], (), eqn.outvars)
         steps[graph.position[var]] = step
         covered.update(step.outputs)
         need(v for v in (*step.inputs, *step.constants) if v in graph.live and v not in covered)

@@ -64,18 +64,20 @@ def _normaliser(divisor: Factor, exponentials: Exponentials) -> Normaliser | Non
     """What divides as a sum of exponentials, or None."""
     explained = exponentials.monomials.explained
     terms = exponentials.terms(divisor.var, divisor.axes)
-    summed = [term for term in terms if term.bound]
-    if not summed:
+    first = next((term for term in terms if term.bound), None)
+    if first is None:
         return None
-    before = summed[0].part(bound=False)
-    if any(term.part(bound=False) != before for term in summed):
-        return None
-    inner = [term.part(bound=True) for term in summed]
-    for term in inner:
-        if any(map(explained, term.powers)) or not any(map(explained, term.exponent)):
+    before = first.part(bound=False)
+    inner: list[Term] = []
+    rest: list[Term] = []
+    for term in terms:
+        if term.bound and term.part(bound=False) != before:
             return None
-    rest = [term.times(before, -1) for term in terms if not term.bound]
-    if any(explained(f) for term in rest for f in (*term.powers, *term.exponent)):
+        term = term.part(bound=True) if term.bound else term.times(before, -1)
+        if any(map(explained, term.powers)):
+            return None
+        (inner if any(map(explained, term.exponent)) else rest).append(term)
+    if first.part(bound=True) not in inner or any(term.bound for term in rest):
         return None
     if any(term.number <= 0 for term in (*inner, *rest)):
         return None
@@ -106,11 +108,12 @@ def _matched(
         return softmax(weight, normaliser, exponentials), rest.number, dict(rest.powers)
     if any(set(w.labels.values()) != term.bound for w, term in zip(weights, terms, strict=True)):
         return None
-    beside = pairs[0][1].part(bound=False)
-    values = [rest.part(bound=True) for _, rest in pairs]
-    if any(rest.part(bound=False) != beside for _, rest in pairs) or not all(
-        value.powers for value in values
-    ):
+    beside = next(rest for _, rest in pairs if rest.bound).part(bound=False)
+    if any(rest.bound and rest.part(bound=False) != beside for _, rest in pairs):
+        return None
+    # A block of one has no label.
+    values = [r.part(bound=True) if r.bound else r.times(beside, -1) for _, r in pairs]
+    if not all(value.powers for value in values):
         return None
     return weighted(weights, values, normaliser, exponentials), 1.0, dict(beside.powers)
 
@@ -297,7 +300,8 @@ def weighted(
             v: Any = None
             for factor, power in value.powers.items():
                 x = times(factor, read, there, u.dtype)
-                v = x**power if v is None else (v * x if power == 1 else v * x**power)
+                x = x if power == 1 else x**power
+                v = x if v is None else v * x
             v = v if value.number == 1 else v * jnp.asarray(value.number, v.dtype)
             us.append(_flat(u, len(rows)))
             masks.append(
