@@ -63,7 +63,8 @@ CONSTANT = {
 REFUSED = {
     "Loops without a reverse pass": (
         "while",
-        "`jax.lax.scan`, or `jax.lax.fori_loop` with static bounds",
+        "a counter that runs to a number of the code; `jax.lax.scan`, or `jax.lax.fori_loop` with "
+        "static bounds",
     ),
     "Products over segments": (
         "scatter_mul",

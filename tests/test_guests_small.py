@@ -477,3 +477,59 @@ def test_pools_with_gaps_give_all_to_the_winner(base: int, largest: bool) -> Non
     start = jnp.where(jnp.isfinite(y), y, 0)
     found = lrp.relevance(lambda _, x: pool(x), lrp.Zero())(None, x, target=lambda _: start)
     assert_close(found, expected, 1e-9)
+
+
+# -- Loops of known bound -------------------------------------------------------------------------
+
+
+def _relaxed(p: Any, h: jax.Array) -> jax.Array:
+    return h + 0.5 * jnp.tanh(h @ p["b"]["k"])
+
+
+LOOPS: dict[str, Any] = {
+    "counter": lambda p, x: jax.lax.while_loop(
+        lambda c: c[0] < 3, lambda c: (c[0] + 1, _relaxed(p, c[1])), (0, x)
+    )[1],
+    "down": lambda p, x: jax.lax.while_loop(
+        lambda c: jnp.greater(c[1], 0), lambda c: (_relaxed(p, c[0]), c[1] - 2), (x, 6)
+    )[0],
+    "inclusive": lambda p, x: jax.lax.while_loop(
+        lambda c: c[0] <= 7, lambda c: (c[0] + 3, _relaxed(p, c[1])), (1, x)
+    )[1],
+    "until it is large": lambda p, x: jax.lax.while_loop(
+        lambda c: (c[0] < 9) & (c[2] < 3.0) & (jnp.abs(c[1]).max() < 1e6),
+        lambda c: (c[0] + 1, _relaxed(p, c[1]), c[2] + 1.0),
+        (0, x, 0.0),
+    )[1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_loop_of_known_bound_is_its_turns(loop: str) -> None:
+    def turns(p: Any, x: jax.Array) -> jax.Array:
+        for _ in range(3):
+            x = _relaxed(p, x)
+        return x @ p["a"]["k"]
+
+    def looped(p: Any, x: jax.Array) -> jax.Array:
+        return LOOPS[loop](p, x) @ p["a"]["k"]
+
+    explain = lrp.value_and_relevance(looped, lrp.Gamma(0.2))
+    (value, found), expected = (
+        explain(P, X, target=1),
+        lrp.relevance(turns, lrp.Gamma(0.2))(P, X, target=1),
+    )
+    np.testing.assert_allclose(value, looped(P, X), rtol=1e-12)
+    assert_close(found, expected, 1e-9)
+
+
+@pytest.mark.parametrize("limit", ["argument", "nothing", "too far"])
+def test_a_loop_without_a_bound_is_refused(limit: str) -> None:
+    def apply(n: jax.Array, x: jax.Array) -> jax.Array:
+        if limit == "argument":
+            return jax.lax.fori_loop(0, n, lambda i, h: h * 0.5, x)
+        far = {"nothing": lambda c: c[1].max() > 1, "too far": lambda c: c[0] < 10**6}[limit]
+        return jax.lax.while_loop(far, lambda c: (c[0] + 1, c[1] * 0.5), (0, x))[1]
+
+    with pytest.raises(lrp.UnsupportedOperation, match="`while`"):
+        lrp.plan(apply, lrp.Zero())(jnp.asarray(3), X)

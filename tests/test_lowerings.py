@@ -177,6 +177,32 @@ def test_depthwise_adds_half_types_in_float32() -> None:
     np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.005, atol=0.01)
 
 
+def test_depthwise_convolutions_of_one_shape_are_lowered_once() -> None:
+    """A block more costs the same lines whatever the kernel is: its shifts are written once."""
+
+    def lines(kernel: int, blocks: int) -> int:
+        w = [numbers(i, kernel, kernel, 1, 4) for i in range(blocks)]
+
+        def apply(w: Any, x: jax.Array) -> jax.Array:
+            for one in w:
+                x = jax.nn.relu(conv((1, 1), "SAME", 4)(x, one))
+            return x.mean((1, 2))
+
+        explain = jax.jit(lambda w, x: lrp.relevance(apply, lrp.ZPlus())(w, x, target=1))
+        return explain.lower(w, numbers(9, 1, 8, 8, 4)).as_text().count("\n")
+
+    assert lines(3, 4) - lines(3, 3) == lines(5, 4) - lines(5, 3)
+
+
+def test_what_nobody_differentiates_by_is_not_transposed() -> None:
+    x_shape, w_shape, native = CONVOLUTIONS["depthwise"]
+    x, w = numbers(0, *x_shape), numbers(1, *w_shape)
+    ours = lowered(native, x, w)
+    by_x = jax.make_jaxpr(jax.grad(lambda x: ours(x, w).sum()))(x)
+    by_both = jax.make_jaxpr(jax.grad(lambda x, w: ours(x, w).sum(), (0, 1)))(x, w)
+    assert len(str(by_x)) < 0.6 * len(str(by_both))
+
+
 def test_convolution_pullback_differentiates_and_transposes() -> None:
     x_shape, w_shape, native = CONVOLUTIONS["depthwise / 2"]
     x, w = numbers(0, *x_shape), numbers(1, *w_shape)

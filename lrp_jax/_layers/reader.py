@@ -16,6 +16,7 @@ from .._analysis import compat
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
+from .._analysis.loops import with_bounded_loops
 from .._analysis.numbers import with_numbers
 from .._analysis.weights import are_in_arguments
 from .accumulations import Accumulation
@@ -72,7 +73,8 @@ def analyse(
     nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
     gates = None if gates is None else tuple(gates)
-    closed_jaxpr, lost = as_floats(with_numbers(closed_jaxpr), explained, outputs)
+    closed_jaxpr = with_bounded_loops(with_numbers(closed_jaxpr), explained, outputs)
+    closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
             f"{refusal(lost)} It makes integers of integers that carry relevance: known are "

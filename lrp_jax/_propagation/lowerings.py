@@ -22,6 +22,7 @@ import numpy as np
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .depthwise import Depthwise, as_specified, channels_last
 
 _POOL_MIN = compat.primitive("reduce_window_min")
 _LARGEST_WINDOW = 64  # above it, one slice a position is no longer small
@@ -249,7 +250,9 @@ def _convolution(eqn: Equation) -> Callable[..., jax.Array] | None:
     groups = params["feature_group_count"]
     channels, outputs = x[numbers.lhs_spec[1]], w[numbers.rhs_spec[0]]
     if groups == channels == outputs > 1 and prod(kernel) <= _LARGEST_WINDOW:
-        return _chosen(_native(eqn), _depthwise(params, kernel), forward_too=True)
+        strides, padding = tuple(params["window_strides"]), tuple(map(tuple, params["padding"]))
+        conv = Depthwise(numbers, strides, padding, tuple(kernel), params["preferred_element_type"])
+        return _chosen(_native(eqn), conv, forward_too=True, back=conv.transposed)
     apart = all(k <= s for k, s in zip(kernel, params["window_strides"], strict=True))
     unpadded = all(n == 0 for pair in params["padding"] for n in pair)
     if groups == 1 and apart and unpadded and prod(kernel) > 1:
@@ -264,10 +267,12 @@ def _chosen(
     on_cpu: Callable[..., jax.Array],
     forward_too: bool,
     inputs_only: bool = False,
+    back: Callable[..., jax.Array] | None = None,
 ) -> Callable[..., jax.Array]:
     """A bilinear function whose transposes on CPUs, or also itself, are those of another.
 
-    With `inputs_only` that is the transpose in the first argument alone.
+    With `inputs_only` that is the transpose in the first argument alone; `back` is a better one,
+    from a cotangent, the second argument and a shape.
     """
 
     def run(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -275,9 +280,8 @@ def _chosen(
             return native(x, w)
         return jax.lax.platform_dependent(x, w, cpu=on_cpu, default=native)
 
-    def transposed(cotangent: jax.Array, *operands: Any, argument: int) -> jax.Array:
+    def transposed(cotangent: jax.Array, other: Any, like: Any, argument: int) -> jax.Array:
         """The transpose in one argument; the other one is all that it reads."""
-        other, like = operands
 
         def pull(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
             def of(cotangent: jax.Array, other: jax.Array) -> jax.Array:
@@ -290,75 +294,40 @@ def _chosen(
 
         if inputs_only and argument == 1:
             return pull(native)(cotangent, other)
-        return jax.lax.platform_dependent(cotangent, other, cpu=pull(on_cpu), default=pull(native))
+        there = pull(on_cpu)
+        if back is not None and argument == 0:
+            there = lambda cotangent, w: back(cotangent, w, like)  # noqa: E731
+        return jax.lax.platform_dependent(cotangent, other, cpu=there, default=pull(native))
 
     @jax.custom_vjp
     def layer(x: jax.Array, w: jax.Array) -> jax.Array:
         return run(x, w)
 
-    def forward(x: jax.Array, w: jax.Array) -> tuple[jax.Array, Any]:
-        return run(x, w), (x, w)
+    def forward(x: Any, w: Any) -> tuple[jax.Array, Any]:
+        # A transpose reads the other operand; the one that nobody asks for is not even traced.
+        needed = (w.value if x.perturbed else None, x.value if w.perturbed else None)
+        return run(x.value, w.value), (*needed, _shape_alone(x.value), _shape_alone(w.value))
 
-    def backward(saved: Any, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x, w = saved
+    def backward(saved: Any, cotangent: Any) -> tuple[Any, ...]:
+        by_x, by_w, x, w = saved
+        if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+            return None, None
         return (
-            transposed(cotangent, w, jax.typeof(x), argument=0),
-            transposed(cotangent, x, jax.typeof(w), argument=1),
+            None if by_x is None else transposed(cotangent, by_x, _like(x), argument=0),
+            None if by_w is None else transposed(cotangent, by_w, _like(w), argument=1),
         )
 
-    layer.defvjp(forward, backward)
+    layer.defvjp(forward, backward, symbolic_zeros=True)
     return layer
 
 
-def _channels_last(x: jax.Array, w: jax.Array, numbers: Any) -> tuple[jax.Array, jax.Array]:
-    """Batch, space, channels; and space, input channels, output channels."""
-    inputs, weights = numbers.lhs_spec, numbers.rhs_spec
-    x = jnp.transpose(x, (inputs[0], *inputs[2:], inputs[1]))
-    return x, jnp.transpose(w, (*weights[2:], weights[1], weights[0]))
+def _shape_alone(x: jax.Array) -> jax.Array:
+    """An array of no numbers that has the shape and type of another after its first axis."""
+    return jnp.zeros((0, *x.shape), x.dtype)
 
 
-def _as_specified(y: jax.Array, numbers: Any) -> jax.Array:
-    """From channels last to the order of the convolution's outputs."""
-    outputs = numbers.out_spec
-    last = (outputs[0], *outputs[2:], outputs[1])
-    return jnp.transpose(y, [last.index(axis) for axis in range(y.ndim)])
-
-
-def _depthwise(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
-    """A depthwise convolution as a sum of shifted inputs times weights."""
-    numbers, strides = params["dimension_numbers"], params["window_strides"]
-
-    def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
-        x, w = _channels_last(x, w, numbers)
-        out = params["preferred_element_type"] or x.dtype
-        x, w = (v.astype(jnp.float32) if jnp.finfo(v.dtype).bits < 32 else v for v in (x, w))
-        sizes = [n + sum(p) for n, p in zip(x.shape[1:-1], params["padding"], strict=True)]
-        counts = [(n - k) // s + 1 for n, k, s in zip(sizes, kernel, strides, strict=True)]
-        # Each position in a stride by itself, so that no shift has gaps.
-        blocks = [-(-n // s) for n, s in zip(sizes, strides, strict=True)]
-        fill = [
-            (low, high + b * s - n, 0)
-            for (low, high), b, s, n in zip(params["padding"], blocks, strides, sizes, strict=True)
-        ]
-        x = jax.lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *fill, (0, 0, 0)])
-        # Whatever computes x is not to be computed again for every shift.
-        x = jax.lax.optimization_barrier(x)
-        x = x.reshape(
-            x.shape[0], *(n for pair in zip(blocks, strides, strict=True) for n in pair), -1
-        )
-        places = {place: _at(x, place) for place in np.ndindex(*strides)}
-        w = w.reshape(-1, x.shape[-1])
-        total: Any = None
-        for number, offset in enumerate(np.ndindex(*kernel)):
-            block, place = zip(*map(divmod, offset, strides), strict=True)
-            end = [b + c for b, c in zip(block, counts, strict=True)]
-            part = jax.lax.slice(places[place], (0, *block, 0), (x.shape[0], *end, x.shape[-1]))
-            part = part * jax.lax.slice_in_dim(w, number, number + 1)
-            total = part if total is None else total + part
-        total = jax.lax.optimization_barrier(total)
-        return _as_specified(total, numbers).astype(out)
-
-    return convolve
+def _like(shape_alone: jax.Array) -> Any:
+    return jax.ShapeDtypeStruct(shape_alone.shape[1:], shape_alone.dtype)
 
 
 def _output_channels_first(params: Any) -> Callable[..., jax.Array]:
@@ -371,22 +340,15 @@ def _output_channels_first(params: Any) -> Callable[..., jax.Array]:
     data, space = (0, rank + 1, *range(1, rank + 1)), tuple(range(rank))
 
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
-        x, w = _channels_last(x, w, numbers)
+        x, w = channels_last(x, w, numbers)
         y = jax.lax.conv_general_dilated(
             x, jnp.swapaxes(w, -1, -2), params["window_strides"], params["padding"],
             dimension_numbers=jax.lax.ConvDimensionNumbers(data, (rank, rank + 1, *space), data),
             precision=params["precision"], preferred_element_type=params["preferred_element_type"],
         )  # fmt: skip
-        return _as_specified(y, numbers)
+        return as_specified(y, numbers.out_spec)
 
     return convolve
-
-
-def _at(x: jax.Array, place: Sequence[int]) -> jax.Array:
-    """Of (batch, blocks, stride, ..., channels) one position in every stride."""
-    for axis, index in enumerate(place):
-        x = jax.lax.index_in_dim(x, index, 2 + axis, keepdims=False)
-    return x
 
 
 def _patches(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
@@ -395,7 +357,7 @@ def _patches(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
     rank = len(kernel)
 
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
-        x, w = _channels_last(x, w, numbers)
+        x, w = channels_last(x, w, numbers)
         counts = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:-1], kernel, strides, strict=True)]
         # The last block may lack what its kernel does not read.
         cut = [(0, c * s - n, 0) for c, s, n in zip(counts, strides, x.shape[1:-1], strict=True)]
@@ -410,6 +372,6 @@ def _patches(params: Any, kernel: Sequence[int]) -> Callable[..., jax.Array]:
             x, w, (contract, ((), ())), precision=params["precision"],
             preferred_element_type=params["preferred_element_type"],
         )  # fmt: skip
-        return _as_specified(y, numbers)
+        return as_specified(y, numbers.out_spec)
 
     return convolve
