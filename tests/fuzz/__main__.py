@@ -69,6 +69,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="how many networks")
     parser.add_argument("--length", type=int, default=6, help="operations and blocks in a row")
     parser.add_argument("--twins", type=int, default=0, help="rewritten twins of every network")
+    parser.add_argument("--only-twins", action="store_true", help="and nothing else of them")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a finding")
     parser.add_argument("--no-shrink", action="store_true", help="show findings as they were drawn")
@@ -81,7 +82,7 @@ def main() -> int:
         done += 1
         seed = options.seed + number
         program = draw(seed, len(NAMES), len(TARGETS), options.length)
-        error = failure(program)
+        error = None if options.only_twins else failure(program)
         again = failure
         if error is None and options.twins:
             error = twins_failure(program, options.twins)

@@ -31,7 +31,7 @@ def kept_gate(p: Params, h: Array) -> Array:
 
 def kept_relu(p: Params, h: Array) -> Array:
     r = jax.nn.relu(h)
-    return r / r.sum(-1, keepdims=True)
+    return r / (r.sum(-1, keepdims=True) + 0.01)
 
 
 def dense(p: Params, h: Array) -> Array:
@@ -99,13 +99,17 @@ HIGHWAY = {
 }
 SHARE = {
     "kept": kept_relu,
-    "relu twice": lambda p, h: jax.nn.relu(h) / jax.nn.relu(h).sum(-1, keepdims=True),
-    "maximum twice": lambda p, h: jnp.maximum(h, 0) / jnp.maximum(h, 0).sum(-1, keepdims=True),
-    "two spellings": lambda p, h: jax.nn.relu(h) / jnp.maximum(h, 0).sum(-1, keepdims=True),
-    "sum in a checkpoint": lambda p, h: (
-        jax.nn.relu(h) / jax.checkpoint(lambda h: jax.nn.relu(h).sum(-1, keepdims=True))(h)
+    "relu twice": lambda p, h: jax.nn.relu(h) / (jax.nn.relu(h).sum(-1, keepdims=True) + 0.01),
+    "maximum twice": lambda p, h: (
+        jnp.maximum(h, 0) / (jnp.maximum(h, 0).sum(-1, keepdims=True) + 0.01)
     ),
-    "mask": lambda p, h: h * (h > 0) / (h * (h > 0)).sum(-1, keepdims=True),
+    "two spellings": lambda p, h: (
+        jax.nn.relu(h) / (jnp.maximum(h, 0).sum(-1, keepdims=True) + 0.01)
+    ),
+    "sum in a checkpoint": lambda p, h: (
+        jax.nn.relu(h) / jax.checkpoint(lambda h: jax.nn.relu(h).sum(-1, keepdims=True) + 0.01)(h)
+    ),
+    "mask": lambda p, h: h * (h > 0) / ((h * (h > 0)).sum(-1, keepdims=True) + 0.01),
 }
 
 WEIGHTS = {"w": (4, 4), "v": (4, 4)}
