@@ -128,7 +128,7 @@ PIECES: dict[str, Piece] = {
             h, p["k"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
         ),
         lambda p, h: h * p["s"] + p["b0"],
-        lambda p, h: lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 1), (1, 1, 1), "SAME"),
+        lambda p, h: jax.nn.relu(h),
     ],
 }
 
@@ -168,6 +168,9 @@ def branch(f: Any, p: Any, h: Any) -> Any:
 
 
 def mapped(f: Any, p: Any, h: Any) -> Any:
+    if all(a.ndim == 2 for a in jax.tree.leaves(h)):
+        return lax.map(lambda example: f(p, example), h)
+
     def one(example: Any) -> Any:
         alone = jax.tree.map(lambda a: a[None], example)
         return jax.tree.map(lambda a: a[0], f(p, alone))
@@ -289,8 +292,7 @@ def test_layers_of_a_loop_are_those_of_its_turns(name: str) -> None:
         found, expected = (
             layers_of(turned(name, rotation, loop), start_of(name)) for loop in (in_scan, in_python)
         )
-        kept = [layer for layer in expected if layer in found]
-        assert found == expected or found == list(dict.fromkeys(kept))
+        assert {str(layer) for layer in found} == {str(layer) for layer in expected}
 
 
 @pytest.mark.parametrize("turns", [1, 2, 5])

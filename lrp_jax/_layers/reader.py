@@ -16,6 +16,7 @@ from .._analysis import compat
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
+from .._analysis.splice import tidied
 from .bodies import Body
 from .call import Call
 from .checkpoints import checkpointed
@@ -61,7 +62,7 @@ def analyse(
     nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
     gates = None if gates is None else tuple(gates)
-    closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
+    closed_jaxpr, lost = as_floats(tidied(closed_jaxpr), explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
             f"{refusal(lost)} It makes integers of integers that carry relevance: known are "
@@ -77,7 +78,7 @@ def analyse(
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
-        found = _cover(read(other, _unread))
+        found = _cover(read(tidied(other), _unread))
         return [found[position] for position in sorted(found)]
 
     reading = read(closed_jaxpr, analyse)
