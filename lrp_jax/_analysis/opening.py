@@ -82,7 +82,7 @@ def turn(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[Any
     """The results of a `scan` of one turn."""
     constants, carries = compat.scan_arity(eqn)
     held = constants + carries
-    values = [*operands[:held], *(xs[0] for xs in operands[held:])]
+    values = [*operands[:held], *(jnp.squeeze(xs, 0) for xs in operands[held:])]
     outs = evaluate(compat.closed(eqn.params["jaxpr"]), values)
     return [*outs[:carries], *(y[None] for y in outs[carries:])]
 

@@ -52,6 +52,8 @@ def nonnegative_results(eqn: Equation, known: Callable[[Any], bool]) -> list[boo
                 return [*kept, *outs[carries:]]
             flags[carry] = kept
     body = compat.plain_call(eqn) or compat.custom_call(eqn)
+    if eqn.primitive is prim.REMAT:
+        body = compat.closed(eqn.params["jaxpr"])
     if body is not None:
         return _through(body, flags)
     return [_makes_nonnegative(eqn, known)] * len(eqn.outvars)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from . import compat
+from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 
 
@@ -108,3 +108,53 @@ def traced(function: Callable[..., list[Any]], operands: Sequence[Any]) -> tuple
 
     closed_jaxpr = jax.make_jaxpr(of_variables)(*shapes)
     return compat.open_jaxpr(closed_jaxpr), closed_jaxpr.consts
+
+
+def tidied(closed_jaxpr: Any) -> Any:
+    """The same function without changes of shape that the next ones undo.
+
+    Args:
+        closed_jaxpr: a jaxpr.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    renamed: dict[Var, Var] = {}
+    origins: dict[Var, list[Var]] = {}
+    eqns: list[Equation] = []
+
+    def now(atom: Any) -> Any:
+        return atom if is_literal(atom) else renamed.get(atom, atom)
+
+    for eqn in jaxpr.eqns:
+        operands = list(map(now, eqn.invars))
+        moved = any(a is not b for a, b in zip(operands, eqn.invars, strict=True))
+        if _keeps_order(eqn) and not is_literal(operands[0]):
+            (out,) = eqn.outvars
+            above = [*origins.get(operands[0], []), operands[0]]
+            same = next((v for v in above if v.aval == out.aval), None)
+            if same is not None:
+                renamed[out] = same
+                continue
+            origins[out] = above
+        eqns.append(eqn.replace(invars=operands) if moved else eqn)
+    if not renamed:
+        return closed_jaxpr
+    constants = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
+    return compat.rewritten(closed_jaxpr, constants, list(map(now, jaxpr.outvars)), eqns)
+
+
+def _keeps_order(eqn: Equation) -> bool:
+    """Whether an equation changes the shape of its operand and neither its numbers nor order."""
+    if eqn.primitive is _SQUEEZE:
+        return True
+    if eqn.primitive is _RESHAPE:
+        return eqn.params["dimensions"] is None
+    if is_literal(eqn.invars[0]) or len(eqn.invars) > 1:
+        return False
+    before, after = eqn.invars[0].aval, eqn.outvars[0].aval
+    if eqn.primitive is prim.BROADCAST:
+        axes = list(eqn.params["broadcast_dimensions"])
+        return bool(before.size == after.size) and axes == sorted(axes)
+    return eqn.primitive is _SLICE and bool(before.shape == after.shape)
+
+
+_SLICE, _SQUEEZE, _RESHAPE = (compat.primitive(name) for name in ("slice", "squeeze", "reshape"))

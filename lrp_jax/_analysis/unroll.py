@@ -44,14 +44,14 @@ def written_out(
     Args:
         eqn: the loop.
         calls: globs of the names of called functions that stay whole.
-        turns: how many of its turns; the others' results are those of the last one.
+        turns: how many of its turns, marked, for a look; the others' results are the last one's.
     """
     length = eqn.params["length"]
     constants, carries = compat.scan_arity(eqn)
     body = compat.closed(eqn.params["jaxpr"])
 
     def one(number: int, values: Sequence[Any]) -> list[Any]:
-        with jax.named_scope(Inside.of(eqn, number)):
+        with scopes([] if turns is None else [Inside.of(eqn, number)]):
             return evaluate_inlined(body, values, calls)
 
     def of_examples(*operands: Any) -> list[Any]:

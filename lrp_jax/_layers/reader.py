@@ -18,6 +18,7 @@ from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.loops import with_bounded_loops
 from .._analysis.numbers import with_numbers
+from .._analysis.splice import tidied
 from .._analysis.weights import are_in_arguments
 from .accumulations import Accumulation
 from .bodies import Body
@@ -73,7 +74,7 @@ def analyse(
     nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
     gates = None if gates is None else tuple(gates)
-    closed_jaxpr = with_bounded_loops(with_numbers(closed_jaxpr), explained, outputs)
+    closed_jaxpr = with_bounded_loops(with_numbers(tidied(closed_jaxpr)), explained, outputs)
     closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
@@ -91,7 +92,7 @@ def analyse(
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
-        found = _cover(read(other, _unread))
+        found = _cover(read(tidied(other), _unread))
         return [found[position] for position in sorted(found)]
 
     reading = read(closed_jaxpr)

@@ -54,10 +54,13 @@ def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Ste
     maker = graph.maker.get(start)
     nonlinear = maker is not None and start in reading.dominator and not reading.is_link(maker)
     if nonlinear and graph.read_once(start) and all(map(is_literal_link, chain)):
-        if var in reading.dominator:
+        moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
+        if var in reading.dominator and not moved:
             return None  # the end of a hand-written activation
         eqn = chain[-1]  # past a change of shape it stands alone
         operand = eqn.invars[graph.explained_operands(eqn)[0]]
+        if eqn.primitive in SHIFTING and operand.aval.shape == var.aval.shape:
+            return Elementwise.written_out(reading, [eqn], operand, var)
         kind = "" if eqn.primitive in SCALING else "Bias"
         return Shift.of(reading, [eqn], operand, var, kind)
     affine = [e for e in chain if family(e.primitive) is Family.AFFINE]
