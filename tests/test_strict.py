@@ -48,6 +48,11 @@ def closes_over(w: Any, x: jax.Array) -> jax.Array:
     return x @ HIDDEN
 
 
+def linear_attention(w: Any, x: jax.Array) -> jax.Array:
+    q, k = (jax.nn.softplus(x @ w[n]) for n in "ab")
+    return (q @ (k.T @ x)) / (q @ k.sum(0)[:, None])
+
+
 SUSPICIONS: dict[str, tuple[Any, Any, str]] = {
     "glob": (dense, lrp.EpsilonPlus().override(("aa", lrp.Zero())), "'aa'.*matches no layer"),
     "call": (dense, lrp.AttnLRP(attention="flash"), r"lrp.call\('flash'\).*matches no layer"),
@@ -56,6 +61,7 @@ SUSPICIONS: dict[str, tuple[Any, Any, str]] = {
         lrp.Composite([(lrp.Linear, lrp.Zero()), (lrp.Dense, lrp.Epsilon())]),
         "shadowed",
     ),
+    "divided": (linear_attention, lrp.Epsilon(), "divides by a sum over explained values"),
     "softmax": (ends_in_softmax, lrp.AttnLRP(), "ends in a softmax"),
     "anonymous": (closes_over, lrp.Epsilon(), "no names"),
     "nothing": (detached, lrp.Epsilon(), "no output depends on the explained argument"),

@@ -93,6 +93,9 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
     idle = {step for step, constants in held.items() if len(constants) == len(step.inputs)}
     mistakes += torn_layers(frame)
     mistakes += _unrecognised(frame, layers, composite.entries, idle)
+    quotient = suspects.divided_by_sum(frame, idle)
+    if quotient is not None and not composite.gradient:
+        mistakes.append(DIVIDED.format(quotient.source))
     warnings = [*mistakes, *shadowed]
     if anonymous:
         warnings.append(
@@ -116,6 +119,13 @@ SOFTMAX = (
 NOTHING_ARRIVES = (
     "no output depends on the explained argument by a way of floating-point numbers: all relevance "
     "is zero. Is argnums right, and does jax.lax.stop_gradient cut the way?"
+)
+
+DIVIDED = (
+    "the quotient at {} divides by a sum over explained values that is neither a softmax's nor a "
+    "statistic of what it divides, so a share of relevance goes through the divisor. Put "
+    "jax.lax.stop_gradient around the divisor to make it a constant, or name the function around "
+    "it with lrp.as_layer and an entry (lrp.call(name), ...)."
 )
 
 _LAYERS_OF = (

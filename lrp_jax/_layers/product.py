@@ -41,6 +41,9 @@ class Product(Step):
             powers=tuple(p for _, p in factors), gates=_gates(reading, operands),
         )  # fmt: skip
 
+    def divisors(self) -> tuple[Var, ...]:
+        return tuple(v for v, p in zip(self.inputs, self.powers, strict=False) if p < 0)
+
     def check(self, rule: Any) -> None:
         rule.shares(len(self.powers), self.gates)
 

@@ -220,6 +220,10 @@ class Step:
         """
         raise NotImplementedError
 
+    def divisors(self) -> tuple[Var, ...]:
+        """Explained inputs that divide others."""
+        return ()
+
     def unit_axis(self) -> int:
         """The axis of the output that holds its units."""
         return len(self.outputs[0].aval.shape) - 1

@@ -45,6 +45,35 @@ def lone(
     return None
 
 
+def divided_by_sum(frame: Frame, idle: Collection[Step] = ()) -> Step | None:
+    """A quotient by a sum over explained values that is no statistic of what it divides."""
+    found = (_divided_by_sum(inner, idle) for inner in _frames(frame))
+    return next(filter(None, found), None)
+
+
+def _divided_by_sum(frame: Frame, idle: Collection[Step]) -> Step | None:
+    makers = {var: step for step in frame.steps for var in step.outputs}
+    for step in frame.steps:
+        todo = [] if step in idle else [*step.divisors()]
+        while todo:
+            maker = makers.get(todo.pop())
+            if maker is None or maker.kind == "Activation":
+                continue  # a function of one value, which may be a gate
+            sums = len(maker.inputs) == 1 and maker.kind in ("Merge", "AvgPool")
+            if sums or maker.kind == "MatMul":
+                return step
+            if maker.kind in ("", "Bias", "BatchNorm", "Merge", "Product"):
+                todo += maker.inputs
+    return None
+
+
+def _frames(frame: Frame) -> Iterator[Frame]:
+    yield frame
+    for step in frame.steps:
+        for inner in step.frames:
+            yield from _frames(inner)
+
+
 def _all_steps(frame: Frame) -> Iterator[Step]:
     for step in frame.steps:
         for inner in step.frames:
