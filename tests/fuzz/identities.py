@@ -207,8 +207,10 @@ def _(site: Site, which: Any, *cases: Any) -> Any:
 def _(site: Site, which: Any, *cases: Any) -> Any:
     if len(cases) != 2 or site.values[0].dtype != bool or site.explained[0]:
         return None
-    if not all(np.isfinite(v).all() for v in site.values) or np.abs(site.results[0]).max() > 1e6:
-        return None
+    if not all(
+        e or not np.any(v) for e, v in zip(site.explained[1:], site.values[1:], strict=True)
+    ):
+        return None  # a number beside a mask is a shift, which stands alone
     return cases[0] * ~which + cases[1] * which
 
 
@@ -252,6 +254,8 @@ def _(site: Site, x: Any, w: Any) -> Any:
 def _(site: Site, x: Any, w: Any) -> Any:
     if all(site.explained):
         return None
+    if site.explained[1]:
+        return _dot(site, x - 0.25, w) + _dot(site, jnp.full_like(x, 0.25), w)
     return _dot(site, x, w - 0.25) + _dot(site, x, jnp.full_like(w, 0.25))
 
 

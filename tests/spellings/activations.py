@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 from jax.scipy.special import erf
 
-from .group import Group, function
+from .group import BY_SIGN, Group, function
 
 Elementwise = Callable[[Array], Array]
 sigmoid = jax.nn.sigmoid
@@ -212,6 +212,7 @@ GROUPS = tuple(
         name,
         {how: (lambda p, h, f=f: f(h)) for how, f in spelled.items()},
         reference=hand(next(iter(spelled.values()))),
+        composites=BY_SIGN,
     )
     for name, spelled in FUNCTIONS.items()
 )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .group import EXACT, Group, Params
+from .group import ANY_KIND, BY_SIGN, EXACT, Group, Params
 
 
 def dot(x: Array, w: Array) -> Array:
@@ -266,11 +266,11 @@ NORM = {"scale": (4,), "mean": (4,), "var": (4,), "shift": (4,)}
 LAYER = {"w": (4, 4), "b": (4,)}
 RANK = {"down": (4, 2), "up": (2, 4)}
 GROUPS = (
-    Group("dense", DENSE, LAYER, linear(DENSE)),
+    Group("dense", DENSE, LAYER, linear(DENSE), ANY_KIND),
     Group("dense with ones", WITH_ONES, LAYER, linear(WITH_ONES)),
     Group("dense, scaled", SCALED, {"w": (4, 4), "c": (4,)}, linear(SCALED)),
     Group("dense, scaled by a number", SCALED_BY_ONE, {"w": (4, 4), "s": ()},
-          linear(SCALED_BY_ONE)),
+          linear(SCALED_BY_ONE), BY_SIGN),
     Group("batch norm after", BATCH_NORM, {**LAYER, **NORM}, linear(BATCH_NORM)),
     Group("batch norm before", NORM_BEFORE, {**LAYER, **NORM}, linear(NORM_BEFORE), entry=False),
     Group("pixels", PIXELS, {"w": (4, 4)}, linear(PIXELS), entry=False),

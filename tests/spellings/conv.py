@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .group import EXACT, Group, Params
+from .group import ANY_KIND, EXACT, Group, Params
 
 NTC = ("NTC", "TIO", "NTC")
 L, C, O = 6, 3, 4  # noqa: E741
@@ -252,6 +252,6 @@ LINEARLY = {
     "a separable convolution": (SEPARABLE, {"w": (3, 1, C), "v": (1, C, O)}),
 }
 GROUPS = (
-    *(Group(n, s, p, itself(s), shape=SHAPE) for n, (s, p) in EVERYWHERE.items()),
+    *(Group(n, s, p, itself(s), ANY_KIND, shape=SHAPE) for n, (s, p) in EVERYWHERE.items()),
     *(Group(n, s, p, itself(s), EXACT, shape=SHAPE) for n, (s, p) in LINEARLY.items()),
 )

@@ -23,6 +23,10 @@ EXACT = ("Zero", "AttnLRP", "CPLRP")
 """Rules that are linear in contributions: where layers are cut makes no difference to them."""
 SUMS = ("Zero", "Epsilon", "AttnLRP", "CPLRP")
 """And where the layers with weights are the same."""
+BY_SIGN = (*EXACT, "ZPlus", "Gamma", "AlphaBeta")
+"""And where only scales move from one layer to the next, which an epsilon notices."""
+ANY_KIND = ("Epsilon", *BY_SIGN)
+"""And where a dense layer may be a convolution, to which EpsilonPlus gives another rule."""
 EVERY = (*SUMS, "ZPlus", "Gamma", "AlphaBeta", "EpsilonPlus")
 """And where sums are the same too, sign by sign."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .group import EXACT, Group
+from .group import ANY_KIND, EXACT, Group
 
 ORDER = np.asarray([2, 0, 3, 1])
 INVERSE = np.argsort(ORDER)
@@ -244,7 +244,7 @@ GROUPS = tuple(
         PARAMS.get(name, {}),
         moved(spelled),
         shape=SHAPES.get(name, (2, 3, 4)),
-        **({"composites": EXACT} if name in SUMS_DIFFER else {}),
+        composites=EXACT if name in SUMS_DIFFER else ANY_KIND,
     )
     for name, spelled in MOVES.items()
 )

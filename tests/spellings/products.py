@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .group import EVERY, EXACT, SUMS, Group, Params, function, halves, hold, shares
+from .group import BY_SIGN, EXACT, SUMS, Group, Params, function, halves, hold, shares
 
 
 def two(p: Params, h: Array) -> tuple[Array, Array]:
@@ -264,9 +264,9 @@ GROUPS = (
           {name: (lambda p, h, f=f: f(h, jnp.flip(h, 1))) for name, f in POSITIVE.items()}, {},
           lambda p, h, gates: shares(h, jnp.flip(h, 1)), EXACT, positive=True),
     Group("a square", {name: (lambda p, h, f=f: f(h)) for name, f in SQUARES.items()}, {},
-          lambda p, h, gates: square(h), EVERY),
+          lambda p, h, gates: square(h), BY_SIGN),
     Group("a fifth power", {name: (lambda p, h, f=f: f(h)) for name, f in FIFTH.items()}, {},
-          lambda p, h, gates: function(lambda u: u**5, h), EVERY),
+          lambda p, h, gates: function(lambda u: u**5, h), BY_SIGN),
     Group("a factor and a square", spelled(on_two, WITH_POWERS), FACTORS,
           lambda p, h, gates: (
               None if gates else shares(two(p, h)[0], square(two(p, h)[1]))
