@@ -127,7 +127,7 @@ def tidied(closed_jaxpr: Any) -> Any:
     for eqn in jaxpr.eqns:
         operands = list(map(now, eqn.invars))
         moved = any(a is not b for a, b in zip(operands, eqn.invars, strict=True))
-        if _keeps_order(eqn) and not is_literal(operands[0]):
+        if _keeps_order(eqn):
             (out,) = eqn.outvars
             above = [*origins.get(operands[0], []), operands[0]]
             same = next((v for v in above if v.aval == out.aval), None)
@@ -144,12 +144,12 @@ def tidied(closed_jaxpr: Any) -> Any:
 
 def _keeps_order(eqn: Equation) -> bool:
     """Whether an equation changes the shape of its operand and neither its numbers nor order."""
+    if len(eqn.invars) != 1 or is_literal(eqn.invars[0]):
+        return False
     if eqn.primitive is _SQUEEZE:
         return True
     if eqn.primitive is _RESHAPE:
         return eqn.params["dimensions"] is None
-    if is_literal(eqn.invars[0]) or len(eqn.invars) > 1:
-        return False
     before, after = eqn.invars[0].aval, eqn.outvars[0].aval
     if eqn.primitive is prim.BROADCAST:
         axes = list(eqn.params["broadcast_dimensions"])
