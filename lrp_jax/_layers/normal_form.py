@@ -178,7 +178,7 @@ def _rewritten(
                     continue
                 (own,) = compat.evaluate(jaxpr, [eqn], env).values()
                 line = compat.source_line(eqn)
-                with scopes([*compat.scope(eqn), *([compat.CALLED_AT + line] if line else [])]):
+                with scopes([*compat.around(eqn), *([compat.CALLED_AT + line] if line else [])]):
                     way = written[id(eqn)](env.__getitem__)
                     env[out] = prim.KEEP.bind(way, jax.lax.stop_gradient(own))
         return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]

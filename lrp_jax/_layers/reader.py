@@ -84,11 +84,18 @@ def analyse(
         )
 
     def read(function: Any, bodies: Callable[..., Frame] = analyse) -> Reading:
+        """The function, products in their normal form."""
         inside = functools.partial(bodies, calls=calls, closed_over=closed_over, unroll=unroll)
-        return Reading(
-            function, explained, names, nonnegative, outputs, FAMILIES, inside, gates, calls,
-            closed_over,
-        )  # fmt: skip
+
+        def reading_of(function: Any) -> Reading:
+            return Reading(
+                function, explained, names, nonnegative, outputs, FAMILIES, inside, gates, calls,
+                closed_over,
+            )  # fmt: skip
+
+        written = reading_of(function)
+        normal = normal_form(function, written.graph, written.dominator, written.found, calls)
+        return written if normal is None else reading_of(normal)
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
@@ -96,9 +103,6 @@ def analyse(
         return [found[position] for position in sorted(found)]
 
     reading = read(closed_jaxpr)
-    rewritten = normal_form(closed_jaxpr, reading.graph, reading.dominator, reading.found, calls)
-    if rewritten is not None:
-        reading = read(rewritten)
     Body.read_in_order(reading)
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
