@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.graph import is_complex
 from .._analysis.ids import is_integer
 from .._analysis.primitives import Family, family
 from .._analysis.signs import is_nonnegative, nonnegative_results
@@ -71,7 +72,9 @@ class Body(Step):
         """Read all bodies, the first one first: what is known crosses them one at a time."""
         for eqn in reading.graph.eqns:
             is_body = family(eqn.primitive) is Family.CONTROL and eqn.primitive is not prim.WHILE
-            if is_body and reading.graph.is_live(eqn):
+            # A loop of complex numbers may be part of one linear map.
+            real = not any(map(is_complex, (*eqn.invars, *eqn.outvars)))
+            if is_body and real and reading.graph.is_live(eqn):
                 cls.inside(reading, eqn)
 
     @classmethod
