@@ -49,7 +49,8 @@ def mended(
         calls: globs of the names of called functions that stay whole.
         unroll: whether turns are different layers for another reason.
     """
-    bodies = [e for e in graph.eqns if e.primitive in (prim.SCAN, prim.COND) and graph.is_live(e)]
+    entered = {id(step.eqns[0]) for step in steps if step.frames}
+    bodies = [e for e in graph.eqns if e.primitive in (prim.SCAN, prim.COND) and id(e) in entered]
     if not bodies:
         return Rewritten(None)
     makers = {tuple(eqn.outvars): eqn for eqn in bodies}
