@@ -71,10 +71,7 @@ class Body(Step):
     def read_in_order(cls, reading: Reading) -> None:
         """Read all bodies, the first one first: what is known crosses them one at a time."""
         for eqn in reading.graph.eqns:
-            is_body = family(eqn.primitive) is Family.CONTROL and eqn.primitive is not prim.WHILE
-            # A loop of complex numbers may be part of one linear map.
-            real = not any(map(is_complex, (*eqn.invars, *eqn.outvars)))
-            if is_body and real and reading.graph.is_live(eqn):
+            if _is_read(eqn) and reading.graph.is_live(eqn):
                 cls.inside(reading, eqn)
 
     @classmethod
@@ -98,7 +95,7 @@ class Body(Step):
     @classmethod
     def gate_of(cls, reading: Reading, var: Var) -> int | None:
         eqn = reading.graph.maker[var]
-        if family(eqn.primitive) is not Family.CONTROL or eqn.primitive is prim.WHILE:
+        if not _is_read(eqn):
             return None
         index = list(eqn.outvars).index(var)
         frames = [f for f in cls.inside(reading, eqn) if f.outputs[index]]
@@ -322,6 +319,12 @@ def _integers(values: list[Any], flags: Sequence[bool], evaluation: Any) -> list
     """Results with those explained that are flagged."""
     dtype = evaluation.program.carrier
     return [explained(y, dtype) if f else plain(y) for y, f in zip(values, flags, strict=True)]
+
+
+def _is_read(eqn: Equation) -> bool:
+    """Whether an equation has bodies of real numbers; others may be part of one linear map."""
+    controls = family(eqn.primitive) is Family.CONTROL and eqn.primitive is not prim.WHILE
+    return controls and not any(map(is_complex, (*eqn.invars, *eqn.outvars)))
 
 
 def _joint(forms: Sequence[str]) -> str:
