@@ -404,3 +404,30 @@ def test_a_norm_however_it_is_written(kind: str, number: int) -> None:
 @pytest.mark.parametrize("kind", ["rms", "share"])
 def test_a_norm_under_rules_that_tell_signs_apart(kind: str) -> None:
     _agrees(_between(kind, 0), _between(kind, 1), (SQUARE, SQUARE[::-1]), ROW, OTHERS)
+
+
+# -- functions whose code negates what enters them --------------------------------------------------
+
+NEGATED: dict[str, tuple[Any, Any]] = {
+    "sigmoid": (jax.nn.sigmoid, lambda u: 1 / (1 + jnp.exp(-u))),
+    "tanh": (jnp.tanh, lambda u: -jnp.tanh(-u)),
+    "relu": (jax.nn.relu, lambda u: -jnp.minimum(-u, 0)),
+    "log_sigmoid": (jax.nn.log_sigmoid, lambda u: -jax.nn.softplus(-u)),
+}
+
+
+@pytest.mark.parametrize("name", NEGATED)
+@pytest.mark.parametrize("rule", [lrp.ZPlus(), lrp.AlphaBeta(), lrp.Gamma(0.5), lrp.Epsilon(0.1)])
+def test_a_function_that_negates_turns_no_neuron_around(name: str, rule: Any) -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    w = {
+        "a": jax.random.normal(keys[0], (4, 5), jnp.float64),
+        "b": jnp.linspace(-0.2, 0.2, 5),
+        "c": jax.random.normal(keys[1], (5, 3), jnp.float64),
+    }
+    x = jax.random.normal(keys[2], (2, 4), jnp.float64)
+    one, other = (
+        lrp.relevance(lambda w, x, f=f: f(x @ w["a"] + w["b"]) @ w["c"], rule)(w, x, target=1)
+        for f in NEGATED[name]
+    )
+    np.testing.assert_allclose(one, other, atol=1e-9 * float(jnp.abs(one).max()))

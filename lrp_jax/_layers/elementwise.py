@@ -11,7 +11,7 @@ import numpy as np
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.primitives import family
-from .._analysis.signs import is_relu, scalar, zero_at_zero
+from .._analysis.signs import is_relu, literal_value, scalar, zero_at_zero
 from .arithmetic import UNCHANGED, at_least_float32, custom, divide, of_one
 from .chains import is_literal_link
 from .reading import Reading
@@ -72,7 +72,22 @@ def _longest_run(reading: Reading, var: Var) -> Var | None:
         if nonlinear:
             best = current
         if not _is_interior(reading, current):
-            return best
+            return None if best is None else _before_negation(reading, best)
+
+
+def _before_negation(reading: Reading, start: Var) -> Var:
+    """The start of a function whose code negates what enters it: no neuron is turned around.
+
+    So 1 / (1 + exp(-u)) is the function of u that a sigmoid is.
+    """
+    eqn = reading.graph.maker.get(start)
+    above = reading.dominator.get(start)
+    if eqn is None or above is None or not reading.graph.read_once(start):
+        return start
+    numbers = [n for n in map(literal_value, eqn.invars) if n is not None]
+    scales = eqn.primitive is prim.MUL or (eqn.primitive is prim.DIV and eqn.invars[0] is above)
+    negates = eqn.primitive is prim.NEG or (scales and numbers != [] and numbers[0] < 0)
+    return above if negates else start
 
 
 def _is_interior(reading: Reading, var: Var) -> bool:
