@@ -131,7 +131,8 @@ def _reads_otherwise(
         return False
     (body,) = next(s.frames for s in steps if s.frames and s.eqns[0] is eqn)
     expected = _told(body.steps)
-    whole = all(v in graph.live for v, flag in zip(eqn.invars, body.explained, strict=True) if flag)
+    explained = (a for a, flag in zip(eqn.invars, body.explained, strict=True) if flag)
+    whole = all(not compat.is_literal(a) and a in graph.live for a in explained)
     turns = ([0] if whole else []) + ([1] if eqn.params["length"] > 2 else [])
     for turn in turns:
         place = tuple(eqn.outvars), turn

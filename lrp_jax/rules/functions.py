@@ -118,14 +118,15 @@ class Gate(Rule):
 class Hold(Rule):
     """What the layer makes is a constant of the explanation: R_i = 0, for any kind of layer.
 
-    The rule's `jax.lax.stop_gradient`, where the code cannot be changed. What arrives is lost, and
-    the ledger reports it in the column `rule`.
+    The rule's `jax.lax.stop_gradient`, where the code cannot be changed: a product with it gives
+    all to its other factors. What arrives is lost, and the ledger reports it in the column `rule`.
 
     Example:
         >>> import jax, jax.numpy as jnp, lrp_jax as lrp
-        >>> f = lambda w, x: x @ w + jnp.tanh(x @ w)
+        >>> f = lambda w, x: x @ w["a"] + jnp.tanh(x @ w["b"])
+        >>> w = {"a": jnp.eye(2), "b": jnp.ones((2, 2))}
         >>> composite = lrp.Composite([(lrp.Linear, lrp.Zero()), (lrp.Activation, lrp.Hold())])
-        >>> print(lrp.relevance(f, composite)(jnp.eye(2), jnp.array([[1.0, 3.0]]), target=1))
+        >>> print(lrp.relevance(f, composite)(w, jnp.array([[1.0, 3.0]]), target=1))
         [[0. 3.]]
 
     Source: as `jax.lax.stop_gradient`; Ali et al. 2022 hold attention weights so.
