@@ -435,3 +435,32 @@ def test_a_function_that_negates_turns_no_neuron_around(name: str, rule: Any) ->
         for f in NEGATED[name]
     )
     np.testing.assert_allclose(one, other, atol=1e-9 * float(jnp.abs(one).max()))
+
+
+def test_a_scan_over_blocks_of_keys_is_one_softmax() -> None:
+    """As code for long contexts has it: a maximum, a denominator and a numerator are carried."""
+
+    def attend(p: Any, x: Array, blocks: int) -> Array:
+        q, k, v = (x @ p[n] for n in "qkv")
+
+        def turn(carry: Any, block: Any) -> tuple[Any, None]:
+            top, below, above = carry
+            s = jnp.einsum("bqd,bkd->bqk", q, block[0])
+            higher = jnp.maximum(top, s.max(-1))
+            old, e = jnp.exp(top - higher), jnp.exp(s - higher[..., None])
+            below = below * old + e.sum(-1)
+            above = above * old[..., None] + jnp.einsum("bqk,bkd->bqd", e, block[1])
+            return (higher, below, above), None
+
+        split = [jnp.swapaxes(z.reshape(len(z), blocks, -1, z.shape[-1]), 0, 1) for z in (k, v)]
+        start = (jnp.full(q.shape[:2], -1e30), jnp.zeros(q.shape[:2]), jnp.zeros_like(v))
+        _, below, above = jax.lax.scan(turn, start, tuple(split))[0]
+        return (above / below[..., None]) @ p["o"]
+
+    def plain(p: Any, x: Array) -> Array:
+        q, k, v = (x @ p[n] for n in "qkv")
+        return jax.nn.softmax(jnp.einsum("bqd,bkd->bqk", q, k)) @ v @ p["o"]
+
+    params = {n: w / 3 for n, w in PARAMS.items()}
+    for blocks in (2, 4):
+        _agrees(plain, functools.partial(attend, blocks=blocks), params, X, RULES)

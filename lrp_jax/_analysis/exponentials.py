@@ -108,7 +108,8 @@ class Exponentials:
             return [Term(term.number, term.powers, joined({}, term.exponent, scale))]
         if primitive in prim.ADD or primitive is prim.SUB:
             first, second = (self.terms(a, through(a, None, index)) for a in invars)
-            return first + (second if primitive in prim.ADD else negated(second))
+            both = first + (second if primitive in prim.ADD else negated(second))
+            return [term for term in both if term.number] or [Term(0.0)]
         if primitive is prim.REDUCE_SUM:
             inner, bound = self.summed(eqn, index)
             return [
@@ -197,8 +198,8 @@ class Exponentials:
     def exponent(self, atom: Any, index: Index) -> Term:
         """exp of a variable as a term: a linear form, and powers where it has logarithms."""
         number = constant(self.graph, atom)
-        if number is not None and abs(number) < 50:
-            return Term(math.exp(number))
+        if number is not None and (abs(number) < 50 or number == -math.inf or is_literal(atom)):
+            return Term(math.exp(number) if number < 700 else math.inf)
         var = self.rep(atom)
         opaque = Term(exponent={Factor(var, index): 1.0})
         eqn = None if is_literal(atom) else self.graph.maker.get(var)

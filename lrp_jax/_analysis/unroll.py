@@ -44,7 +44,8 @@ def written_out(
     Args:
         eqn: the loop.
         calls: globs of the names of called functions that stay whole.
-        turns: how many of its turns, marked, for a look; the others' results are the last one's.
+        turns: how many turns, marked, for a look: where there are fewer the last one is repeated,
+            where there are more their results are the last one's.
     """
     length = eqn.params["length"]
     constants, carries = compat.scan_arity(eqn)
@@ -62,14 +63,15 @@ def written_out(
     def in_turn(*operands: Any) -> list[Any]:
         held, carry = operands[:constants], list(operands[constants : constants + carries])
         made = []
-        for number in range(length if turns is None else min(turns, length)):
-            where = length - 1 - number if eqn.params["reverse"] else number
+        for number in range(length if turns is None else turns):
+            place = min(number, length - 1)
+            where = length - 1 - place if eqn.params["reverse"] else place
             outs = one(
                 number, [*held, *carry, *(x[where] for x in operands[constants + carries :])]
             )
             carry = outs[:carries]
             made.append(outs[carries:])
-        return [*carry, *(_stacked(ys, length, eqn) for ys in zip(*made, strict=True))]
+        return [*carry, *(_stacked(ys[:length], length, eqn) for ys in zip(*made, strict=True))]
 
     def function(*operands: Any) -> list[Any]:
         with scopes(compat.around(eqn)):

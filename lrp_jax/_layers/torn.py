@@ -133,8 +133,7 @@ def _reads_otherwise(
     expected = _told(body.steps)
     explained = (a for a, flag in zip(eqn.invars, body.explained, strict=True) if flag)
     whole = all(not compat.is_literal(a) and a in graph.live for a in explained)
-    turns = ([0] if whole else []) + ([1] if eqn.params["length"] > 2 else [])
-    for turn in turns:
+    for turn in [0, 1] if whole else [1]:
         place = tuple(eqn.outvars), turn
         marked = ((step, _inside(step.eqns[-1])) for step in seen)
         inside = [s for s, mark in marked if mark and (mark.outvars, mark.number) == place]
