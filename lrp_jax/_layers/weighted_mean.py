@@ -65,9 +65,9 @@ def _normaliser(divisor: Factor, exponentials: Exponentials) -> Normaliser | Non
     explained = exponentials.monomials.explained
     terms = exponentials.terms(divisor.var, divisor.axes)
     first = next((term for term in terms if term.bound), None)
-    if first is None:
+    if first is None and len(terms) < 2:
         return None
-    before = first.part(bound=False)
+    before = Term() if first is None else first.part(bound=False)  # none: all are blocks of one
     inner: list[Term] = []
     rest: list[Term] = []
     for term in terms:
@@ -77,7 +77,9 @@ def _normaliser(divisor: Factor, exponentials: Exponentials) -> Normaliser | Non
         if any(map(explained, term.powers)):
             return None
         (inner if any(map(explained, term.exponent)) else rest).append(term)
-    if first.part(bound=True) not in inner or any(term.bound for term in rest):
+    if first is not None and first.part(bound=True) not in inner:
+        return None
+    if (first is None and len(inner) < 2) or any(term.bound for term in rest):
         return None
     if any(term.number <= 0 for term in (*inner, *rest)):
         return None
@@ -101,14 +103,13 @@ def _matched(
         left.remove(found[0].term)
         pairs.append(found)
     weights = [weight for weight, _ in pairs]
-    if not any(term.bound for term in terms):
-        if len(terms) > 1:
-            return None
+    if len(terms) == 1 and not terms[0].bound:
         ((weight, rest),) = pairs
         return softmax(weight, normaliser, exponentials), rest.number, dict(rest.powers)
     if any(set(w.labels.values()) != term.bound for w, term in zip(weights, terms, strict=True)):
         return None
-    beside = next(rest for _, rest in pairs if rest.bound).part(bound=False)
+    whole = next((rest for _, rest in pairs if rest.bound), Term())
+    beside = whole.part(bound=False)
     if any(rest.bound and rest.part(bound=False) != beside for _, rest in pairs):
         return None
     # A block of one has no label.
