@@ -210,3 +210,29 @@ def test_several_inputs_share_the_relevance() -> None:
     part_a, part_b = shares([a @ W["a"], b @ W["b"]], start, 0.0)
     assert_close(of_a, below(lrp.Zero(), W["a"], a, part_a), 1e-9)
     assert_close(of_b, below(lrp.Zero(), W["b"], b, part_b), 1e-9)
+
+
+def test_values_may_be_looked_at_on_the_way() -> None:
+    """`jax.debug` prints and callbacks have no results, in a body neither."""
+
+    def apply(w: Any, x: jax.Array) -> jax.Array:
+        h = x @ w
+        jax.debug.callback(lambda *values: None, h, h.mean())
+
+        def turn(h: jax.Array, _: None) -> tuple[jax.Array, None]:
+            jax.debug.callback(lambda value: None, h)
+            return jax.nn.relu(h @ w), None
+
+        h, _ = jax.lax.scan(turn, jax.nn.relu(h), None, length=3)
+        return jax.checkpoint(lambda h: [jax.debug.callback(lambda v: None, h), h @ w][1])(h)
+
+    def silent(w: Any, x: jax.Array) -> jax.Array:
+        h = jax.nn.relu(x @ w)
+        for _ in range(3):
+            h = jax.nn.relu(h @ w)
+        return h @ w
+
+    w, x = jax.random.normal(jax.random.key(0), (4, 4)), jnp.ones((2, 4))
+    for rule in (lrp.Epsilon(), lrp.ZPlus(), lrp.AttnLRP()):
+        found = lrp.relevance(apply, rule)(w, x, target=1)
+        np.testing.assert_allclose(found, lrp.relevance(silent, rule)(w, x, target=1), atol=1e-9)

@@ -75,7 +75,9 @@ class Graph:
         return reached
 
     def _find_one_hot(self, eqn: Equation, reached: set[Var]) -> None:
-        (out, *_), (first, *_) = eqn.outvars, eqn.invars
+        if not eqn.outvars:  # it only looks at values, as a print does
+            return
+        out, first = eqn.outvars[0], eqn.invars[0]
         hot = ids.one_hot(eqn, self.maker, reached)
         if hot is not None and ids.is_cast(self.readers.get(out, [])):
             self.one_hots[out] = hot

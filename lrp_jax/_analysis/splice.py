@@ -144,7 +144,7 @@ def tidied(closed_jaxpr: Any) -> Any:
 
 def _keeps_order(eqn: Equation) -> bool:
     """Whether an equation changes the shape of its operand and neither its numbers nor order."""
-    if len(eqn.invars) != 1 or is_literal(eqn.invars[0]):
+    if len(eqn.invars) != 1 or len(eqn.outvars) != 1 or is_literal(eqn.invars[0]):
         return False
     if eqn.primitive is _SQUEEZE:
         return True
