@@ -533,3 +533,21 @@ def test_a_loop_without_a_bound_is_refused(limit: str) -> None:
 
     with pytest.raises(lrp.UnsupportedOperation, match="`while`"):
         lrp.plan(apply, lrp.Zero())(jnp.asarray(3), X)
+
+
+def test_a_bounded_loop_stays_in_its_checkpoint() -> None:
+    """What lies inside of a checkpoint is computed again on the way back, loops too."""
+
+    def apply(w: Any, x: jax.Array) -> jax.Array:
+        def loop(x: jax.Array) -> jax.Array:
+            return jax.lax.while_loop(
+                lambda c: (c[0] < 4) & (jnp.abs(c[1]).max() < 1e6),
+                lambda c: (c[0] + 1, jax.nn.relu(c[1] @ w)),
+                (0, x),
+            )[1]
+
+        return jax.checkpoint(loop)(x) @ w
+
+    explain = lrp.relevance(apply, lrp.Epsilon())
+    name = jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0).eqns[0].primitive.name
+    assert f"{name}[" in str(jax.make_jaxpr(explain)(jnp.eye(3), jnp.ones((2, 3))))

@@ -134,6 +134,13 @@ def rewritten(
     return as_closed(bare, list(constants.values()))
 
 
+def traced_on(function: Callable[..., Any], variables: Iterable[Any]) -> Any:
+    """A function as a closed jaxpr, traced on the shapes and types of some variables."""
+    avals = [v.aval for v in variables]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals]
+    return jax.make_jaxpr(function)(*shapes)
+
+
 def by_position(eqn: Equation) -> tuple[Equation, list[Var]]:
     """An equation whose operands are told apart even where they are one variable, and those."""
     avals = [jax.typeof(a.val) if is_literal(a) else a.aval for a in eqn.invars]

@@ -16,7 +16,7 @@ from .graph import Graph, is_float
 from .ids import CONVERT, is_integer, values_of
 from .integers import CLAMP, Flow, Interval
 from .primitives import Family, family
-from .trace import scopes
+from .trace import in_place_of
 
 
 def as_floats(
@@ -56,12 +56,8 @@ def as_floats(
         held |= integers.scales(graph, flow, var)
     if not (held or direct or any(v in flow.carried for v in live)):
         return closed_jaxpr, None
-    avals = [
-        jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
-        for v in jaxpr.invars
-    ]
     run = lambda *values: _Twins(graph, flow.carried & live, held, direct).run(values)  # noqa: E731
-    return jax.make_jaxpr(run)(*avals), None
+    return compat.traced_on(run, jaxpr.invars), None
 
 
 class _Twins:
@@ -93,7 +89,7 @@ class _Twins:
         operands = [eqn.invars[i] for i in values_of(eqn)]
         twinned = any(not is_literal(a) and a in self.twins for a in operands)
         out = eqn.outvars[0]
-        with scopes([*compat.around(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+        with in_place_of(eqn):
             if eqn.primitive is CONVERT and out in self.carried and not twinned:
                 self._cast(eqn)
             elif twinned and is_float(out) and eqn.primitive is CONVERT:

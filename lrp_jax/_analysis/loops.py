@@ -14,11 +14,9 @@ import numpy as np
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph
+from .opening import MOST_TURNS
 from .primitives import Family, family
-from .trace import inline, scopes
-
-MOST_TURNS = 4096
-"""A bound above it is none: every turn that may come costs memory."""
+from .trace import in_place_of, inline
 
 
 def with_bounded_loops(
@@ -52,16 +50,12 @@ def with_bounded_loops(
                 env.update(compat.evaluate(jaxpr, [eqn], env))
                 continue
             operands = [a.val if is_literal(a) else env[a] for a in eqn.invars]
-            with scopes([*compat.scope(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+            with in_place_of(eqn):
                 made = _as_scan(eqn, turns[id(eqn)], operands)
             env.update(zip(eqn.outvars, made, strict=True))
         return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]
 
-    avals = [
-        jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
-        for v in jaxpr.invars
-    ]
-    return jax.make_jaxpr(run)(*avals)
+    return compat.traced_on(run, jaxpr.invars)
 
 
 def _as_scan(eqn: Equation, turns: int, operands: list[Any]) -> list[Any]:

@@ -18,7 +18,7 @@ Evaluate = Callable[[Any, Sequence[Any]], list[Any]]
 """From a closed jaxpr and values of its inputs to those of its outputs."""
 
 MOST_TURNS = 4096
-"""As many turns of a `while` loop are counted before it counts as unknown."""
+"""A `while` loop of more turns counts as one of unknown count: every turn costs memory."""
 
 
 class Checkpointed(compat.Mark):

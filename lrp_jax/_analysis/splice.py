@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 
@@ -96,17 +94,13 @@ def insert(
 
 def traced(function: Callable[..., list[Any]], operands: Sequence[Any]) -> tuple[Any, Any]:
     """A function of some operands, literals as they are, as a jaxpr and its constants."""
-    shapes = [
-        jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype, weak_type=a.aval.weak_type)
-        for a in operands
-        if not is_literal(a)
-    ]
 
     def of_variables(*values: Any) -> list[Any]:
         given = iter(values)
         return function(*(a.val if is_literal(a) else next(given) for a in operands))
 
-    closed_jaxpr = jax.make_jaxpr(of_variables)(*shapes)
+    variables = [a for a in operands if not is_literal(a)]
+    closed_jaxpr = compat.traced_on(of_variables, variables)
     return compat.open_jaxpr(closed_jaxpr), closed_jaxpr.consts
 
 

@@ -115,6 +115,14 @@ def scopes(names: Sequence[str]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def in_place_of(eqn: compat.Equation) -> Iterator[None]:
+    """Around what is traced instead of an equation: its scopes and marks, and the line it is of."""
+    line = compat.source_line(eqn)
+    with scopes([*compat.around(eqn), *([compat.CALLED_AT + line] if line else [])]):
+        yield
+
+
 def _is_whole(eqn: compat.Equation, calls: Sequence[str]) -> bool:
     """Whether an equation is a named call that is no `jit` yet."""
     return compat.plain_call(eqn) is None and is_named(eqn, calls)
@@ -189,12 +197,12 @@ def evaluate_inlined(
                     env.update(zip(eqn.outvars, results, strict=True))
                 continue
             if _is_whole(eqn, calls):
-                with scopes([*compat.around(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+                with in_place_of(eqn):
                     env.update(_as_jit(jaxpr, eqn, operands))
                 continue
             in_other_words = respelled(eqn)
             if in_other_words is not None:
-                with scopes([*compat.around(eqn), compat.CALLED_AT + compat.source_line(eqn)]):
+                with in_place_of(eqn):
                     env[eqn.outvars[0]] = in_other_words(*operands)
                 continue
             body = _body_to_inline(eqn, calls)
@@ -219,11 +227,9 @@ def inline(closed_jaxpr: Any, calls: Sequence[str] = ()) -> Any:
     jaxpr = compat.open_jaxpr(closed_jaxpr)
     if not any(_changes(eqn, calls) for eqn in jaxpr.eqns):
         return closed_jaxpr
-    avals = [
-        jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
-        for v in jaxpr.invars
-    ]
-    return jax.make_jaxpr(lambda *values: evaluate_inlined(closed_jaxpr, values, calls))(*avals)
+    return compat.traced_on(
+        lambda *values: evaluate_inlined(closed_jaxpr, values, calls), jaxpr.invars
+    )
 
 
 @dataclass(frozen=True, eq=False)

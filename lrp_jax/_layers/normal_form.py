@@ -17,7 +17,7 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.exponentials import Exponentials
 from .._analysis.graph import Graph, is_float
 from .._analysis.monomials import Factor, Monomials
-from .._analysis.trace import inline, scopes
+from .._analysis.trace import in_place_of, inline
 from .normalised import normalised
 from .step import Found
 from .weighted_mean import Made, found_in, times
@@ -177,14 +177,9 @@ def _rewritten(
                     env[out] = env[first]
                     continue
                 (own,) = compat.evaluate(jaxpr, [eqn], env).values()
-                line = compat.source_line(eqn)
-                with scopes([*compat.around(eqn), *([compat.CALLED_AT + line] if line else [])]):
+                with in_place_of(eqn):
                     way = written[id(eqn)](env.__getitem__)
                     env[out] = prim.KEEP.bind(way, jax.lax.stop_gradient(own))
         return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]
 
-    avals = [
-        jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
-        for v in jaxpr.invars
-    ]
-    return inline(jax.make_jaxpr(function)(*avals), calls)
+    return inline(compat.traced_on(function, jaxpr.invars), calls)
