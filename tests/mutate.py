@@ -131,7 +131,7 @@ MUTANTS = (
     Mutant("_layers/sums.py", "jnp.where(self._counted < 0, swapped, straight)", "straight", SIGNED),
     Mutant("_layers/sums.py", "share = self._by_turn(share, -share)", "", SIGNED),
     Mutant("_layers/sums.py", "tuple(s * r for", "tuple(r for", SIGNED),
-    Mutant("_layers/sums.py", "signs = (1, -1) if", "signs = (1, 1) if", SIGNED),
+    Mutant("_layers/sums.py", "signs=tuple(-1 if", "signs=tuple(1 if", SIGNED),
     Mutant("_layers/complex_maps.py", "return list(operands) == [0]", "return True", COMPLEX),
     Mutant("_layers/arithmetic.py", "return (c * value).real", "return (c * value).imag", COMPLEX),
     # Accounts

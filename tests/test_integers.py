@@ -159,6 +159,7 @@ def test_a_quantised_network_is_explained_as_the_float_network(name: str, rule: 
     np.testing.assert_allclose(output, net(LAYERS[name])(Q8, X), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_with_more_bits_it_comes_closer() -> None:
     """12 bits of activations and weights: 16 times closer than 8."""
     fine = lambda x, q: dynamic(x, q, 12)  # noqa: E731

@@ -111,6 +111,10 @@ GATED: dict[str, tuple[Callable[..., Array], list[float]]] = {
         lambda a, b, c: (jax.nn.sigmoid(c) * a) * jnp.tanh(b),
         [2 * SIGMOID * float(np.tanh(3.0)), 0, 0],
     ),
+    "gates so far": (
+        lambda a, b, c: a * jnp.cumprod(jax.nn.sigmoid(jnp.stack([b, c])), 0)[-1],
+        [2 * SIGMOID * float(jax.nn.sigmoid(3.0)), 0, 0],
+    ),
     "all gates": (
         lambda a, b, c: (jnp.tanh(c) * jnp.tanh(a)) * jnp.tanh(b),
         [float(np.tanh(2.0) * np.tanh(3.0) * TANH / 3)] * 3,

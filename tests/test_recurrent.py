@@ -223,7 +223,7 @@ def linen_variables(params: Any) -> Any:
 @pytest.mark.parametrize("cell", [nn.LSTMCell, nn.OptimizedLSTMCell])
 def test_linen_lstm_follows_arras(cell: Any, params: Any, x: Array) -> None:
     """Linen adds what two layers make of x and h: its stabilisers sit elsewhere, so none here."""
-    composite = gated(1e-6).override((lrp.Dense | lrp.Merge, lrp.Zero()))
+    composite = gated(1e-6).override((lrp.Dense | lrp.Merge | lrp.Bias, lrp.Zero()))
     variables = linen_variables(params)
     assert_allclose(LinenLstm(cell).apply(variables, x), lstm_scan(params, x), rtol=1e-12)
     expected = np.stack([arras_lstm(params, row, 1, 0.0) for row in np.asarray(x)])
@@ -241,7 +241,8 @@ class LinenGru(nn.Module):
 
 
 def arras_gru(variables: Any, x: np.ndarray, target: int) -> np.ndarray:
-    """The same principle for n = tanh(a + r m), h' = (1 - z) n + z h: r and z get nothing.
+    """The same principle for n = tanh(a + r m), h' = (1 - z) n + z h: z gets nothing, and r where m
+    carries relevance.
 
     Here a = x W_n + b_n and m = h U_n + u_n; their sum shares by contribution. No stabilisers.
     """
@@ -251,17 +252,20 @@ def arras_gru(variables: Any, x: np.ndarray, target: int) -> np.ndarray:
     for frame in x:
         r = sigmoid(frame @ cell["ir"]["kernel"] + cell["ir"]["bias"] + h @ cell["hr"]["kernel"])
         z = sigmoid(frame @ cell["iz"]["kernel"] + cell["iz"]["bias"] + h @ cell["hz"]["kernel"])
-        total = frame @ cell["in"]["kernel"] + cell["in"]["bias"]
-        total = total + r * (h @ cell["hn"]["kernel"] + cell["hn"]["bias"])
+        m = h @ cell["hn"]["kernel"] + cell["hn"]["bias"]
+        total = frame @ cell["in"]["kernel"] + cell["in"]["bias"] + r * m
         new = (1 - z) * np.tanh(total) + z * h
-        steps.append((frame, h, r, z, total, new))
+        steps.append((frame, h, r, z, m, total, new))
         h = new
     relevance, r_h = np.zeros_like(x), h * out
     for t in reversed(range(len(x))):
-        frame, h, r, z, total, new = steps[t]
+        frame, h, r, z, m, total, new = steps[t]
         share = r_h / new
         multiplier = (1 - z) * np.tanh(total) * share / total
         relevance[t] = frame * (cell["in"]["kernel"] @ multiplier)
+        if t == 0:  # m is a constant, as h is: what r m brings is r's, which reads the frame alone
+            z_r = frame @ cell["ir"]["kernel"] + cell["ir"]["bias"]
+            relevance[t] += frame * (cell["ir"]["kernel"] @ (r * m * multiplier / z_r))
         r_h = z * h * share + h * (cell["hn"]["kernel"] @ (r * multiplier))
     return relevance
 
@@ -270,7 +274,7 @@ def test_gru_gives_all_to_the_signal(x: Array) -> None:
     rng = np.random.default_rng(5)
     shapes = jax.eval_shape(LinenGru().init, jax.random.key(0), x)
     variables = jax.tree.map(lambda s: jnp.asarray(0.7 * rng.standard_normal(s.shape)), shapes)
-    composite = gated(1e-6).override((lrp.Dense | lrp.Merge, lrp.Zero()))
+    composite = gated(1e-6).override((lrp.Dense | lrp.Merge | lrp.Bias, lrp.Zero()))
     expected = np.stack([arras_gru(variables, row, 1) for row in np.asarray(x)])
     close(lrp.relevance(LinenGru().apply, composite)(variables, x, target=1), expected, 1e-8)
 

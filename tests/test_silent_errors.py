@@ -161,6 +161,7 @@ def test_weights_are_left_as_they_were() -> None:
     jax.tree.map(np.testing.assert_array_equal, before, W)
 
 
+@pytest.mark.slow
 def test_threads_do_not_disturb_each_other() -> None:
     rules = [lrp.Epsilon(), lrp.Gamma(), lrp.ZPlus(), lrp.Flat(), lrp.AlphaBeta(2.0, 1.0)]
 

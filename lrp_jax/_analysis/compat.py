@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import jax
 from jax.extend import core as _core, source_info_util as _source_info
 from jax.extend.core import primitives as P
-from jax.interpreters import ad as _ad, batching as _batching, mlir as _mlir
+from jax.interpreters import (
+    ad as _ad,
+    batching as _batching,
+    mlir as _mlir,
+    partial_eval as _partial_eval,
+)
 
 if TYPE_CHECKING:  # these classes are typed differently from one release to the next
     Var: TypeAlias = Any
@@ -76,7 +81,8 @@ def unnamed_primitives() -> dict[str, Any]:
 
     mapped = jax.shard_map(body, mesh=mesh, in_specs=(spec("i"), spec()), out_specs=spec())
     shapes = (jax.ShapeDtypeStruct((1,), "float32"), jax.ShapeDtypeStruct((1,), "float32"))
-    eqn = jax.make_jaxpr(mapped)(*shapes).eqns[-1]
+    with jax.sharding.use_abstract_mesh(mesh):  # whatever mesh the program is in
+        eqn = jax.make_jaxpr(mapped)(*shapes).eqns[-1]
     inside = [inner.primitive for inner in open_jaxpr(eqn.params["jaxpr"]).eqns]
     operands = (((2, 3), "float32"), ((1, 3, 4), "float32"), ((1,), "int32"))
     ragged = jax.make_jaxpr(jax.lax.ragged_dot)(*(jax.ShapeDtypeStruct(*o) for o in operands))
@@ -190,6 +196,15 @@ def evaluate(jaxpr: Any, eqns: Sequence[Equation], env: Mapping[Any, Any]) -> di
     return dict(zip(made, results, strict=True))
 
 
+def of_one_device(var: Var) -> Var:
+    """A variable of the same shape and type, which says of no device that it has its own."""
+    aval = var.aval
+    if getattr(aval, "dtype", None) is None:
+        return var
+    bare = jax.core.ShapedArray(aval.shape, aval.dtype, weak_type=aval.weak_type)
+    return _core.Var(bare)
+
+
 def is_literal(atom: Atom) -> bool:
     """Whether an operand is a constant written into the equation."""
     return isinstance(atom, _core.Literal)
@@ -205,6 +220,13 @@ def with_equations(closed_jaxpr: Any, eqns: Sequence[Equation], outvars: Sequenc
     jaxpr = open_jaxpr(closed_jaxpr)
     changed = jaxpr.replace(eqns=list(eqns), outvars=list(outvars))
     return changed if jaxpr is closed_jaxpr else closed_jaxpr.replace(jaxpr=changed)
+
+
+def without_unused(closed_jaxpr: Any) -> Any:
+    """A closed jaxpr without what no output needs, in its loops and branches too."""
+    jaxpr = open_jaxpr(closed_jaxpr)
+    kept, _ = _partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), True)
+    return with_equations(closed_jaxpr, kept.eqns, kept.outvars)
 
 
 def is_dropped(var: Var) -> bool:
@@ -241,6 +263,12 @@ def around(eqn: Equation) -> list[str]:
     return [*marks(eqn), *scope(eqn)]
 
 
+def marked(eqn: Equation, mark: Mark) -> Equation:
+    """An equation inside of one more mark."""
+    info = eqn.source_info
+    return eqn.replace(source_info=info.replace(name_stack=info.name_stack.extend(mark)))
+
+
 def marks(eqn: Equation) -> tuple[Mark, ...]:
     """The marks around an equation, the outermost first."""
     return tuple(name for name in _scope_names(eqn) if isinstance(name, Mark))
@@ -252,9 +280,10 @@ def _scope_names(eqn: Equation) -> tuple[str, ...]:
 
 
 def scope(eqn: Equation) -> tuple[str, ...]:
-    """The named scopes around an equation, without those that transformations add."""
+    """The named scopes around an equation, without those that transformations and einsums add."""
     names = (name for name in _scope_names(eqn) if not isinstance(name, Mark))
-    return tuple(name for name in names if not name.startswith((CALLED_AT, PART_OF)))
+    marked = (CALLED_AT, PART_OF)
+    return tuple(name for name in names if not (name.startswith(marked) or "->" in name))
 
 
 def function_around(eqn: Equation) -> str:

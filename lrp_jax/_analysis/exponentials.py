@@ -20,12 +20,18 @@ from .monomials import (
     constant,
     joined,
     link,
+    masked_by,
     number_of,
+    power_of,
     product_operands,
     through,
 )
 
-_EXP2 = compat.primitive("exp2")
+_EXP2, _POW = compat.primitive("exp2"), compat.primitive("pow")
+_LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
+"""Their bases."""
+_SLICE, _CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")
+_EQUAL, _UNEQUAL = compat.primitive("eq"), compat.primitive("ne")
 _DEEPEST, _MOST_TERMS = 48, 64
 NONE: frozenset[int] = frozenset()
 
@@ -35,17 +41,26 @@ class Term:
     """number * prod factor^power * exp(sum coefficient * factor), summed over the bound labels."""
 
     number: float = 1.0
-    powers: Mapping[Factor, int] = field(default_factory=dict)
+    powers: Mapping[Factor, float] = field(default_factory=dict)
     exponent: Mapping[Factor, float] = field(default_factory=dict)
     bound: frozenset[int] = frozenset()
 
-    def times(self, other: "Term", sign: int = 1) -> "Term":
+    def times(self, other: "Term", sign: float = 1) -> "Term":
         return Term(
             self.number * other.number**sign,
             joined(self.powers, other.powers, sign),
             joined(self.exponent, other.exponent, sign),
             self.bound | other.bound,
         )
+
+    def raised(self, power: float) -> "Term | None":
+        """A power of a term that is no sum; None of what may be negative."""
+        if self.number <= 0 or self.bound:
+            return None
+        powers, exponent = (
+            {f: _rounded(n * power) for f, n in own.items()} for own in (self.powers, self.exponent)
+        )
+        return Term(self.number**power, powers, exponent)
 
     def part(self, bound: bool) -> "Term":
         """The factors that have bound labels, or those that have none."""
@@ -76,19 +91,24 @@ class Exponentials:
         """The first variable that is computed in the same way."""
         return atom if is_literal(atom) else self.monomials.same.get(atom, atom)
 
-    def terms(self, atom: Any, index: Index) -> list[Term]:
-        """A variable as a sum of terms, opened as far as exponentials are inside."""
+    def terms(self, atom: Any, index: Index, anew: bool = False) -> list[Term]:
+        """A variable as a sum of terms, opened as far as exponentials are inside; `anew` also where
+        it is settled what it is."""
         number = constant(self.graph, atom)
         if number is not None:
             return [Term(number)]
         var = self.rep(atom)
         eqn = self.graph.maker.get(var)
         opaque = [Term(powers={Factor(var, index): 1})]
-        if eqn is None or var in self.settled or self._depth > _DEEPEST:
+        if eqn is None or (var in self.settled and not anew) or self._depth > _DEEPEST:
             return opaque
         axes = link(eqn)
         if axes is not None:
-            return self.terms(eqn.invars[0], through(eqn.invars[0], axes, index))
+            return self.terms(eqn.invars[0], through(eqn.invars[0], axes, index), anew)
+        if var not in self.graph.live and eqn.primitive is prim.EXP:
+            return [Term(exponent=self.unlinked({Factor(self.rep(eqn.invars[0]), index): 1.0}))]
+        if (whole := _but_nan(eqn, self.graph)) is not None:
+            return self.terms(whole, through(whole, None, index))
         if var not in self.inside:
             return opaque
         self._depth += 1
@@ -100,13 +120,12 @@ class Exponentials:
 
     def _opened(self, eqn: Equation, index: Index) -> list[Term] | None:
         primitive, invars = eqn.primitive, eqn.invars
-        if primitive is prim.EXP or primitive is _EXP2:
-            term = self.exponent(invars[0], through(invars[0], None, index))
-            scale = math.log(2) if primitive is _EXP2 else 1.0
-            if scale != 1.0 and (term.powers or term.number != 1.0):
-                return None
-            return [Term(term.number, term.powers, joined({}, term.exponent, scale))]
-        if primitive in prim.ADD or primitive is prim.SUB:
+        base = _base_of(eqn, self.graph)
+        if base is not None:
+            term = self.exponent(invars[-1], through(invars[-1], None, index))
+            raised = term.raised(math.log(base))
+            return None if raised is None else [raised]
+        if primitive in prim.SUMS:
             first, second = (self.terms(a, through(a, None, index)) for a in invars)
             both = first + (second if primitive in prim.ADD else negated(second))
             return [term for term in both if term.number] or [Term(0.0)]
@@ -117,11 +136,16 @@ class Exponentials:
                 for t in self.terms(invars[0], inner)
             ]
         if primitive is prim.DOT:
-            return self._contracted(eqn, index)
+            return self._contracted(eqn, eqn.invars, index)
+        if (part := _part_of_contraction(eqn, self.graph)) is not None:
+            return self._contracted(*part, index)
         if primitive is prim.ABS:
             return self.terms(invars[0], index)
-        if primitive is prim.LOG:
+        if primitive in _LOGARITHMS:
             return None
+        power = power_of(eqn)
+        if power is not None:
+            return self._raised(invars[0], through(invars[0], None, index), power)
         operands = product_operands(eqn, self.graph)
         if operands is None:
             return None
@@ -139,11 +163,53 @@ class Exponentials:
             if len(parts) > 1 and len(result) > 1:
                 return None
             result = [a.times(b, power) for a in result for b in parts]
-        return result
+        return [self._unmasked(term) for term in result]
 
-    def unlinked(self, powers: Mapping[Factor, int]) -> dict[Factor, int]:
+    def _unmasked(self, term: Term) -> Term:
+        """A term without the masks of what is not zero, where that is a factor of it."""
+        implied = [f for f in term.powers if f.case is not None and self._is_implied(f, term)]
+        return term.times(Term(powers=dict.fromkeys(implied, 1)), -1) if implied else term
+
+    def _is_implied(self, mask: Factor, term: Term) -> bool:
+        eqn = self.graph.maker.get(mask.var)
+        index = mask.axes
+        while eqn is not None and eqn.primitive in prim.SHAPE_ONLY:
+            if eqn.primitive is not prim.BROADCAST:
+                return False
+            index = through(eqn.invars[0], tuple(eqn.params["broadcast_dimensions"]), index)
+            eqn = self.graph.maker.get(eqn.invars[0])
+        unequal = eqn is not None and eqn.primitive is (_UNEQUAL if mask.case else _EQUAL)
+        if eqn is None or not unequal or constant(self.graph, eqn.invars[1]) != 0:
+            return False
+        inside = self.terms(eqn.invars[0], through(eqn.invars[0], None, index))
+        if len(inside) > 1 or inside[0].bound:
+            return False
+        return all(term.powers.get(f, 0) >= p for f, p in inside[0].powers.items()) and all(
+            term.exponent.get(f, 0) >= c for f, c in inside[0].exponent.items()
+        )
+
+    def _raised(self, atom: Any, index: Index, power: float) -> list[Term] | None:
+        """A power of a term; what is a sum is one factor."""
+        parts = self.terms(atom, index)
+        if len(parts) > 1 or parts[0].bound:
+            parts = [Term(powers=self.unlinked({Factor(self.rep(atom), index): 1}))]
+        term = parts[0].raised(power)
+        return None if term is None else [term]
+
+    def expanded(self, term: Term) -> list[Term]:
+        """A term without factors that are sums of exponentials themselves."""
+        for factor, power in term.powers.items():
+            if power != 1 or factor.var not in self.inside:
+                continue
+            rest = term.times(Term(powers={factor: 1}), -1)
+            inner = self.terms(factor.var, factor.axes)
+            if inner != [Term(powers={factor: 1})]:
+                return [t for part in inner for t in self.expanded(part.times(rest))]
+        return [term]
+
+    def unlinked(self, powers: Mapping[Factor, float]) -> dict[Factor, float]:
         """Factors without the broadcasts and casts that made them."""
-        found: dict[Factor, int] = {}
+        found: dict[Factor, float] = {}
         for factor, power in powers.items():
             var, index = factor.var, factor.axes
             while (eqn := self.graph.maker.get(var)) is not None and (
@@ -164,9 +230,9 @@ class Exponentials:
             new.append(label if size > 1 else None)
         return tuple(new), frozenset(labels)
 
-    def _contracted(self, eqn: Equation, index: Index) -> list[Term] | None:
+    def _contracted(self, eqn: Equation, operands: list[Any], index: Index) -> list[Term] | None:
         indices, bound = self.contraction(eqn, index)
-        parts = [self.terms(a, i) for a, i in zip(eqn.invars, indices, strict=True)]
+        parts = [self.terms(a, i) for a, i in zip(operands, indices, strict=True)]
         if min(map(len, parts)) > 1:
             return None
         return [
@@ -217,10 +283,17 @@ class Exponentials:
         axes, invars, primitive = link(eqn), eqn.invars, eqn.primitive
         if axes is not None:
             return self.exponent(invars[0], through(invars[0], axes, index))
-        if primitive not in (*prim.ADD, prim.SUB, prim.NEG, prim.MUL, prim.DIV, prim.LOG):
+        if (whole := _but_nan(eqn, self.graph)) is not None:
+            return self.exponent(whole, through(whole, None, index))
+        masked = masked_by(eqn, self.graph, -math.inf) if primitive is prim.SELECT else None
+        if masked is not None:
+            mask, operand = masked
+            kept = self.exponent(operand, through(operand, None, index))
+            return kept.times(Term(powers={self.monomials.mask(mask, index): 1}))
+        if primitive not in (*prim.SUMS, prim.NEG, prim.MUL, prim.DIV, *_LOGARITHMS):
             return None
         inner = [through(a, None, index) for a in invars]
-        if primitive in prim.ADD or primitive is prim.SUB:
+        if primitive in prim.SUMS:
             first, second = (self.exponent(a, i) for a, i in zip(invars, inner, strict=True))
             return first.times(second, 1 if primitive in prim.ADD else -1)
         if primitive is prim.NEG:
@@ -231,28 +304,82 @@ class Exponentials:
                 if scale is None or (primitive is prim.DIV and position == 0) or scale == 0:
                     continue
                 term = self.exponent(invars[1 - position], inner[1 - position])
-                if term.powers or term.number != 1.0:
-                    return None
-                scale = 1 / scale if primitive is prim.DIV else scale
-                return Term(exponent=joined({}, term.exponent, scale))
-        if primitive is prim.LOG:
+                return term.raised(1 / scale if primitive is prim.DIV else scale)
+        if primitive in _LOGARITHMS:
             if self.rep(invars[0]) not in self.inside:
                 return None
+            per = 1 / math.log(_LOGARITHMS[primitive])
             parts = self.terms(invars[0], inner[0])
             if len(parts) == 1 and not parts[0].bound:
-                return parts[0]
+                return parts[0] if per == 1 else parts[0].raised(per)
             var, place = invars[0], inner[0]
             while (maker := self.graph.maker.get(var)) is not None and (
                 maker.primitive is prim.ABS or link(maker) is not None
             ):
                 place = through(maker.invars[0], link(maker), place)
                 var = maker.invars[0]
-            return Term(powers={Factor(self.rep(var), place): 1})
+            return Term(powers={Factor(self.rep(var), place): per})
         return None
+
+
+def _rounded(number: float) -> float:
+    """A whole number where only rounding makes none of it: 2 ** (s / log(2)) is exp(s)."""
+    return round(number) if abs(number - round(number)) < 1e-12 else number
 
 
 def negated(terms: Iterable[Term]) -> list[Term]:
     return [Term(-t.number, t.powers, t.exponent, t.bound) for t in terms]
+
+
+def _base_of(eqn: Equation, graph: Graph) -> float | None:
+    """The number of which an equation is a power to an explained exponent; None for another."""
+    if eqn.primitive is prim.EXP:
+        return math.e
+    if eqn.primitive is _POW and graph.explained_operands(eqn) == [1]:
+        base = constant(graph, eqn.invars[0])
+        return base if base is not None and base > 0 else None
+    return 2.0 if eqn.primitive is _EXP2 else None
+
+
+def _but_nan(eqn: Equation, graph: Graph) -> Any | None:
+    """What an equation hands on unless it is no number, as the logarithm of a negative sum."""
+    if eqn.primitive is not prim.SELECT or len(eqn.invars) != 3:
+        return None
+    for operand, other in itertools.permutations(eqn.invars[1:]):
+        number = constant(graph, other)
+        if number is not None and math.isnan(number) and operand.aval == eqn.outvars[0].aval:
+            return operand
+    return None
+
+
+def _part_of_contraction(eqn: Equation, graph: Graph) -> tuple[Equation, list[Any]] | None:
+    """A matrix product and the operands by which it makes what a slice leaves of it, where one of
+    its operands is put together from parts: values and a column of ones."""
+    dot = graph.maker.get(eqn.invars[0]) if eqn.primitive is _SLICE else None
+    if dot is None or dot.primitive is not prim.DOT or eqn.params["strides"] is not None:
+        return None
+    shape = dot.outvars[0].aval.shape
+    low, high = eqn.params["start_indices"], eqn.params["limit_indices"]
+    cut = [i for i, n in enumerate(shape) if (low[i], high[i]) != (0, n)]
+    contracted, batch = prim.dot_numbers(dot)
+    axis = cut[0] - len(batch[0]) if len(cut) == 1 else -1
+    for position, atom in enumerate(dot.invars):
+        rank = len(atom.aval.shape)
+        free = [i for i in range(rank) if i not in (*contracted[position], *batch[position])]
+        if not 0 <= axis < len(free):
+            axis -= len(free)
+            continue
+        joined = None if is_literal(atom) else graph.maker.get(atom)
+        if joined is None or joined.primitive is not _CONCATENATE:
+            return None
+        begin, along = 0, joined.params["dimension"]
+        for part in joined.invars if along == free[axis] else ():
+            end = begin + part.aval.shape[along]
+            if (begin, end) == (low[cut[0]], high[cut[0]]):
+                return dot, [part if i == position else a for i, a in enumerate(dot.invars)]
+            begin = end
+        return None
+    return None
 
 
 def _exponentials(graph: Graph, whole: set[Var]) -> tuple[set[Var], set[Var]]:
@@ -267,20 +394,25 @@ def _exponentials(graph: Graph, whole: set[Var]) -> tuple[set[Var], set[Var]]:
             continue
         out, primitive = eqn.outvars[0], eqn.primitive
         log, inside = any(a in logs for a in operands), any(a in made for a in operands)
-        moves = link(eqn) is not None
+        moves = link(eqn) is not None or _but_nan(eqn, graph) is not None
+        if primitive is prim.SELECT and masked_by(eqn, graph, -math.inf) is not None:
+            moves = log
         if moves and operands[0] in closed:
             closed.add(out)
-        if primitive is prim.EXP or primitive is _EXP2:
+        if primitive in (prim.MUL, prim.DIV) and log and len(operands) == 1:
+            logs.add(out)
+        if _base_of(eqn, graph) is not None:
             made.add(out)
             normalised |= {out} if log else set()
-        elif primitive is prim.LOG:
+        elif primitive in _LOGARITHMS:
             logs |= {out} if inside else set()
         elif moves or primitive in (*prim.ADD, prim.SUB, prim.NEG):
             made |= {out} if inside else set()
             logs |= {out} if log else set()
         elif inside:
             opens = primitive is prim.DOT and not any(a in closed for a in operands)
-            opens = opens or primitive in (prim.REDUCE_SUM, prim.ABS)
+            opens = opens or _part_of_contraction(eqn, graph) is not None
+            opens = opens or primitive in (prim.REDUCE_SUM, prim.ABS) or power_of(eqn) is not None
             if opens or product_operands(eqn, graph) is not None:
                 made.add(out)
     return made, normalised

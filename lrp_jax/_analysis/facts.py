@@ -1,11 +1,12 @@
 """What is known of a variable: its name, what it is an elementwise function of, its sign."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph, is_complex, is_float
-from .primitives import family
+from .primitives import Family, family
 from .signs import is_nonnegative, nonnegative_results
 
 
@@ -13,11 +14,10 @@ def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
     """Tree paths of the inputs, and of what is computed from parameters alone."""
     found = {v: n for v, n in zip(graph.jaxpr.invars, names, strict=True) if n}
     for eqn in graph.eqns:
-        if graph.is_live(eqn):
-            continue
+        constants = [v for v in eqn.outvars if v not in graph.live]
         named = next((found[a] for a in eqn.invars if not is_literal(a) and a in found), None)
         if named is not None:
-            found.update((v, named) for v in eqn.outvars)
+            found.update((v, named) for v in constants)
     return found
 
 
@@ -30,8 +30,13 @@ def nonnegative_variables(graph: Graph, inputs: Iterable[bool] | None) -> set[Va
     return known
 
 
-def dominators(graph: Graph) -> dict[Var, Var]:
-    """For each variable the last other one of which it is an elementwise function."""
+def dominators(graph: Graph, sums: Collection[Var] = ()) -> dict[Var, Var]:
+    """For each variable the last other one of which it is an elementwise function.
+
+    Args:
+        graph: the graph.
+        sums: variables that are none, as layers are summed there.
+    """
     dominator: dict[Var, Var] = {}
     depth: dict[Var, int] = {}
     for eqn in graph.eqns:
@@ -39,14 +44,42 @@ def dominators(graph: Graph) -> dict[Var, Var]:
             continue
         out = eqn.outvars[0]
         operands = [eqn.invars[i] for i in graph.explained_operands(eqn)]
-        if operands and _is_pointwise(eqn, graph):
+        if operands and out not in sums and _is_pointwise(eqn, graph):
             common: Var | None = operands[0]
             for other in operands[1:]:
                 common = _meet(common, other, dominator, depth)
+            if common is not None and eqn.primitive is prim.SELECT:
+                common = _with_condition(common, eqn.invars[0], graph, dominator, depth)
             if common is not None:
                 dominator[out] = common
                 depth[out] = depth.get(common, 0) + 1
     return dominator
+
+
+def _with_condition(
+    common: Var, condition: Any, graph: Graph, dominator: dict[Var, Var], depth: dict[Var, int]
+) -> Var:
+    """What both the cases of a choice and its condition are elementwise functions of; the first
+    where the condition comes from elsewhere."""
+    found: Var | None = common
+    for source in sources(condition, graph):
+        found = _meet(found, source, dominator, depth)
+    return common if found is None else found
+
+
+def sources(constant: Any, graph: Graph) -> set[Var]:
+    """The explained values that a mask or another constant of the explanation is computed from."""
+    found, seen, todo = set[Var](), set[Var](), [constant]
+    while todo:
+        atom = todo.pop()
+        if is_literal(atom) or atom not in graph.touched or atom in seen:
+            continue
+        seen.add(atom)
+        if atom in graph.live:
+            found.add(atom)
+        elif atom in graph.maker and family(graph.maker[atom].primitive) is not Family.DETACH:
+            todo += graph.maker[atom].invars
+    return found
 
 
 def _is_pointwise(eqn: Equation, graph: Graph) -> bool:

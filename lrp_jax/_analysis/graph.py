@@ -1,12 +1,14 @@
 """Who makes and who reads each variable of a flat jaxpr, and what depends on the input."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from . import compat, ids, primitives as prim
 from .compat import Equation, Var, is_literal
+from .inside import Bodies, bodies_of, through
 from .primitives import Family, family
 
 
@@ -53,7 +55,7 @@ class Graph:
                 self.jaxpr.outvars, outputs or [True] * len(self.jaxpr.outvars), strict=True
             )
         )
-        self.live = self._live(reached)
+        self._carriers: dict[int, list[int]] = {}
         self._rank: dict[Var, int] = {}
 
     def _reached(self, explained: tuple[bool, ...]) -> set[Var]:
@@ -65,8 +67,14 @@ class Graph:
         for eqn in self.eqns:
             if family(eqn.primitive) is Family.DETACH:
                 continue
-            carriers = [eqn.invars[i] for i in ids.carrying(eqn, reached, self.one_hots.keys())]
+            positions = ids.carrying(eqn, reached, self.one_hots.keys())
+            carriers = [eqn.invars[i] for i in positions]
             if not carriers:
+                continue
+            bodies = bodies_of(eqn)
+            if bodies is not None:
+                _, flags = through(bodies, _flags(positions, eqn), _reaches)
+                reached.update(v for v, flag in zip(eqn.outvars, flags, strict=True) if flag)
                 continue
             reached.update(v for v in eqn.outvars if is_float(v))
             if any(map(ids.is_integer, carriers)):
@@ -95,17 +103,44 @@ class Graph:
                 touched.update(eqn.outvars)
         return touched
 
-    def _live(self, reached: set[Var]) -> frozenset[Var]:
+    @functools.cached_property
+    def live(self) -> frozenset[Var]:
+        """What lies on a way of relevance from an output that is asked for."""
+        reached = self.reached
         wanted = {a for a, flag in zip(self.jaxpr.outvars, self.outputs, strict=True) if flag}
         for eqn in reversed(self.eqns):
             if any(v in wanted for v in eqn.outvars):
                 carriers = ids.carrying(eqn, reached, self.one_hots.keys())
+                bodies = bodies_of(eqn)
+                if bodies is not None:
+                    asked = [v in wanted for v in eqn.outvars]
+                    needed = _needed(bodies, _flags(carriers, eqn), asked)
+                    reading = range(len(eqn.invars))[bodies.inputs]
+                    used = {i for i, flag in zip(reading, needed, strict=True) if flag}
+                    self._carriers[id(eqn)] = carriers = [i for i in carriers if i in used]
                 wanted.update(eqn.invars[i] for i in carriers)
         return frozenset(wanted & reached)
 
     def explained_operands(self, eqn: Equation) -> list[int]:
         """Positions of the operands that carry relevance."""
-        return ids.carrying(eqn, self.live, self.one_hots.keys())
+        found = ids.carrying(eqn, self.live, self.one_hots.keys())
+        return self._carriers.get(id(eqn), found)
+
+    def explained_flags(self, eqn: Equation) -> list[bool]:
+        """For each operand whether it carries relevance."""
+        return _flags(self.explained_operands(eqn), eqn)
+
+    def carried(self, eqn: Equation) -> list[tuple[bool, bool]]:
+        """For each value that a loop carries on the way of relevance: whether it is explained when
+        the first turn begins, and when any turn does."""
+        bodies = bodies_of(eqn)
+        if bodies is None or not self.is_live(eqn):
+            return []
+        given = self.explained_flags(eqn)
+        inputs, _ = through(bodies, given, _reaches)
+        needed = _needed(bodies, given, [v in self.live for v in eqn.outvars])
+        rows = list(zip(given[bodies.inputs], inputs, needed, strict=True))[bodies.carry]
+        return [(first, ever and used) for first, ever, used in rows]
 
     def rows_by_one_hot(self, eqn: Equation) -> ids.OneHot | None:
         """The one-hot vectors of which an equation makes rows of a table of constants."""
@@ -123,8 +158,15 @@ class Graph:
 
         Equations of constants do not count: no relevance comes from them.
         """
-        readers = [r for r in self.readers.get(var, ()) if r is None or self.is_live(r)]
+        readers = [r for r in self.readers.get(var, ()) if r is None or self._carries(r, var)]
         return len(readers) == 1 and readers[0] is not None
+
+    def _carries(self, eqn: Equation, var: Var) -> bool:
+        """Whether relevance may come to a variable from an equation that reads it."""
+        if not self.is_live(eqn):
+            return False
+        carriers = self._carriers.get(id(eqn))
+        return carriers is None or any(eqn.invars[i] is var for i in carriers)
 
     def between(self, end: Var, starts: Iterable[Var]) -> tuple[list[Equation], set[Var]]:
         """The explained equations from `starts` to `end`, and explained variables met outside."""
@@ -142,6 +184,37 @@ class Graph:
             found[self.position[var]] = eqn
             todo.extend(eqn.invars[i] for i in self.explained_operands(eqn))
         return [found[i] for i in sorted(found)], outside
+
+
+@functools.lru_cache(512)
+def _inside(jaxpr: Any, explained: tuple[bool, ...], outputs: tuple[bool, ...] | None) -> Graph:
+    return Graph(jaxpr, explained, outputs)
+
+
+def _flags(positions: Sequence[int], eqn: Equation) -> list[bool]:
+    return [i in positions for i in range(len(eqn.invars))]
+
+
+def _reaches(jaxpr: Any, explained: Sequence[bool]) -> Sequence[bool]:
+    """Which outputs of a body relevance reaches from its explained inputs."""
+    return _inside(jaxpr, tuple(explained), None).outputs
+
+
+def _needed(bodies: Bodies, explained: Sequence[bool], wanted: Sequence[bool]) -> list[bool]:
+    """Which inputs of bodies relevance comes to from the results that are asked for."""
+    inputs, _ = through(bodies, explained, _reaches)
+    wanted = list(wanted)
+    while True:
+        graphs = [_inside(body, tuple(inputs), tuple(wanted)) for body in bodies.jaxprs]
+        needed = [
+            any(v in graph.live for graph, v in zip(graphs, column, strict=True))
+            for column in zip(*(body.invars for body in bodies.jaxprs), strict=True)
+        ]
+        turned = needed[bodies.carry]
+        grown = [a or b for a, b in zip(wanted, turned, strict=False)] + wanted[len(turned) :]
+        if grown == wanted:
+            return needed
+        wanted = grown
 
 
 def without_dead(jaxpr: Any) -> list[Equation]:

@@ -267,7 +267,7 @@ def straight_through(graph: Graph) -> dict[int, Var]:
     value is q(x), where q rounds. Its operand in the code is the value of the mapping."""
     found: dict[int, Var] = {}
     for eqn in graph.eqns:
-        if eqn.primitive not in (*prim.ADD, prim.SUB) or len(eqn.invars) != 2:
+        if eqn.primitive not in prim.SUMS or len(eqn.invars) != 2:
             continue
         for here, there in ((0, 1), (1, 0)):
             numbers, detached = eqn.invars[here], eqn.invars[there]

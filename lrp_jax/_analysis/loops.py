@@ -128,7 +128,7 @@ def _step(eqn: Equation, place: int) -> int | None:
     if is_literal(after) or not np.issubdtype(counter.aval.dtype, np.integer):
         return None
     last = next((e for e in body.eqns if after in e.outvars), None)
-    if last is None or not (last.primitive in prim.ADD or last.primitive is prim.SUB):
+    if last is None or last.primitive not in prim.SUMS:
         return None
     literals = [a for a in last.invars if is_literal(a)]
     others = [a for a in last.invars if not is_literal(a)]

@@ -14,13 +14,20 @@ import numpy as np
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .facts import nonnegative_variables
 from .graph import Graph, is_float
 from .primitives import Family, family
-from .signs import literal_value
+from .signs import is_relu, literal_value
 
 Index = tuple[int | None, ...]
-_INTEGER_POW = compat.primitive("integer_pow")
-_TRANSPOSE = compat.primitive("transpose")
+_INTEGER_POW, _POW = compat.primitive("integer_pow"), compat.primitive("pow")
+_POWERS = {
+    compat.primitive("sqrt"): 0.5, compat.primitive("rsqrt"): -0.5, compat.primitive("cbrt"): 1 / 3,
+    compat.primitive("square"): 2.0,
+}  # fmt: skip
+_TRANSPOSE, _CONCATENATE = compat.primitive("transpose"), compat.primitive("concatenate")
+_MOST_FACTORS = 16
+_OF_LOGARITHMS = (*prim.SUMS, prim.NEG, prim.MUL, prim.DIV, prim.LOG)
 
 
 class Factor(NamedTuple):
@@ -57,33 +64,98 @@ class Monomials:
 
     def __init__(self, graph: Graph, dominator: Mapping[Var, Var], whole: Iterable[Var]) -> None:
         self.graph, self.dominator, self.whole = graph, dominator, set(whole)
-        self.same = _value_numbers(graph)
+        self.same = value_numbers(graph)
+        self.nonnegative = nonnegative_variables(graph, None)
 
     def explained(self, factor: Factor) -> bool:
         return factor.var in self.graph.live
 
     # -- products -------------------------------------------------------------------------------
 
-    def factors(self, atom: Any, index: Index | None = None) -> tuple[float, dict[Factor, int]]:
-        """A number and the powers of factors whose product a variable is."""
+    def factors(
+        self, atom: Any, index: Index | None = None, finest: bool = False
+    ) -> tuple[float, dict[Factor, Any]]:
+        """A number and the powers of factors whose product a variable is; the `finest` ones have
+        no product of functions of one value among them."""
         index = own_index(atom) if index is None else index
         number = constant(self.graph, atom)
         if number is not None:
             return number, {}
         eqn = self.graph.maker.get(atom)
-        operands = self._operands(eqn, atom)
+        operands = self._operands(eqn, atom, finest)
         if eqn is None or operands is None:
-            return 1.0, {Factor(self.same.get(atom, atom), index): 1}
+            opened = None if eqn is None or atom in self.whole else self._powers(eqn, index)
+            return opened or (1.0, {Factor(self.same.get(atom, atom), index): 1})
         result, sign = number_of(eqn), 1
-        powers: dict[Factor, int] = {}
+        powers: dict[Factor, float] = {}
         for operand, axes, power in operands:
             if isinstance(operand, Factor):
                 powers = joined(powers, {self.mask(operand, index): 1})
                 continue
-            part, inner = self.factors(operand, through(operand, axes, index))
+            part, inner = self.factors(operand, through(operand, axes, index), finest)
             result *= part**power if part else 0.0
             powers = joined(powers, inner, sign * power)
         return result, powers
+
+    def _powers(self, eqn: Equation, index: Index) -> tuple[float, dict[Factor, Any]] | None:
+        """A product of powers that a root of a product is, or an exponential of logarithms."""
+        operand = eqn.invars[0] if eqn.invars else None
+        if operand is None or is_literal(operand) or operand not in self.graph.live:
+            return None
+        power = power_of(eqn)
+        if power is None and eqn.primitive is not prim.EXP:
+            return None
+        inner = through(operand, None, index)
+        if power is not None:
+            found = self._of_no_sign(operand, inner)
+            return self._raised([(found, power)]) if len(found[1]) > 1 else None
+        form = self._logarithms(operand, inner)
+        return self._raised([(self._of_no_sign(a, i), p) for a, i, p in form]) if form else None
+
+    def _of_no_sign(self, atom: Any, index: Index) -> tuple[float, dict[Factor, Any]]:
+        """The factors of a value, or itself where some may be negative."""
+        number, inner = self.factors(atom, index)
+        if number > 0 and all(f.var in self.nonnegative for f in inner):
+            return number, inner
+        return 1.0, {Factor(self.same.get(atom, atom), index): 1}
+
+    def _raised(self, parts: Iterable[Any]) -> tuple[float, dict[Factor, Any]]:
+        number, powers = 1.0, dict[Factor, Any]()
+        for (inner, factors), power in parts:
+            number *= inner**power
+            powers = joined(powers, {f: n * power for f, n in factors.items()})
+        return number, powers
+
+    def _logarithms(self, atom: Any, index: Index) -> list[tuple[Any, Index, float]] | None:
+        """A sum of multiples of logarithms: what is inside of each, and how often it is there."""
+        eqn = None if is_literal(atom) else self.graph.maker.get(atom)
+        if eqn is None or eqn.outvars[0] not in self.graph.live:
+            return None
+        axes, invars, primitive = link(eqn), eqn.invars, eqn.primitive
+        if axes is None and primitive not in _OF_LOGARITHMS:
+            return None
+        inner = [through(a, axes, index) for a in invars]
+        if primitive is prim.LOG:
+            return [(invars[0], inner[0], 1.0)]
+        if axes is not None or primitive is prim.NEG:
+            scale, parts = -1.0 if primitive is prim.NEG else 1.0, [(invars[0], inner[0], 1.0)]
+        elif primitive in prim.SUMS:
+            signs = (1.0, 1.0 if primitive in prim.ADD else -1.0)
+            scale, parts = 1.0, list(zip(invars, inner, signs, strict=True))
+        else:
+            numbers = [constant(self.graph, a) for a in invars]
+            position = next((i for i, n in enumerate(numbers) if n), None)
+            if position is None or (primitive is prim.DIV and position == 0):
+                return None
+            scale = float(numbers[position] or 0) ** (-1 if primitive is prim.DIV else 1)
+            parts = [(invars[1 - position], inner[1 - position], 1.0)]
+        found: list[tuple[Any, Index, float]] = []
+        for operand, place, sign in parts:
+            form = self._logarithms(operand, place)
+            if form is None:
+                return None
+            found += [(a, i, scale * sign * p) for a, i, p in form]
+        return found
 
     def mask(self, factor: Factor, index: Index) -> Factor:
         """A mask as a factor of a product with some labels."""
@@ -91,7 +163,16 @@ class Monomials:
             self.same.get(factor.var, factor.var), renamed(factor.axes, index), factor.case
         )
 
-    def _operands(self, eqn: Equation | None, var: Var) -> list[tuple[Any, Any, int]] | None:
+    def finest(self, powers: Mapping[Factor, Any]) -> tuple[float, dict[Factor, Any]]:
+        """The same product in its finest factors, and the number beside it."""
+        return self._raised(
+            ((1.0, {f: 1}) if f.case is not None else self.factors(f.var, f.axes, True), power)
+            for f, power in powers.items()
+        )
+
+    def _operands(
+        self, eqn: Equation | None, var: Var, finest: bool = False
+    ) -> list[tuple[Any, Any, int]] | None:
         """Operands with their axes in the product and their powers, if it is one that is opened."""
         if eqn is None or var in self.whole:
             return None
@@ -99,7 +180,7 @@ class Monomials:
             axes = link(eqn)
             return None if axes is None else [(eqn.invars[0], axes, 1)]
         explained = self.graph.explained_operands(eqn)
-        if len(explained) > 1 and var in self.dominator:
+        if len(explained) > 1 and var in self.dominator and not finest:
             return None  # a function of one value
         return product_operands(eqn, self.graph)
 
@@ -107,31 +188,40 @@ class Monomials:
         """Whether an equation's one output is a product that is opened by the reader of it."""
         return len(eqn.outvars) == 1 and self._operands(eqn, eqn.outvars[0]) is not None
 
-    def holds_outer(self, atom: Any) -> bool:
-        """Whether a product has a matrix product in it that contracts nothing."""
+    def is_exp_of_logarithms(self, eqn: Equation) -> bool:
+        """Whether an equation is an exponential that makes a product of several values."""
+        if eqn.primitive is not prim.EXP or eqn.outvars[0] in self.whole:
+            return False
+        opened = self._powers(eqn, own_index(eqn.outvars[0]))
+        return opened is not None and len(self.groups(opened[1])) > 1
+
+    def holds_other(self, atom: Any) -> bool:
+        """Whether a product has a product in it that is not one of two numbers each: a matrix
+        product that contracts nothing, or one over an axis."""
         eqn = None if is_literal(atom) else self.graph.maker.get(atom)
         operands = self._operands(eqn, atom)
         if eqn is None or operands is None or atom not in self.graph.live:
             return False
         inner = [a for a, _, _ in operands if not isinstance(a, Factor)]
-        return is_outer(eqn) or any(map(self.holds_outer, inner))
+        other = is_outer(eqn) or eqn.primitive is prim.REDUCE_PROD
+        return other or any(map(self.holds_other, inner))
 
     def tree(self, factor: Factor) -> Factor:
         """What a factor is, in the end, an elementwise function of."""
-        var = factor.var
+        var = self.same.get(factor.var, factor.var)
         while var in self.dominator:
-            var = self.dominator[var]
+            var = self.same.get(self.dominator[var], self.dominator[var])
         return Factor(var, factor.axes)
 
-    def groups(self, powers: Mapping[Factor, int]) -> dict[Factor, dict[Factor, int]]:
+    def groups(self, powers: Mapping[Factor, float]) -> dict[Factor, dict[Factor, float]]:
         """The explained factors by what they are elementwise functions of."""
-        found: dict[Factor, dict[Factor, int]] = {}
+        found: dict[Factor, dict[Factor, float]] = {}
         for factor, power in powers.items():
             if self.explained(factor):
                 found.setdefault(self.tree(factor), {})[factor] = power
         return found
 
-    def parts(self, var: Var, powers: Mapping[Factor, int]) -> list[tuple[Var, int]] | None:
+    def parts(self, var: Var, powers: Mapping[Factor, float]) -> list[tuple[Var, int]] | None:
         """The variables in a product, each one group of factors, with their powers; None where the
         factors of a group are multiplied apart from each other."""
         groups = self.groups(powers)
@@ -222,28 +312,41 @@ def product_operands(eqn: Equation, graph: Graph) -> list[tuple[Any, Any, int]] 
         return [(invars[0], None, 1), (invars[1], None, -1)]
     if primitive is prim.NEG:
         return [(invars[0], None, 1)]
-    if primitive is _INTEGER_POW and eqn.params["y"] in (1, -1):
-        return [(invars[0], None, eqn.params["y"])]
+    if power_of(eqn) in (1, -1):
+        return [(invars[0], None, int(power_of(eqn) or 0))]
     if is_outer(eqn):
         return [(a, a_axes, 1) for a, a_axes in zip(invars, _outer(eqn), strict=True)]
-    if primitive is prim.SELECT and len(invars) == 3:
-        return _masked(eqn, graph)
-    return None
+    if primitive is prim.REDUCE_PROD:
+        return _stacked(eqn, graph)
+    masked = masked_by(eqn, graph, 0.0) if primitive is prim.SELECT else None
+    return masked and [(masked[0], None, 1), (masked[1], None, 1)]
 
 
-def _masked(eqn: Equation, graph: Graph) -> list[tuple[Any, Any, int]] | None:
-    """A constant mask that leaves zeros is a factor."""
+def power_of(eqn: Equation) -> float | None:
+    """The number to which an equation raises its operand, or None."""
+    if eqn.primitive is _INTEGER_POW:
+        return float(eqn.params["y"])
+    if eqn.primitive is _POW:
+        return literal_value(eqn.invars[1])
+    return _POWERS.get(eqn.primitive)
+
+
+def powers_of(value: Any, power: float) -> list[Any]:
+    """Factors whose product is a value to a positive power: itself, and a root of it."""
+    whole = int(power)
+    return [value] * whole + ([value ** (power - whole)] if power > whole else [])
+
+
+def masked_by(eqn: Equation, graph: Graph, other: float) -> tuple[Factor, Any] | None:
+    """The mask and the operand of a choice between that and a number, by constants; or None."""
     mask = eqn.invars[0]
     if is_literal(mask) or mask in graph.touched or mask.aval.shape != eqn.outvars[0].aval.shape:
         return None
-    if mask.aval.dtype != bool:
+    if mask.aval.dtype != bool or len(eqn.invars) != 3:
         return None
     for case in (0, 1):
-        if constant(graph, eqn.invars[1 + case]) == 0.0:
-            return [
-                (Factor(mask, own_index(mask), case == 0), None, 1),
-                (eqn.invars[2 - case], None, 1),
-            ]
+        if constant(graph, eqn.invars[1 + case]) == other:
+            return Factor(mask, own_index(mask), case == 0), eqn.invars[2 - case]
     return None
 
 
@@ -267,6 +370,20 @@ def _outer(eqn: Equation) -> list[tuple[int, ...]]:
     return found
 
 
+def _stacked(eqn: Equation, graph: Graph) -> list[tuple[Any, Any, int]] | None:
+    """The factors of a product over an axis along which they are put side by side."""
+    joined = graph.maker.get(eqn.invars[0])
+    if joined is None or joined.primitive is not _CONCATENATE or len(eqn.params["axes"]) != 1:
+        return None
+    (axis,) = eqn.params["axes"]
+    wide = any(a.aval.shape[axis] > 1 for a in joined.invars)
+    if wide or joined.params["dimension"] != axis or len(joined.invars) > _MOST_FACTORS:
+        return None
+    rank = len(eqn.invars[0].aval.shape)
+    axes = tuple(None if i == axis else i - (i > axis) for i in range(rank))
+    return [(a, axes, 1) for a in joined.invars]
+
+
 def number_of(eqn: Equation) -> float:
     return -1.0 if eqn.primitive is prim.NEG else 1.0
 
@@ -284,21 +401,33 @@ def constant(graph: Graph, atom: Any) -> float | None:
     return literal_value(atom)
 
 
-def _value_numbers(graph: Graph) -> dict[Var, Var]:
+def value_numbers(graph: Graph) -> dict[Var, Var]:
     """For each variable the first one that is computed in the same way from the same operands."""
     first: dict[Any, Var] = {}
     same: dict[Var, Var] = {}
     for eqn in graph.eqns:
         if eqn.effects or len(eqn.outvars) != 1 or family(eqn.primitive) is Family.CONTROL:
             continue
+        call, eqn = eqn, _rectifier(eqn) or eqn
         operands = tuple(
             (str(a.aval), np.asarray(a.val).tobytes()) if is_literal(a) else same.get(a, a)
             for a in eqn.invars
         )
         # What is computed for a constant alone carries no relevance, though it is the same.
-        key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(eqn))
-        same[eqn.outvars[0]] = first.setdefault(key, eqn.outvars[0])
+        key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(call))
+        same[call.outvars[0]] = first.setdefault(key, call.outvars[0])
     return same
+
+
+def _rectifier(eqn: Equation) -> Equation | None:
+    """The maximum with zero that a called rectifier is, of the operand of the call."""
+    if compat.custom_call(eqn) is None or not is_relu([eqn], eqn.invars[0]):
+        return None
+    inner = eqn
+    while (body := compat.custom_call(inner) or compat.plain_call(inner)) is not None:
+        (inner,) = compat.open_jaxpr(body).eqns
+    operands = [a if is_literal(a) else eqn.invars[0] for a in inner.invars]
+    return inner.replace(invars=operands)
 
 
 def _parameters(eqn: Equation) -> Any:

@@ -25,16 +25,16 @@ def with_numbers(closed_jaxpr: Any) -> Any:
         closed_jaxpr: a flat jaxpr.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    known: dict[Var, Any] = {}
+    known: dict[Var, Any] = {}  # or the variable that is chosen by a truth value of the code
     filled: dict[Var, Any] = {}
     for var, value in zip(jaxpr.constvars, closed_jaxpr.consts, strict=True):
-        if var.aval.size == 1 and _is_float(var) and _is_at_hand(value):
+        if var.aval.size == 1 and _is_float(var) and is_at_hand(value):
             number = _scalar(np.asarray(value).reshape(())[()], var.aval.dtype)
             (filled if var.aval.shape else known)[var] = number
     eqns: list[Equation] = []
     for eqn in jaxpr.eqns:
         eqn = _reading(eqn, known, filled)
-        number = _folded(eqn)
+        number = _folded(eqn) or _chosen(eqn)
         if number is not None:
             known[eqn.outvars[0]] = number
             continue
@@ -56,7 +56,7 @@ def _is_float(atom: Any) -> bool:
     return bool(jnp.issubdtype(atom.aval.dtype, jnp.floating))
 
 
-def _is_at_hand(value: Any) -> bool:
+def is_at_hand(value: Any) -> bool:
     """Whether a closed-over value may be looked at while a function is traced."""
     if isinstance(value, jax.core.Tracer):
         return False
@@ -85,13 +85,22 @@ def _reading(eqn: Equation, known: Mapping[Var, Any], filled: Mapping[Var, Any])
 
 def _folded(eqn: Equation) -> Any | None:
     """The number that an equation makes of numbers, or None."""
-    if len(eqn.outvars) != 1 or eqn.outvars[0].aval.shape != () or not _is_float(eqn.outvars[0]):
+    if len(eqn.outvars) != 1 or eqn.outvars[0].aval.shape != ():
+        return None
+    if not _is_float(eqn.outvars[0]) and family(eqn.primitive) is not Family.COMPARISON:
         return None
     if family(eqn.primitive) not in prim.POINTWISE or not all(map(is_literal, eqn.invars)):
         return None
     with jax.ensure_compile_time_eval():
         value = eqn.primitive.bind(*(a.val for a in eqn.invars), **eqn.params)
     return _scalar(value, eqn.outvars[0].aval.dtype) if np.isfinite(value) else None
+
+
+def _chosen(eqn: Equation) -> Any | None:
+    """What an equation chooses by a truth value that is known, or None."""
+    if eqn.primitive is not prim.SELECT or not is_literal(eqn.invars[0]):
+        return None
+    return eqn.invars[1 + int(eqn.invars[0].val)] if np.ndim(eqn.invars[0].val) == 0 else None
 
 
 def _fills(eqn: Equation, filled: Mapping[Var, Any]) -> Any | None:

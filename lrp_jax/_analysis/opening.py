@@ -1,4 +1,5 @@
-"""Borders that are none: checkpoints, loops of one turn, and loops that end after a known count.
+"""Borders that are none: checkpoints, loops of at most one turn, loops that end after a known
+count, and maps over one device.
 
 What `jax.checkpoint` wraps is opened, so that a layer may lie on both sides of its border; every
 equation remembers the checkpoint it came from, and the steps of one are built into one again.
@@ -13,6 +14,7 @@ import numpy as np
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .devices import is_alone, on_one_device
 
 Evaluate = Callable[[Any, Sequence[Any]], list[Any]]
 """From a closed jaxpr and values of its inputs to those of its outputs."""
@@ -40,8 +42,8 @@ class Checkpointed(compat.Mark):
 def opens(eqn: Equation) -> bool:
     """Whether an equation's body is to stand in its place, or a `scan`."""
     if eqn.primitive is prim.SCAN:
-        return bool(eqn.params["length"] == 1)
-    return eqn.primitive in (prim.REMAT, prim.WHILE)
+        return bool(eqn.params["length"] <= 1)
+    return eqn.primitive in (prim.REMAT, prim.WHILE) or is_alone(eqn)
 
 
 def opened(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[Any] | None:
@@ -57,6 +59,8 @@ def opened(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[A
             return evaluate(compat.closed(eqn.params["jaxpr"]), operands)
     if eqn.primitive is prim.SCAN:
         return turn(eqn, operands, evaluate)
+    if eqn.primitive is not prim.WHILE:
+        return evaluate(on_one_device(eqn), operands)
     turns = _turns(eqn, operands)
     if turns is None:
         return None
@@ -79,9 +83,12 @@ def opened(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[A
 
 
 def turn(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[Any]:
-    """The results of a `scan` of one turn."""
+    """The results of a `scan` of one turn, or of none."""
     constants, carries = compat.scan_arity(eqn)
     held = constants + carries
+    if not eqn.params["length"]:
+        made = (v.aval for v in eqn.outvars[carries:])
+        return [*operands[constants:held], *(jnp.zeros(a.shape, a.dtype) for a in made)]
     values = [*operands[:held], *(jnp.squeeze(xs, 0) for xs in operands[held:])]
     outs = evaluate(compat.closed(eqn.params["jaxpr"]), values)
     return [*outs[:carries], *(y[None] for y in outs[carries:])]

@@ -81,6 +81,8 @@ POINTWISE = {
 
 ADD = compat.primitives("add add_jaxvals")
 SUB, MUL, DIV, NEG = (compat.primitive(name) for name in ("sub", "mul", "div", "neg"))
+SUMS = frozenset((*ADD, SUB))
+"""What adds or subtracts two numbers."""
 DOT, CONV = (compat.primitive(name) for name in ("dot_general", "conv_general_dilated"))
 EXP, LOG, SELECT = (compat.primitive(name) for name in ("exp", "log", "select_n"))
 ABS, MAX, MIN = (compat.primitive(name) for name in ("abs", "max", "min"))

@@ -25,13 +25,14 @@ def literal_value(atom: Any) -> float | None:
 def is_nonnegative(atom: Any, known: set[Var]) -> bool:
     """Whether an operand is known to be >= 0."""
     if is_literal(atom):
-        return np.ndim(atom.val) == 0 and np.isreal(atom.val) and bool(atom.val >= 0)
+        return np.ndim(atom.val) == 0 and np.isreal(atom.val) and bool(np.real(atom.val) >= 0)
     return atom in known
 
 
 _KEEPS_SIGN = (
     Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.SCATTER_SUM, Family.PRODUCT,
 )  # fmt: skip
+_MOVES = compat.primitives("slice rev")
 _INDEX_OPERANDS = compat.primitives("gather dynamic_slice")
 
 
@@ -87,8 +88,14 @@ def _makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
     ):
         same = primitive is prim.MUL and operands[0] is operands[1]
         return same or all(known(a) for a in operands)
+    if primitive is prim.DOT and operands[0] is operands[1]:
+        contracted, batch = prim.dot_numbers(eqn)
+        alone = len(eqn.outvars[0].aval.shape) == len(batch[0])
+        return alone and (contracted[0], batch[0]) == (contracted[1], batch[1])
     if primitive is compat.primitive("clamp"):
         return known(operands[0])
+    if family(primitive) is Family.NEUTRAL and operands[0].aval.dtype == bool:
+        return True
     if primitive is prim.SELECT:
         return all(known(a) for a in operands[1:])
     if primitive in _INDEX_OPERANDS:
@@ -100,8 +107,8 @@ def _makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
 
 
 def is_relu(eqns: Sequence[Equation], var: Var) -> bool:
-    """Whether equations compute max(var, 0)."""
-    working = [e for e in eqns if family(e.primitive) is not Family.NEUTRAL]
+    """Whether equations compute max(var, 0), perhaps of a positive multiple."""
+    working = [e for e in eqns if family(e.primitive) is not Family.NEUTRAL and not stretches(e)]
     if len(working) != 1:
         return False
     eqn = working[0]
@@ -114,10 +121,59 @@ def is_relu(eqns: Sequence[Equation], var: Var) -> bool:
     return any(literal_value(a) == 0.0 for a in eqn.invars)
 
 
+def stretches(eqn: Equation) -> bool:
+    """Whether an equation multiplies by a positive number of the code."""
+    divides = eqn.primitive is prim.DIV
+    numbers = [literal_value(a) for a in eqn.invars[divides:]]
+    return (divides or eqn.primitive is prim.MUL) and any(n is not None and n > 0 for n in numbers)
+
+
 def zero_at_zero(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
     """Whether a pointwise function is 0 at 0 whatever its array constants are."""
     value = _at_zero(eqns, {start: 0.0}, end)
     return value is not None and abs(value) < 1e-12
+
+
+def is_homogeneous(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
+    """Whether f(2 x) = 2 f(x) for a pointwise function, as for rectifiers: a scale before it is one
+    behind it."""
+    values = [_at_zero(eqns, {start: x}, end) for x in (1.0, 2.0, -1.0, -2.0)]
+    one, two, minus_one, minus_two = (math.nan if v is None else v for v in values)
+    return abs(two - 2 * one) + abs(minus_two - 2 * minus_one) < 1e-9
+
+
+def is_reciprocal(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
+    """Whether a pointwise function is one over its argument, up to a factor."""
+    one, two, five = (_at_zero(eqns, {start: x}, end) for x in (1.0, 2.0, -5.0))
+    if not one or two is None or five is None:
+        return False
+    return abs(two - one / 2) + abs(five + one / 5) < 1e-9 * abs(one)
+
+
+def looks_like(eqns: Sequence[Equation], start: Var, end: Any) -> str:
+    """What a pointwise function is by a few of its values: a "gate", which is bounded and never
+    negative, a "power" up to a factor, or "another"; "" where its values are not known."""
+
+    def at(x: float) -> float | None:
+        return _at_zero(eqns, {start: x}, end)
+
+    one, two = at(1.0), at(2.0)
+    if one is None or two is None:
+        return ""
+    ends = [at(x) for x in (-4e2, -3e2, -3.0, -1.0, 0.5, 3.0, 3e2, 4e2)]
+    if all(v is not None and v >= 0 for v in ends):
+        low, lower, *_, high, higher = (float(v or 0) for v in ends)
+        if abs(low - lower) + abs(high - higher) < 1e-9:
+            return "gate"
+    if one and two:
+        for x in (0.5, 3.0, -1.0, -3.0):
+            value, wanted = at(x), abs(one) * (abs(two / one) ** math.log2(abs(x)))
+            if value is None and x < 0:
+                continue  # a root of a negative number
+            if value is None or abs(abs(value) - wanted) > 1e-9 * wanted:
+                return "another"
+        return "power"
+    return "another"
 
 
 def _at_zero(eqns: Sequence[Equation], known: dict[Any, float | None], end: Any) -> float | None:
@@ -148,7 +204,7 @@ def scalar(eqn: Equation, values: list[float | None]) -> float | None:
         if values[0] is not None:
             return values[1 + int(values[0])]
         return cases.pop() if len(cases) == 1 else None
-    if primitive in prim.SHAPE_ONLY or family(primitive) is Family.NEUTRAL:
+    if primitive in (*_MOVES, *prim.SHAPE_ONLY) or family(primitive) is Family.NEUTRAL:
         return values[0]
     if any(v is None for v in values):
         return None

@@ -3,18 +3,24 @@
 What is recognised in a jaxpr then has to be known in one spelling only.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from . import primitives as prim
+from . import compat, primitives as prim
 from .compat import Equation
 
 
 def respelled(eqn: Equation) -> Callable[..., Any] | None:
-    """A function of the operands that writes an equation in other words, or None."""
+    """A function of the operands that writes an equation in other words, or None.
+
+    It returns what the equation makes, as a list.
+    """
+    if eqn.primitive in _PARTS:
+        return _PARTS[eqn.primitive](eqn)
     contracts_nothing = eqn.primitive is prim.DOT and not prim.dot_numbers(eqn)[0][0]
     if contracts_nothing and eqn.params.get("out_sharding") is None:
         return _product_number_by_number(eqn)
@@ -34,7 +40,48 @@ def _product_number_by_number(eqn: Equation) -> Callable[..., Any]:
         others = [i for i in range(len(batch[0]), out.ndim) if not at <= i < at + len(free)]
         return jax.lax.expand_dims(x, others).astype(out.dtype)
 
-    def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
-        return factor(a, 0) * factor(b, 1)
+    def multiply(a: jax.Array, b: jax.Array) -> list[jax.Array]:
+        return [factor(a, 0) * factor(b, 1)]
 
     return multiply
+
+
+def _stacked(eqn: Equation) -> Callable[..., list[jax.Array]]:
+    """Arrays on top of each other, as arrays side by side."""
+    axis = eqn.params["axis"]
+
+    def stack(*xs: jax.Array) -> list[jax.Array]:
+        return [jax.lax.concatenate([jax.lax.expand_dims(x, [axis]) for x in xs], axis)]
+
+    return stack
+
+
+def _split(eqn: Equation) -> Callable[..., list[jax.Array]]:
+    """The parts of an array, as slices."""
+    axis = eqn.params["axis"]
+    ends = list(itertools.accumulate(map(int, eqn.params["sizes"])))
+
+    def split(x: jax.Array) -> list[jax.Array]:
+        pairs = zip([0, *ends], ends, strict=False)
+        return [jax.lax.slice_in_dim(x, begin, end, axis=axis) for begin, end in pairs]
+
+    return split
+
+
+def _unstacked(eqn: Equation) -> Callable[..., list[jax.Array]]:
+    """The layers of a stack, as slices."""
+    axis = eqn.params["axis"]
+
+    def unstack(x: jax.Array) -> list[jax.Array]:
+        layers = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in range(x.shape[axis]))
+        return [jax.lax.squeeze(layer, [axis]) for layer in layers]
+
+    return unstack
+
+
+_PARTS = {
+    compat.primitive("stack"): _stacked,
+    compat.primitive("split"): _split,
+    compat.primitive("unstack"): _unstacked,
+}
+"""Ways to put arrays together and to take them apart, as concatenations and slices."""

@@ -105,7 +105,8 @@ def traced(function: Callable[..., list[Any]], operands: Sequence[Any]) -> tuple
 
 
 def tidied(closed_jaxpr: Any) -> Any:
-    """The same function without changes of shape that the next ones undo.
+    """The same function without moves that the next ones undo: changes of shape, parts of what was
+    put side by side or is a part itself, and what is overwritten as a whole.
 
     Args:
         closed_jaxpr: a jaxpr.
@@ -113,14 +114,23 @@ def tidied(closed_jaxpr: Any) -> Any:
     jaxpr = compat.open_jaxpr(closed_jaxpr)
     renamed: dict[Var, Var] = {}
     origins: dict[Var, list[Var]] = {}
+    joined: dict[Var, Equation] = {}
     eqns: list[Equation] = []
 
     def now(atom: Any) -> Any:
         return atom if is_literal(atom) else renamed.get(atom, atom)
 
-    for eqn in jaxpr.eqns:
+    for eqn in map(_as_plain_slice, jaxpr.eqns):
         operands = list(map(now, eqn.invars))
         moved = any(a is not b for a, b in zip(operands, eqn.invars, strict=True))
+        while eqn.primitive is _SLICE and (part := _part_of(eqn, joined.get(operands[0]))):
+            eqn, moved = part, False
+            operands = list(part.invars)
+        if (written := _all_that_is_written(eqn)) is not None:
+            renamed[eqn.outvars[0]] = operands[written]
+            continue
+        if eqn.primitive in (_CONCATENATE, _SLICE):
+            joined[eqn.outvars[0]] = eqn.replace(invars=operands)
         if _keeps_order(eqn):
             (out,) = eqn.outvars
             above = [*origins.get(operands[0], []), operands[0]]
@@ -130,10 +140,64 @@ def tidied(closed_jaxpr: Any) -> Any:
                 continue
             origins[out] = above
         eqns.append(eqn.replace(invars=operands) if moved else eqn)
-    if not renamed:
+    if not renamed and all(a is b for a, b in zip(eqns, jaxpr.eqns, strict=True)):
         return closed_jaxpr
     constants = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
     return compat.rewritten(closed_jaxpr, constants, list(map(now, jaxpr.outvars)), eqns)
+
+
+def _all_that_is_written(eqn: Equation) -> int | None:
+    """The position of an operand that an equation writes over all of another one."""
+    if eqn.primitive is _UPDATE_SLICE:
+        position = 1
+    elif eqn.primitive is _SCATTER and not eqn.invars[1].aval.size:  # no index that lies outside
+        position = 2
+    else:
+        return None
+    atom = eqn.invars[position]
+    whole = not is_literal(atom) and atom.aval == eqn.outvars[0].aval
+    return position if whole else None
+
+
+def _as_plain_slice(eqn: Equation) -> Equation:
+    """A slice without strides, also a dynamic one that starts at numbers of the code; or any other
+    equation as it is."""
+    if eqn.primitive is _SLICE and set(eqn.params["strides"] or ()) == {1}:
+        return eqn.replace(params={**eqn.params, "strides": None})
+    if eqn.primitive is not _DYNAMIC_SLICE or not all(map(is_literal, eqn.invars[1:])):
+        return eqn
+    (operand, *starts), sizes = eqn.invars, eqn.params["slice_sizes"]
+    room = [n - size for n, size in zip(operand.aval.shape, sizes, strict=True)]
+    low = tuple(min(max(int(a.val), 0), n) for a, n in zip(starts, room, strict=True))
+    high = tuple(a + size for a, size in zip(low, sizes, strict=True))
+    params = {"start_indices": low, "limit_indices": high, "strides": None}
+    return eqn.replace(primitive=_SLICE, invars=[operand], params=params)
+
+
+def _part_of(eqn: Equation, joined: Equation | None) -> Equation | None:
+    """A slice of arrays side by side as a slice of the one that it lies in, and of a slice as one
+    of what that is cut from; None for several."""
+    if joined is None:
+        return None
+    if joined.primitive is _SLICE:
+        if joined.params["strides"] or eqn.params["strides"]:
+            return None
+        start = joined.params["start_indices"]
+        bounds = {
+            name: tuple(a + b for a, b in zip(eqn.params[name], start, strict=True))
+            for name in ("start_indices", "limit_indices")
+        }
+        return eqn.replace(invars=joined.invars, params={**eqn.params, **bounds})
+    axis, begin = joined.params["dimension"], 0
+    low, high = (list(eqn.params[name]) for name in ("start_indices", "limit_indices"))
+    for operand in joined.invars:
+        end = begin + operand.aval.shape[axis]
+        if begin <= low[axis] and high[axis] <= end and not is_literal(operand):
+            low[axis], high[axis] = low[axis] - begin, high[axis] - begin
+            params = {**eqn.params, "start_indices": tuple(low), "limit_indices": tuple(high)}
+            return eqn.replace(invars=[operand], params=params)
+        begin = end
+    return None
 
 
 def _keeps_order(eqn: Equation) -> bool:
@@ -151,4 +215,9 @@ def _keeps_order(eqn: Equation) -> bool:
     return eqn.primitive is _SLICE and bool(before.shape == after.shape)
 
 
-_SLICE, _SQUEEZE, _RESHAPE = (compat.primitive(name) for name in ("slice", "squeeze", "reshape"))
+_SLICE, _SQUEEZE, _RESHAPE, _CONCATENATE = (
+    compat.primitive(name) for name in ("slice", "squeeze", "reshape", "concatenate")
+)
+_DYNAMIC_SLICE, _UPDATE_SLICE, _SCATTER = (
+    compat.primitive(name) for name in ("dynamic_slice", "dynamic_update_slice", "scatter")
+)

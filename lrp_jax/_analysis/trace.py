@@ -203,7 +203,7 @@ def evaluate_inlined(
             in_other_words = respelled(eqn)
             if in_other_words is not None:
                 with in_place_of(eqn):
-                    env[eqn.outvars[0]] = in_other_words(*operands)
+                    env.update(zip(eqn.outvars, in_other_words(*operands), strict=True))
                 continue
             body = _body_to_inline(eqn, calls)
             with scopes([*compat.around(eqn), *_call_site(eqn, body)]):
@@ -296,7 +296,7 @@ def trace(
     closed_jaxpr = jax.make_jaxpr(flat)(*leaves)
     out_tree, outputs, aux_tree = trees[-1]
     return Traced(
-        jaxpr=inline(closed_jaxpr, calls),
+        jaxpr=compat.without_unused(inline(closed_jaxpr, calls)),
         explained=tuple(explained),
         names=tuple(names),
         out_tree=out_tree,

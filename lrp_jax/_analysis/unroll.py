@@ -1,6 +1,6 @@
 """Loops and branches written out: turn after turn, and with what stands beside a branch in it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,11 +9,15 @@ import jax.numpy as jnp
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
-from .splice import insert, traced
+from .splice import insert, splice, traced
 from .trace import evaluate_inlined, scopes
 
 
-class Inside(compat.Mark):
+class Standing(compat.Mark):
+    """A scope that remembers where its equations stand."""
+
+
+class Inside(Standing):
     """A scope that remembers the turn or the branch that was written out there.
 
     Attributes:
@@ -29,6 +33,32 @@ class Inside(compat.Mark):
         mark = cls("inside")
         mark.outvars, mark.number = tuple(eqn.outvars), number
         return mark
+
+
+class Beside(Standing):
+    """What an equation that stands outside of all loops and branches makes."""
+
+    outvars: tuple[Var, ...]
+
+    @classmethod
+    def of(cls, eqn: Equation) -> "Beside":
+        mark = cls("beside")
+        mark.outvars = tuple(eqn.outvars)
+        return mark
+
+
+def look(closed_jaxpr: Any, bodies: Mapping[int, Callable[..., list[Any]]]) -> Any:
+    """A function with loops and branches written out, in which every equation remembers where it
+    stands.
+
+    Args:
+        closed_jaxpr: the function.
+        bodies: by the `id` of a loop or branch, what is written in its place.
+    """
+    eqns = compat.open_jaxpr(closed_jaxpr).eqns
+    told = [e if id(e) in bodies else compat.marked(e, Beside.of(e)) for e in eqns]
+    outvars = compat.open_jaxpr(closed_jaxpr).outvars
+    return splice(compat.with_equations(closed_jaxpr, told, outvars), bodies)
 
 
 def is_map(eqn: Equation) -> bool:
@@ -109,17 +139,18 @@ def with_neighbours(
         calls: globs of the names of called functions that stay whole.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    chosen = [e for e in jaxpr.eqns if e is eqn or any(v in beside for v in e.outvars)]
+    region = _with_between(
+        jaxpr, [e for e in jaxpr.eqns if e is eqn or any(v in beside for v in e.outvars)]
+    )
     later = set(eqn.outvars)
     before: list[Equation] = []
     after: list[Equation] = []
-    for other in chosen:
+    for other in region:
         if other is eqn:
             continue
         follows = any(a in later for a in other.invars if not is_literal(a))
         (after if follows else before).append(other)
         later.update(other.outvars if follows else ())
-    region = [*before, eqn, *after]
     made = {v for e in region for v in e.outvars}
     read = dict.fromkeys(a for e in region for a in e.invars if not is_literal(a) and a not in made)
     outside = [e for e in jaxpr.eqns if all(e is not r for r in (eqn, *after))]
@@ -145,3 +176,20 @@ def with_neighbours(
 
     written = traced(function, list(read))
     return insert(closed_jaxpr, outside, written, list(read), results)
+
+
+def _with_between(jaxpr: Any, chosen: Sequence[Equation]) -> list[Equation]:
+    """Some equations and all that lie between two of them, in order."""
+    after = {v for e in chosen for v in e.outvars}
+    follows = set()
+    for e in jaxpr.eqns:
+        if any(a in after for a in e.invars if not is_literal(a)):
+            follows.add(id(e))
+            after.update(e.outvars)
+    before = {a for e in chosen for a in e.invars if not is_literal(a)}
+    found = {id(e) for e in chosen}
+    for e in reversed(jaxpr.eqns):
+        if any(v in before for v in e.outvars):
+            before.update(a for a in e.invars if not is_literal(a))
+            found |= {id(e)} & follows
+    return [e for e in jaxpr.eqns if id(e) in found]

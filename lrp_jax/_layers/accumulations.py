@@ -43,7 +43,7 @@ class Accumulation(Step):
     def check(self, rule: Any) -> None:
         if self.kind != "Product":
             return
-        shares = rule.shares(self._factors, None)
+        shares = rule.shares(self._factors, frozenset())
         if self._so_far and shares and len(set(shares)) > 1:
             raise ValueError(
                 f"{rule!r} gives one factor more than another, and a cumulative product has other "
@@ -56,7 +56,7 @@ class Accumulation(Step):
         return Backward("C", self._shared, True)
 
     def _shared(self, visit: Visit) -> list[Any]:
-        shares = visit.rule.shares(self._factors, None)
+        shares = visit.rule.shares(self._factors, frozenset())
         (x,) = visit.inputs
         if shares is None:
             return visit.as_it_is()

@@ -17,6 +17,8 @@ from .step import Backward, Visit, Way
 def divide(relevance: Any, value: Any, epsilon: Any) -> jax.Array:
     """`relevance / S(value)`, S(z) = z + epsilon * sgn(z), sgn(0) = +1; 0 where S(z) = 0."""
     stabilized = value + jnp.where(value >= 0, epsilon, -epsilon)
+    if isinstance(epsilon, int | float) and epsilon >= jnp.finfo(stabilized.dtype).tiny:
+        return jnp.asarray(relevance / stabilized)
     zero = stabilized == 0
     return jnp.where(zero, 0, relevance / jnp.where(zero, 1, stabilized))
 

@@ -79,7 +79,7 @@ class Body(Step):
         """The bodies of an equation as frames, with what is known at its border."""
         if id(eqn) not in reading.bodies:
             live, names = reading.graph.live, reading.names
-            explained = [not is_literal(a) and a in live for a in eqn.invars]
+            explained = reading.graph.explained_flags(eqn)
             pairs = list(zip(eqn.invars, explained, strict=True))
             border = Border(
                 explained,
@@ -296,7 +296,14 @@ class Shards(Body):
         )
         avals = [jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for a in eqn.invars]
         (outer,) = jax.make_jaxpr(mapped)(*avals).eqns
-        return (reading.analyse(compat.closed(outer.params["jaxpr"]), *border),)
+        try:
+            return (reading.analyse(compat.closed(outer.params["jaxpr"]), *border),)
+        except (NameError, ValueError) as error:  # written anew where axes have no names
+            raise UnsupportedOperation(
+                f"{reading.refusal(eqn)} Inside of it stands a layer that is written in pieces, "
+                "and devices speak there. Write the layer as jax.nn has it, or put shard_map "
+                "around the explanation."
+            ) from error
 
     def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
         if taps:

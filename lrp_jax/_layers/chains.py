@@ -16,7 +16,7 @@ from .._analysis.signs import literal_value
 Read = Callable[[Any], Any]
 """The value of a variable or a literal."""
 
-SHIFTING = (*prim.ADD, prim.SUB)
+SHIFTING = prim.SUMS
 SCALING = (prim.MUL, prim.DIV, prim.NEG, prim.SUB)
 
 

@@ -127,7 +127,7 @@ def _reads_complex(graph: Graph, eqn: Equation) -> bool:
 def _is_linear(eqn: Equation, operands: Sequence[int]) -> bool:
     """Whether an equation is linear (or affine) in some of its operands together."""
     kind, primitive = family(eqn.primitive), eqn.primitive
-    if primitive in prim.ADD or primitive in (prim.SUB, prim.NEG) or kind in _LINEAR:
+    if primitive in prim.SUMS or primitive is prim.NEG or kind in _LINEAR:
         return True
     if primitive is prim.DIV:
         return list(operands) == [0]

@@ -75,7 +75,7 @@ class Contraction(Linear):
             bias, nonnegative=self.nonnegative, only_positive=only_positive,
         )  # fmt: skip
 
-    def unit_axis(self) -> int:
+    def unit_axis(self) -> int | None:
         same = len(self.map.after.start.aval.shape) == len(self.outputs[0].aval.shape)
         return self.map.features[0] if self.map.features and same else super().unit_axis()
 

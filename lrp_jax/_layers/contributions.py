@@ -1,5 +1,6 @@
 """The contributions k_ij = x_i w_ij of a contraction: their sums by sign, and what terms make."""
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from .._analysis import primitives as prim
 from .._analysis.primitives import Family, family
-from .chains import run_chain
+from .chains import Chain, run_chain
 from .contraction_map import Contracted, ContractionMap
 from .step import Place
 from .terms import Term, equal, even_and_odd, shared_alike, total_of
@@ -45,7 +46,10 @@ class Contributions(ContractionMap):
         assert self._of.features is not None, "a scale per feature knows the features"
         feature, axis = self._of.features
         ones[feature] = self._of.after.start.aval.shape[feature]
-        scale = run_chain(self._of.after, jnp.ones(ones, self._weight.dtype), self._read, "linear")
+        after = self._of.after  # past a change of shape nothing scales
+        eqns = tuple(itertools.takewhile(lambda e: e.primitive not in prim.SHAPE_ONLY, after.eqns))
+        scales = Chain(eqns, after.start, after.start)
+        scale = run_chain(scales, jnp.ones(ones, self._weight.dtype), self._read, "linear")
         index = tuple(slice(None) if i == feature else 0 for i in range(scale.ndim))
         sign = jnp.where(scale[index] < 0, -1, 1).astype(self._weight.dtype)
         shape = [1] * self._weight.ndim

@@ -11,7 +11,7 @@ import numpy as np
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.primitives import family
-from .._analysis.signs import is_relu, literal_value, scalar, zero_at_zero
+from .._analysis.signs import is_homogeneous, is_relu, scalar, stretches, zero_at_zero
 from .arithmetic import UNCHANGED, at_least_float32, custom, divide, of_one
 from .chains import is_literal_link
 from .reading import Reading
@@ -72,27 +72,32 @@ def _longest_run(reading: Reading, var: Var) -> Var | None:
         if nonlinear:
             best = current
         if not _is_interior(reading, current):
-            return None if best is None else _before_negation(reading, best)
+            return None if best is None else _before_scale(reading, best, var)
 
 
-def _before_negation(reading: Reading, start: Var) -> Var:
-    """The start of a function whose code negates what enters it: no neuron is turned around.
+def _before_scale(reading: Reading, start: Var, end: Var) -> Var:
+    """The start of a function whose code scales what enters it: no neuron is turned or stretched.
 
-    So 1 / (1 + exp(-u)) is the function of u that a sigmoid is.
+    So 1 / (1 + exp(-u)) and (1 + tanh(u / 2)) / 2 are the function of u that a sigmoid is. A number
+    before a rectifier belongs to the weights before it.
     """
-    eqn = reading.graph.maker.get(start)
-    above = reading.dominator.get(start)
-    if eqn is None or above is None or not reading.graph.read_once(start):
-        return start
-    numbers = [n for n in map(literal_value, eqn.invars) if n is not None]
-    scales = eqn.primitive is prim.MUL or (eqn.primitive is prim.DIV and eqn.invars[0] is above)
-    negates = eqn.primitive is prim.NEG or (scales and numbers != [] and numbers[0] < 0)
-    return above if negates else start
+    graph = reading.graph
+    while start in reading.dominator:
+        eqn, inside = graph.maker[start], graph.between(end, [start])[0]
+        scales = eqn.primitive in (prim.MUL, prim.DIV, prim.NEG) and reading.is_link(eqn)
+        readers = [r for r in graph.readers[start] if r is None or graph.is_live(r)]
+        if not (scales and is_literal_link(eqn) and all(r in inside for r in readers)):
+            break
+        if stretches(eqn) and is_homogeneous(inside, start, end):
+            break
+        start = reading.dominator[start]
+    return start
 
 
 def _is_interior(reading: Reading, var: Var) -> bool:
     """Whether a run may pass over `var`: only the run itself reads it."""
-    return reading.graph.read_once(var) and reading.core(reading.chain_up(var)[1]) is None
+    whole = var in reading.found or reading.core(reading.chain_up(var)[1]) is not None
+    return reading.graph.read_once(var) and not whole
 
 
 def _activation(visit: Visit) -> list[Any]:
@@ -164,7 +169,7 @@ def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         return result, None if slopes[0] is None else slopes[0] / values[1]
     if primitive is prim.NEG:
         return result, -slopes[0]
-    if (primitive in prim.ADD or primitive is prim.SUB) and None not in slopes:
+    if primitive in prim.SUMS and None not in slopes:
         return result, slopes[0] + slopes[1] if primitive in prim.ADD else slopes[0] - slopes[1]
     if primitive in (prim.MAX, prim.MIN) and None not in slopes:
         larger = values[0] > values[1] if primitive is prim.MAX else values[0] < values[1]

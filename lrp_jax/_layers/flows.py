@@ -1,4 +1,5 @@
-"""Which layers lie between a layer and the explained input, and what is held on the way."""
+"""Which layers lie between a layer and the explained input, which on every way to the output, and
+what is held on the way."""
 
 import functools
 import operator
@@ -53,6 +54,50 @@ def _flow_frame(
             flow = Flow(flow.met | own, own)
         for var in step.outputs:
             passed[var] = flow
+    return [read(atom) for atom in frame.outvars]
+
+
+class Passed(NamedTuple):
+    """The layers on every way to a variable; None where no way leads there."""
+
+    all: frozenset[int] | None = None
+
+    def __or__(self, other: "Passed") -> "Passed":
+        if self.all is None or other.all is None:
+            return other if self.all is None else self
+        return Passed(self.all & other.all)
+
+
+def always_passed(frame: Frame, indices: Mapping[Step, int]) -> frozenset[int]:
+    """The layers that every way from the explained input to the output passes.
+
+    Args:
+        frame: the analysed function.
+        indices: a number for each layer.
+    """
+    start = [Passed(frozenset()) if flag else Passed() for flag in frame.explained]
+    ends = _pass_frame(frame, start, indices)
+    return functools.reduce(operator.or_, ends, Passed()).all or frozenset()
+
+
+def _pass_frame(
+    frame: Frame, inputs: Sequence[Passed], indices: Mapping[Step, int]
+) -> list[Passed]:
+    passed: dict[Var, Passed] = dict(zip(frame.invars, inputs, strict=True))
+
+    def read(atom: Any) -> Passed:
+        return Passed() if is_literal(atom) or atom not in frame.live else passed[atom]
+
+    for step in frame.steps:
+        if step.frames:
+            operands = list(map(read, step.arguments()))
+            outs = step.follow(operands, lambda f, ins: _pass_frame(f, ins, indices))
+            passed.update(zip(step.results(), outs, strict=True))
+            continue
+        met = functools.reduce(operator.or_, map(read, step.inputs), Passed())
+        if step in indices and met.all is not None:
+            met = Passed(met.all | {indices[step]})
+        passed.update(dict.fromkeys(step.outputs, met))
     return [read(atom) for atom in frame.outvars]
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .alike import once
 from .arithmetic import UNCHANGED, divide, relevance_of, share_out, times_value
 from .step import Backward, Place, Step, Visit, Way
 
@@ -104,47 +105,55 @@ def _shared(step: Linear, visit: Visit) -> jax.Array:
         return y, (xs, constants, rule, y, absorbed)
 
     def backward(saved: Any, cotangent: jax.Array) -> tuple[Any, ...]:
-        xs, constants, rule, y, absorbed = saved
-        relevance = relevance_of(cotangent, y, place.out)
-        view = step.view(place, xs, constants, y, relevance, getattr(rule, "bias", "absorb"))
-        by_bias: Any = jnp.zeros((), view.relevance.dtype)
-        terms = None
-        if rule.way is Way.OWN:
-            result = rule.input_relevance(view)
-            by_bias = view.own_bias()
-        else:
-            terms = rule.checked_terms(view)
-            result = view.multiplier(terms)
-            if rule.makes_relevance:
-                results = result if isinstance(result, tuple) else (result,)
-                result = tuple(times_value(c, x) for c, x in zip(results, xs, strict=True))
-            has_bias = not isinstance(view.bias, float)
-            if has_bias and rule.makes_relevance:
-                share = view.bias_share(terms)
-                result = (result[0] + view.spread_evenly(share),)
-                by_bias = jnp.sum(view.kept(share))
-            elif has_bias and absorbed is not None:
-                by_bias = jnp.sum(view.bias_share(terms))
-        asked = place.parameters
-        found = view.parameters(asked, terms) if asked else None
-        results = result if isinstance(result, tuple) else (result,)
-        results = tuple(r.astype(x.dtype) for r, x in zip(results, xs, strict=True))
-        report = None
-        if absorbed is not None:
-            report = jnp.stack([by_bias, *view.losses()]).astype(absorbed.dtype)
-        return results, _cotangents(found, step, constants), None, report
+        results, parameters, report = once(_way_back, place)(saved, cotangent)
+        return results, _cotangents(parameters, saved[1]), None, report
 
     layer.defvjp(forward, backward)
     return layer(tuple(visit.inputs), tuple(visit.constants), visit.rule, visit.probe)
 
 
-def _cotangents(found: dict[Any, Any] | None, step: Step, constants: Sequence[Any]) -> Any:
-    if found is None:
-        return None
-    return tuple(
-        found[v].astype(c.dtype) if v in found else _no_cotangent(c)
+def _way_back(place: Place, saved: Any, cotangent: jax.Array) -> tuple[Any, Any, Any]:
+    """What comes back to the inputs; to those constants that are parameters; what was absorbed."""
+    xs, constants, rule, y, absorbed = saved
+    step = place.step
+    relevance = relevance_of(cotangent, y, place.out)
+    view = step.view(place, xs, constants, y, relevance, getattr(rule, "bias", "absorb"))
+    by_bias: Any = jnp.zeros((), view.relevance.dtype)
+    terms = None
+    if rule.way is Way.OWN:
+        result = rule.input_relevance(view)
+        by_bias = view.own_bias()
+    else:
+        terms = rule.checked_terms(view)
+        result = view.multiplier(terms)
+        if rule.makes_relevance:
+            results = result if isinstance(result, tuple) else (result,)
+            result = tuple(times_value(c, x) for c, x in zip(results, xs, strict=True))
+        has_bias = not isinstance(view.bias, float)
+        if has_bias and rule.makes_relevance:
+            share = view.bias_share(terms)
+            result = (result[0] + view.spread_evenly(share),)
+            by_bias = jnp.sum(view.kept(share))
+        elif has_bias and absorbed is not None:
+            by_bias = jnp.sum(view.bias_share(terms))
+    results = result if isinstance(result, tuple) else (result,)
+    results = tuple(r.astype(x.dtype) for r, x in zip(results, xs, strict=True))
+    found = view.parameters(place.parameters, terms) if place.parameters else None
+    parameters = found and tuple(
+        found[v].astype(c.dtype) if v in found else None
         for v, c in zip(step.constants, constants, strict=True)
     )
+    report = None
+    if absorbed is not None:
+        report = jnp.stack([by_bias, *view.losses()]).astype(absorbed.dtype)
+    return results, parameters, report
+
+
+def _cotangents(found: Sequence[Any] | None, constants: Sequence[Any]) -> Any:
+    if found is None:
+        return None
+    pairs = zip(found, constants, strict=True)
+    return tuple(_no_cotangent(c) if r is None else r for r, c in pairs)
 
 
 def _no_cotangent(value: Any) -> Any:

@@ -6,7 +6,7 @@ value and the second way the derivative (`keep`), so only what is recognised cha
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +16,20 @@ from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.exponentials import Exponentials
 from .._analysis.graph import Graph, is_float
-from .._analysis.monomials import Factor, Monomials
-from .._analysis.trace import in_place_of, inline
+from .._analysis.monomials import Factor, Monomials, joined, own_index, powers_of, value_numbers
+from .._analysis.primitives import Family, family
+from .._analysis.trace import in_place_of, inline, scopes
+from .._analysis.unroll import Standing
+from .combinations import combined
+from .log_sums import logarithm
 from .normalised import normalised
-from .step import Found
-from .weighted_mean import Made, found_in, times
+from .past_moves import past_moves
+from .step import SOFTMAX, Found
+from .weighted_mean import Made, aligned, found_in, times
+from .wholes import wholes
 
 Read = Callable[[Var], Any]
+_SLICE = compat.primitive("slice")
 
 
 def normal_form(
@@ -30,6 +37,7 @@ def normal_form(
     graph: Graph,
     dominator: Mapping[Var, Var],
     found: Mapping[Var, Found],
+    weights: Collection[Var],
     calls: Sequence[str],
 ) -> Any | None:
     """The same function in its normal form, or None where it is written in it.
@@ -39,6 +47,7 @@ def normal_form(
         graph: its graph.
         dominator: what each variable is an elementwise function of.
         found: layers that are recognised as they stand.
+        weights: constants that are weights.
         calls: globs of the names of called functions that stay whole.
     """
     # A norm of exponentials may be a softmax, which is one factor as it stands.
@@ -46,17 +55,53 @@ def normal_form(
     whole = [v for v, layer in found.items() if not (layer.takes_affine and v in inside)]
     monomials = Monomials(graph, dominator, whole)
     exponentials = Exponentials(monomials)
+    softmaxes = {v: layer for v, layer in found.items() if layer.gate == SOFTMAX}
+    rest = [v for v in whole if v not in softmaxes]
+    parts = Exponentials(Monomials(graph, dominator, rest)) if softmaxes else exponentials
     written: dict[int, Callable[[Read], Any]] = {}
+    recognised = {
+        id(e) for v, layer in found.items() if v in monomials.whole
+        for e in graph.between(v, [layer.root])[0]
+    }  # fmt: skip
     for eqn in graph.eqns:
-        if not _ends_product(eqn, graph, monomials, exponentials):
-            continue
-        way = _other_way(eqn.outvars[0], monomials, exponentials)
+        way = None
+        out = eqn.outvars[0] if len(eqn.outvars) == 1 else None
+        if out in softmaxes and _is_shifted(softmaxes[out], out, parts):
+            way = _other_way(out, parts, opened=True)
+        elif _ends_product(eqn, graph, monomials, exponentials):
+            factors = [f.var for f in monomials.factors(out)[1] if f.var in softmaxes]
+            way = _other_way(out, parts, opened=True) if len(factors) > 1 else None
+            way = way or _other_way(out, exponentials)
+        elif eqn.primitive is prim.REDUCE_SUM and graph.is_live(eqn) and id(eqn) not in recognised:
+            way = _contraction(eqn, monomials, weights)
+        elif eqn.primitive is prim.DOT and graph.explained_operands(eqn) == [0, 1]:
+            way = _products_summed(eqn, exponentials)
+        elif graph.is_live(eqn):
+            way = logarithm(eqn, exponentials, found)
+        if way is None and out in graph.live and id(eqn) not in recognised:
+            way = combined(eqn, monomials)
+        if way is None and graph.is_live(eqn):
+            way = past_moves(eqn, graph)
         if way is not None:
             written[id(eqn)] = way
     twice = any(v in graph.live and first is not v for v, first in monomials.same.items())
     if not written and not twice:
         return None
-    return _rewritten(closed_jaxpr, written, monomials.same, calls)
+    return _rewritten(closed_jaxpr, written, monomials.same, calls, graph)
+
+
+def with_wholes(closed_jaxpr: Any, graph: Graph, calls: Sequence[str]) -> Any | None:
+    """The same function with norms and softmaxes of which only parts are written (`wholes`), or
+    None where there are none.
+
+    Args:
+        closed_jaxpr, graph, calls: see `normal_form`.
+    """
+    if not any(e.primitive is _SLICE and graph.is_live(e) for e in graph.eqns):
+        return None
+    same = value_numbers(graph)
+    written = wholes(graph, same)
+    return _rewritten(closed_jaxpr, written, {}, calls, graph) if written else None
 
 
 def _ends_product(
@@ -66,16 +111,34 @@ def _ends_product(
     out = eqn.outvars[0] if len(eqn.outvars) == 1 else None
     if out is None or out not in graph.live or not is_float(out):
         return False
-    if not (monomials.is_product(eqn) or out in exponentials.normalised):
+    logarithms = monomials.is_exp_of_logarithms(eqn)
+    if not (monomials.is_product(eqn) or logarithms or out in exponentials.normalised):
         return False
     readers = [r for r in graph.readers.get(out, ()) if r is None or graph.is_live(r)]
     return any(r is None or not monomials.is_product(r) for r in readers)
 
 
+def _is_shifted(softmax: Found, out: Var, exponentials: Exponentials) -> bool:
+    """Whether what is added to the logits of a softmax is the same for all that it sums."""
+    logits, graph = softmax.root, exponentials.graph
+    maker = graph.maker.get(logits)
+    if maker is None or graph.explained_operands(maker) != [0, 1]:
+        return False
+    sums = (e for e in graph.between(out, [logits])[0] if e.primitive is prim.REDUCE_SUM)
+    total = next(sums, None)
+    if total is None or total.invars[0].aval.shape != logits.aval.shape:
+        return False
+    summed = set(total.params["axes"])
+    added = exponentials.exponent(logits, own_index(logits)).exponent
+    return any(not factor.labels & summed for factor in added)
+
+
 def _other_way(
-    var: Var, monomials: Monomials, exponentials: Exponentials
+    var: Var, exponentials: Exponentials, opened: bool = False
 ) -> Callable[[Read], Any] | None:
-    """How a product is computed in its normal form, where it is written otherwise."""
+    """How a product is computed in its normal form, where it is written otherwise; of what is
+    `opened`, only as a softmax."""
+    monomials = exponentials.monomials
     number, powers = monomials.factors(var)
     explained = [f for f in powers if monomials.explained(f)]
     made: list[Made] = []
@@ -87,7 +150,9 @@ def _other_way(
         layer, number, powers = found
         made.append(layer)
         exponentials.settled.add(var)
-    norms, powers = normalised(powers, exponentials)
+    if opened and not made:
+        return None
+    norms, number, powers = normalised(var, number, powers, exponentials)
     made += norms
     if not made and not _apart(var, powers, monomials):
         return None
@@ -107,32 +172,121 @@ def _other_way(
     return way
 
 
-def _apart(var: Var, powers: Mapping[Factor, int], monomials: Monomials) -> bool:
-    """Whether the factors of a group stand apart, or a contraction contracts nothing."""
+def _contraction(
+    eqn: Equation, monomials: Monomials, weights: Collection[Var]
+) -> Callable[[Read], Any] | None:
+    """How a sum of one value times weights is computed as a contraction."""
+    summed, out = eqn.invars[0], eqn.outvars[0].aval
+    number, powers = monomials.factors(summed)
+    explained = [f for f in powers if monomials.explained(f)]
+    bound = set(eqn.params["axes"])
+    constants = {f: p for f, p in powers.items() if f not in explained}
+    contracted = any(f.var in weights and f.labels & bound for f in constants)
+    if len(explained) != 1 or powers[explained[0]] != 1 or not contracted:
+        return None
+    (value,) = explained
+    if not value.labels & bound:
+        return None
+    own = sorted(value.labels)
+    others = sorted({label for f in constants for label in f.labels})
+    rest = [label for label in range(len(summed.aval.shape)) if label not in bound]
+    kept = [label for label in rest if label in own or label in others]
+
+    def way(read: Read) -> Any:
+        kernel, sign = _joined(constants, read, others)
+        kernel = 1 / kernel if sign < 0 else kernel
+        x = times(value, read, own)
+        y = jnp.einsum(x, own, kernel.astype(x.dtype), others, kept)
+        y = y if number == 1 else y * jnp.asarray(number, y.dtype)
+        return jnp.broadcast_to(aligned(y, kept, rest), out.shape).astype(out.dtype)
+
+    return way
+
+
+def _products_summed(eqn: Equation, exponentials: Exponentials) -> Callable[[Read], Any] | None:
+    """How a matrix product that multiplies number by number, as the einsum "ij,ij->i", is a sum of
+    products of three factors and more; None for one of two, and for any other."""
+    monomials, out = exponentials.monomials, eqn.outvars[0].aval
+    contracted, batch = prim.dot_numbers(eqn)
+    free = any(
+        len(a.aval.shape) > len(c) + len(b)
+        for a, c, b in zip(eqn.invars, contracted, batch, strict=True)
+    )
+    if free or not contracted[0]:
+        return None
+    indices, bound = exponentials.contraction(eqn, own_index(eqn.outvars[0]))
+    number, powers = 1.0, dict[Factor, Any]()
+    for atom, index in zip(eqn.invars, indices, strict=True):
+        scale, factors = monomials.factors(atom, index)
+        number, powers = number * scale, joined(powers, factors)
+    groups = list(monomials.groups(powers).values())
+    if len(groups) < 3:
+        return None
+    constants = {f: p for f, p in powers.items() if not monomials.explained(f)}
+    rest = range(len(out.shape))
+    order = [*rest, *sorted(bound)]
+
+    def way(read: Read) -> Any:
+        values = [_group(group, read, order, monomials) for group in groups]
+        values += [_joined(constants, read, order)] if constants else []
+        y = jnp.sum(_product(values), range(len(rest), len(order)))
+        y = y if number == 1 else y * jnp.asarray(number, y.dtype)
+        return jnp.broadcast_to(y, out.shape).astype(out.dtype)
+
+    return way
+
+
+def _apart(var: Var, powers: Mapping[Factor, float], monomials: Monomials) -> bool:
+    """Whether the factors of a group stand apart, or not all are multiplied number by number."""
     parts = monomials.parts(var, powers)
-    if parts is None or monomials.holds_outer(var):
+    if parts is None or monomials.holds_other(var):
         return True
-    return len(parts) > 1 and any(power < 0 and v in monomials.dominator for v, power in parts)
+    if len(parts) > 1 and any(_is_scaled(v, monomials) for v, _ in parts):
+        return True
+    return len(parts) > 1 and any(power < 0 and _is_function(v, monomials) for v, power in parts)
 
 
-def _divides_by_function(group: Mapping[Factor, int], monomials: Monomials) -> bool:
+def _is_scaled(var: Var, monomials: Monomials) -> bool:
+    """Whether a factor is a number times a value that is no function of another: the number stands
+    beside the product, wherever it is written."""
+    number, inner = monomials.factors(var)
+    return number != 1 and all(
+        p == 1 and f.var not in monomials.dominator for f, p in inner.items()
+    )
+
+
+def _divides_by_function(group: Mapping[Factor, float], monomials: Monomials) -> bool:
     """Whether a product is divided by a function of one value, whose reciprocal is one as well."""
-    return all(power < 0 and factor.var in monomials.dominator for factor, power in group.items())
+    return all(p < 0 and _is_function(factor.var, monomials) for factor, p in group.items())
 
 
-def _joined(group: Mapping[Factor, int], read: Read, order: Sequence[int]) -> tuple[Any, int]:
+def _is_function(var: Var, monomials: Monomials) -> bool:
+    """Whether a value is a function of another one, and no scale or shift of it."""
+    graph = monomials.graph
+    while var in monomials.dominator:
+        eqn = graph.maker[var]
+        operands = graph.explained_operands(eqn)
+        divides = eqn.primitive is prim.DIV and operands == [1]
+        passes = family(eqn.primitive) in (Family.AFFINE, Family.NEUTRAL) and not divides
+        if not passes or len(operands) != 1:
+            return True
+        var = eqn.invars[operands[0]]
+    return False
+
+
+def _joined(group: Mapping[Factor, float], read: Read, order: Sequence[int]) -> tuple[Any, int]:
     """The product of some factors, and whether it multiplies or divides."""
     sign = 1 if any(power > 0 for power in group.values()) else -1
     values = [
-        (times(factor, read, order), sign * (1 if power > 0 else -1))
+        (value, sign * (1 if power > 0 else -1))
         for factor, power in group.items()
-        for _ in range(abs(power))
+        for value in powers_of(times(factor, read, order), abs(power))
     ]
     return _product(values), sign
 
 
 def _group(
-    group: Mapping[Factor, int], read: Read, order: Sequence[int], monomials: Monomials
+    group: Mapping[Factor, float], read: Read, order: Sequence[int], monomials: Monomials
 ) -> tuple[Any, int]:
     """What a group of factors is in a product."""
     value, sign = _joined(group, read, order)
@@ -149,11 +303,37 @@ def _product(values: Sequence[tuple[Any, int]]) -> Any:
     return result
 
 
+def _standing(
+    eqn: Equation, way: Callable[[Read], Any], graph: Graph, env: Mapping[Var, Any]
+) -> list[Standing]:
+    """Where all equations stand that a way is instead of, where they remember it."""
+    if not any(isinstance(m, Standing) for e in graph.eqns for m in compat.marks(e)):
+        return []
+    read: dict[Var, None] = {}
+
+    def noted(var: Var) -> Any:
+        read[var] = None
+        return env[var]
+
+    jax.make_jaxpr(lambda: way(noted))()
+    written = compat.traced_on(
+        lambda *values: [way(dict(zip(read, values, strict=True)).__getitem__)], read
+    )
+    jaxpr = compat.open_jaxpr(compat.without_unused(written))
+    atoms = [*(a for e in jaxpr.eqns for a in e.invars), *jaxpr.outvars]
+    used = {a for a in atoms if not is_literal(a)}
+    starts = [v for v, own in zip(read, jaxpr.invars, strict=True) if own in used]
+    inside, _ = graph.between(eqn.outvars[0], [*starts, *graph.jaxpr.invars])
+    marks = (m for e in inside for m in compat.marks(e) if isinstance(m, Standing))
+    return list({id(m): m for m in marks}.values())
+
+
 def _rewritten(
     closed_jaxpr: Any,
     written: Mapping[int, Callable[[Read], Any]],
     same: Mapping[Var, Var],
     calls: Sequence[str],
+    graph: Graph,
 ) -> Any:
     """The jaxpr with the products computed in the other way as well, and nothing twice."""
     jaxpr = compat.open_jaxpr(closed_jaxpr)
@@ -177,8 +357,9 @@ def _rewritten(
                     env[out] = env[first]
                     continue
                 (own,) = compat.evaluate(jaxpr, [eqn], env).values()
-                with in_place_of(eqn):
-                    way = written[id(eqn)](env.__getitem__)
+                other_way = written[id(eqn)]
+                with in_place_of(eqn), scopes(_standing(eqn, other_way, graph, env)):
+                    way = other_way(env.__getitem__)
                     env[out] = prim.KEEP.bind(way, jax.lax.stop_gradient(own))
         return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]
 

@@ -10,8 +10,19 @@ from typing import Any, NamedTuple
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.exponentials import Exponentials
-from .._analysis.monomials import Factor, Index, link, product_operands, through
+from .._analysis.monomials import (
+    Factor,
+    Index,
+    joined,
+    link,
+    own_index,
+    power_of,
+    powers_of,
+    product_operands,
+    through,
+)
 from .normalization import is_statistic
+from .sums_of_products import axes_summed
 from .weighted_mean import Made, Read, aligned, times
 
 _DEEPEST = 16
@@ -25,33 +36,119 @@ class Moved(NamedTuple):
         axes: the labels of the value.
         statistic: the statistic.
         power: its power.
+        summed: the axes of the value over which it is its sum, where it is made otherwise.
     """
 
     way: tuple[tuple[Equation, int], ...]
     axes: Index
     statistic: Factor
-    power: int
+    power: float
+    summed: tuple[int, ...] = ()
 
 
 def normalised(
-    powers: Mapping[Factor, int], exponentials: Exponentials
-) -> tuple[list[Made], dict[Factor, int]]:
-    """The norms in a product, and the factors beside them."""
-    explained = [f for f in powers if exponentials.monomials.explained(f)]
+    var: Var, number: float, powers: Mapping[Factor, Any], exponentials: Exponentials
+) -> tuple[list[Made], float, dict[Factor, Any]]:
+    """The norms in a product, and the number and the factors beside them.
+
+    Args:
+        var: the product.
+        number, powers: what it is.
+        exponentials: of its graph.
+    """
+    monomials = exponentials.monomials
+    explained = [f for f in powers if monomials.explained(f)]
     moved: dict[Factor, list[Moved]] = {}
+    gone: set[Factor] = set()
+    rest = dict(powers)
     for statistic in explained:
-        for value in explained:
-            if value is statistic or powers[value] != 1 or statistic in moved:
+        places = []
+        for value in explained if statistic not in gone else ():
+            if powers[value] != 1 or _root(value, exponentials) == _root(statistic, exponentials):
                 continue
             found = _place(value.var, value.axes, statistic, powers[statistic], exponentials, 0)
-            if found is not None:
-                moved.setdefault(value, []).append(found)
+            places += [(value, found)] if found is not None else []
+        if places:  # what is nearest: a norm of x @ a divides x @ a rather than x @ b
+            value, found = max(places, key=lambda p: monomials.graph.position[_at(p[0].var, p[1])])
+            moved.setdefault(value, []).append(found)
+            gone |= {statistic, value}
+        if statistic not in gone and len(explained) > 2:
+            whole = _of_a_product(var, statistic, rest, exponentials)
+            if whole is not None:
+                factor, scale, inner = whole
+                number, rest = number / scale, joined(monomials.finest(rest)[1], inner, -1)
+                moved[factor] = [Moved((), factor.axes, statistic, powers[statistic])]
+                gone |= {statistic, *inner}
+    for value, items in moved.items():  # a function that is normed as a whole is not opened
+        if value.var in monomials.dominator and not all(m.way for m in items):
+            gone -= {m.statistic for m in items if m.way}
+            items[:] = [m for m in items if not m.way]
+    _same_statistics(powers, moved, gone, exponentials)
+    values = set(moved)
+    if values & _stats(moved):
+        return [], number, dict(powers)
+    made = [_made(value, items) for value, items in moved.items()]
+    return made, number, {f: p for f, p in rest.items() if f not in gone}
+
+
+def _at(value: Var, moved: Moved) -> Var:
+    """What a statistic is moved to, in the making of a value."""
+    if not moved.way:
+        return value
+    eqn, position = moved.way[-1]
+    return eqn.invars[position]
+
+
+def _of_a_product(
+    var: Var, statistic: Factor, powers: Mapping[Factor, Any], exponentials: Exponentials
+) -> tuple[Factor, float, dict[Factor, Any]] | None:
+    """The product of some factors beside a statistic of it; with the number that it has more than
+    they have, and its finest powers."""
+    monomials = exponentials.monomials
+    graph = monomials.graph
+    own, powers = monomials.finest(powers)
+    seen: set[Var] = set()
+    todo = [statistic.var]
+    while todo:
+        above = todo.pop()
+        eqn = graph.maker.get(above)
+        if above in seen or eqn is None:
+            continue
+        seen.add(above)
+        todo += [eqn.invars[i] for i in graph.explained_operands(eqn)]
+        if above.aval.shape != var.aval.shape or not monomials.is_product(eqn):
+            continue
+        number, inner = monomials.factors(above, finest=True)
+        several = sum(map(monomials.explained, inner)) > 1
+        if not (several and all(powers.get(f) == p for f, p in inner.items())):
+            continue
+        divides = powers.get(statistic, 0) < 0
+        if is_statistic(graph, above, statistic.var, monomials.same, divides=divides):
+            return Factor(above, own_index(above)), number / own, inner
+    return None
+
+
+def _same_statistics(
+    powers: Mapping[Factor, Any], moved: dict[Factor, list[Moved]], gone: set[Factor],
+    exponentials: Exponentials,
+) -> None:  # fmt: skip
+    """Other functions of a statistic that is moved: they go where it goes."""
+    for factor, power in powers.items():
+        if factor in gone or not exponentials.monomials.explained(factor):
+            continue
+        root = _root(factor, exponentials)
+        for items in moved.values():
+            known = next((m for m in items if _root(m.statistic, exponentials) == root), None)
+            if known is not None:
+                items.append(known._replace(statistic=factor, power=power))
+                gone.add(factor)
                 break
-    gone = {m.statistic for items in moved.values() for m in items} | set(moved)
-    made = [_made(value, items) for value, items in moved.items() if value not in _stats(moved)]
-    if len(made) < len(moved):
-        return [], dict(powers)
-    return made, {f: p for f, p in powers.items() if f not in gone}
+
+
+def _root(factor: Factor, exponentials: Exponentials) -> Factor:
+    """What a factor is a function of, number by number, before it was cast or spread out."""
+    (root,) = exponentials.unlinked({exponentials.monomials.tree(factor): 1})
+    return root
 
 
 def _stats(moved: Mapping[Factor, list[Moved]]) -> set[Factor]:
@@ -59,7 +156,7 @@ def _stats(moved: Mapping[Factor, list[Moved]]) -> set[Factor]:
 
 
 def _place(
-    var: Var, axes: Index, statistic: Factor, power: int, exponentials: Exponentials, depth: int
+    var: Var, axes: Index, statistic: Factor, power: float, exponentials: Exponentials, depth: int
 ) -> Moved | None:
     """Where in the making of a factor a statistic belongs."""
     monomials = exponentials.monomials
@@ -69,15 +166,26 @@ def _place(
         return None
     if is_statistic(graph, var, statistic.var, monomials.same, divides=power < 0) is not None:
         return Moved((), axes, statistic, power)
+    divisors = list(monomials.finest({statistic: power})[1].items())
+    if len(divisors) == 1 and divisors[0][1] == -1:
+        summed = axes_summed(var, axes, divisors[0][0], exponentials)
+        if summed is not None:
+            return Moved((), axes, statistic, -1, summed)
     eqn = graph.maker.get(var)
     if eqn is None:
         return None
+    places: list[Moved] = []
     for position, inner in _operands(eqn, axes, exponentials):
         atom = monomials.same.get(eqn.invars[position], eqn.invars[position])
         found = _place(atom, inner, statistic, power, exponentials, depth + 1)
         if found is not None:
-            return found._replace(way=((eqn, position), *found.way))
-    return None
+            places.append(found._replace(way=((eqn, position), *found.way)))
+    return max(places, key=lambda m: graph.position[_at(var, m)], default=None)
+
+
+def _is_power_of_more(eqn: Equation) -> bool:
+    power = power_of(eqn)
+    return power is not None and power > 1 and power == int(power)
 
 
 def _operands(eqn: Equation, axes: Index, exponentials: Exponentials) -> list[tuple[int, Index]]:
@@ -92,11 +200,12 @@ def _operands(eqn: Equation, axes: Index, exponentials: Exponentials) -> list[tu
     shape = link(eqn)
     if shape is not None:
         return [(0, through(eqn.invars[0], shape, axes))]
-    if product_operands(eqn, graph) is None or len(explained) != 1:
+    if _is_power_of_more(eqn):  # x^n is a product with x
+        return [(0, axes)]
+    if product_operands(eqn, graph) is None:
         return []
-    divides = eqn.primitive is prim.DIV and explained == [1]
-    (position,) = explained
-    return [] if divides else [(position, through(eqn.invars[position], None, axes))]
+    divisor = 1 if eqn.primitive is prim.DIV else None
+    return [(i, through(eqn.invars[i], None, axes)) for i in explained if i != divisor]
 
 
 def _made(value: Factor, moved: Sequence[Moved]) -> Made:
@@ -116,15 +225,20 @@ def _normalised(var: Var, moved: Sequence[Moved], read: Read) -> Any:
         for position in {m.way[0][1] for m in inside}:
             mine = [m._replace(way=m.way[1:]) for m in inside if m.way[0][1] == position]
             operands[position] = _normalised(eqn.invars[position], mine, read)
-        value = eqn.primitive.bind(*operands, **eqn.params)
+        if _is_power_of_more(eqn):
+            value = operands[0] * read(eqn.invars[0]) ** (int(power_of(eqn) or 0) - 1)
+        else:
+            value = eqn.primitive.bind(*operands, **eqn.params)
     here = [m for m in moved if not m.way]
     if not here:
         return value
     order = [-1000 - i if a is None else a for i, a in enumerate(here[0].axes)]
     statistic, sign = None, 1 if any(m.power > 0 for m in here) else -1
     for m in sorted(here, key=lambda m: -m.power * sign):
-        for _ in range(abs(m.power)):
-            factor = times(m.statistic, read, order)
+        own = (
+            times(m.statistic, read, order) if not m.summed else value.sum(m.summed, keepdims=True)
+        )
+        for factor in powers_of(own, abs(m.power)):
             if statistic is None:
                 statistic = factor
             else:

@@ -21,10 +21,9 @@ _MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Statistic(Found):
-    """`product` of a value and a statistic of `root`, which is operand `position`."""
+    """Products of a value and statistics of `root`: each with the operand that is one."""
 
-    product: Equation
-    position: int
+    products: tuple[tuple[Equation, int], ...]
     batch_axis: bool
 
     takes_affine = True
@@ -35,7 +34,7 @@ class Normalization(Step):
     """A normalisation with the affine equations after it.
 
     Attributes:
-        found: its product, and which operand is the statistic.
+        found: its products, and which operands are statistics.
     """
 
     found: Statistic
@@ -52,14 +51,19 @@ class Normalization(Step):
             if graph.explained_operands(eqn) != [0, 1] or out in known:
                 continue
             for position in (1, 0) if eqn.primitive is prim.MUL else (1,):
-                root = _statistic_root(graph, eqn, position) or _statistic_root(
-                    graph, eqn, position, of_mean=True
+                root = _statistic_root(graph, eqn, position, found) or _statistic_root(
+                    graph, eqn, position, found, of_mean=True
                 )
                 if root is not None:
+                    inner = _products_between(graph, eqn.invars[1 - position], root[0], found)
                     found[out] = Statistic(
-                        root=root[0], product=eqn, position=position, batch_axis=root[1]
+                        root=root[0], products=(*inner, (eqn, position)), batch_axis=root[1]
                     )
                     break
+        for eqn in graph.eqns:
+            whole = _of_two_parts(graph, eqn, found)
+            if whole is not None and eqn.outvars[0] not in known:
+                found[eqn.outvars[0]] = whole
         return found
 
     @classmethod
@@ -80,26 +84,85 @@ class Normalization(Step):
         return Backward("C", self._held, True) if rule.way is Way.IDENTITY else of_one(rule)
 
     def _held(self, visit: Visit) -> list[Any]:
-        """The normalisation with its statistic a constant of the explanation."""
-        product = self.found.product
-        where = self.eqns.index(product)
-        before, after = self.eqns[:where], self.eqns[where + 1 :]
+        """The normalisation with its statistics constants of the explanation."""
         invars = [*self.inputs, *self.constants]
-        # Equations may come later than the product and still be read by it only through `after`.
-        # The statistic is computed from held inputs, and not held itself: on the way back a zero
-        # would meet the derivative of a root, which is infinite at a variance of zero.
+        # The statistics are computed from held inputs, and not held themselves: on the way back a
+        # zero would meet the derivative of a root, which is infinite at a variance of zero.
         held = [hold(x) for x in visit.inputs]
-        factors: list[Any] = []
-        for position, atom in enumerate(product.invars):
-            given = held if position == self.found.position else visit.inputs
-            factors += visit.place.part(before, invars, [atom])(*given, *visit.constants)
-        y = product.primitive.bind(*factors, **product.params)
-        read = [product.outvars[0], *self.constants]
-        return visit.place.part(after, read, self.outputs)(y, *visit.constants)
+        done: dict[Var, Any] = {}
+        for product, position in self.found.products:
+            # Equations may come later and still be read by the product only through `after`.
+            before = self.eqns[: self.eqns.index(product)]
+            rest = [eqn for eqn in before if eqn.outvars[0] not in done]
+            factors: list[Any] = []
+            for i, atom in enumerate(product.invars):
+                if i == position:
+                    factors += visit.place.part(before, invars, [atom])(*held, *visit.constants)
+                else:
+                    part = visit.place.part(rest, [*invars, *done], [atom])
+                    factors += part(*visit.inputs, *visit.constants, *done.values())
+            done[product.outvars[0]] = product.primitive.bind(*factors, **product.params)
+        wanted, after = set(self.outputs), list[Equation]()
+        for eqn in reversed(self.eqns):
+            if eqn.outvars[0] not in done and not wanted.isdisjoint(eqn.outvars):
+                after.insert(0, eqn)
+                wanted.update(a for a in eqn.invars if not compat.is_literal(a))
+        function = visit.place.part(after, [*done, *self.constants], self.outputs)
+        return function(*done.values(), *visit.constants)
+
+
+def _of_two_parts(graph: Graph, eqn: Equation, found: Mapping[Var, Found]) -> Statistic | None:
+    """A norm that is written as a sum of two: x s + (b - mean(x) s), with a statistic s of x."""
+    sums = eqn.primitive in prim.SUMS
+    if not sums or graph.explained_operands(eqn) != [0, 1]:
+        return None
+    first, second = (_norm_before(graph, var, found) for var in eqn.invars)
+    if first is None or second is None or first.root is not second.root:
+        return None
+    if _is_of_mean(graph, first, found) == _is_of_mean(graph, second, found):
+        return None  # two norms of one value, added
+    products = dict.fromkeys((*first.products, *second.products))
+    ordered = sorted(products, key=lambda p: graph.position[p[0].outvars[0]])
+    batch_axis = first.batch_axis or second.batch_axis
+    return Statistic(root=first.root, products=tuple(ordered), batch_axis=batch_axis)
+
+
+def _is_of_mean(graph: Graph, norm: Statistic, found: Mapping[Var, Found]) -> bool:
+    """Whether a statistic is beside a mean of the root, and not beside the root itself."""
+    product, position = norm.products[0]
+    return norm.root not in _made_elementwise_of(graph, product.invars[1 - position], found=found)
+
+
+def _norm_before(graph: Graph, var: Var, found: Mapping[Var, Found]) -> Statistic | None:
+    """The norm that a variable is, scaled and shifted, where nobody else reads it."""
+    while graph.read_once(var):
+        norm = found.get(var)
+        if isinstance(norm, Statistic):
+            return norm
+        eqn = graph.maker.get(var)
+        if eqn is None or len(operands := graph.explained_operands(eqn)) != 1:
+            return None
+        kind = family(eqn.primitive)
+        if not (kind in (Family.AFFINE, Family.NEUTRAL) or eqn.primitive in prim.SHAPE_ONLY):
+            return None
+        var = eqn.invars[operands[0]]
+    return None
+
+
+def _products_between(
+    graph: Graph, value: Var, root: Var, found: Mapping[Var, Found]
+) -> tuple[tuple[Equation, int], ...]:
+    """The products with statistics of the same root that a value is made by."""
+    made = _made_elementwise_of(graph, value, found=found)
+    for var in sorted(made, key=lambda v: -graph.position[v]):
+        inner = found.get(var)
+        if isinstance(inner, Statistic) and inner.root is root:
+            return inner.products
+    return ()
 
 
 def _statistic_root(
-    graph: Graph, eqn: Equation, position: int, of_mean: bool = False
+    graph: Graph, eqn: Equation, position: int, found: Mapping[Var, Found], of_mean: bool = False
 ) -> tuple[Var, bool] | None:
     """The tensor whose statistic an operand is, or None.
 
@@ -108,10 +171,10 @@ def _statistic_root(
     """
     value, statistic = eqn.invars[1 - position], eqn.invars[position]
     divides = eqn.primitive is prim.DIV
-    found = is_statistic(graph, value, statistic, {}, divides=divides, of_mean=of_mean)
-    if found is None:
+    hit = is_statistic(graph, value, statistic, {}, divides=divides, of_mean=of_mean, found=found)
+    if hit is None:
         return None
-    hits, batch_axis = found
+    hits, batch_axis = hit
     root = min(hits, key=lambda v: graph.position[v])
     if len(hits) == 1:
         root = _centred_from(graph, root) or root
@@ -121,7 +184,7 @@ def _statistic_root(
 
 def is_statistic(
     graph: Graph, value: Var, statistic: Var, same: Mapping[Var, Var], *,
-    divides: bool, of_mean: bool = False,
+    divides: bool, of_mean: bool = False, found: Mapping[Var, Found] | None = None,
 ) -> tuple[list[Var], bool] | None:  # fmt: skip
     """What of a value some variable is a statistic of, and whether of many examples; or None.
 
@@ -135,43 +198,71 @@ def is_statistic(
         same: for each variable the first one that is computed in the same way.
         divides: whether the value is divided by it.
         of_mean: see `_statistic_root`.
+        found: norms that the value may be made by.
     """
-    family_tree = {same.get(v, v) for v in _made_elementwise_of(graph, value, of_mean)}
+    family_tree = {same.get(v, v) for v in _made_elementwise_of(graph, value, of_mean, found or {})}
     lowest = min(graph.position[v] for v in family_tree)
     seen: set[tuple[Var, bool, bool, bool]] = set()
     hits: dict[Var, None] = {}
     todo = [(statistic, False, False, divides and not of_mean)]
-    batch_axis = False
+    batch_axis = of_many = False
     while todo:
         var, reduced, added, rooted = todo.pop()
         var = same.get(var, var)
         if (var, reduced, added, rooted) in seen:
             continue
         seen.add((var, reduced, added, rooted))
-        if reduced and var in family_tree:
+        # A number itself is in its window too.
+        if (reduced or (added and rooted)) and var in family_tree:
             hits[var] = None
+            of_many = of_many or reduced
             continue
         maker = graph.maker.get(var)
         if maker is None or graph.position[var] < lowest:
             return None
         operands = graph.explained_operands(maker)
         reduces = _reduces(maker, added)
-        rooted = rooted or _roots(maker, operands, of_mean)
+        rooted = rooted or _roots(graph, maker, operands, of_mean)
         # What is reduced before any root or division is no statistic but a factor like others.
         if not (_keeps(maker) or (reduces and rooted)):
             return None
         if family(maker.primitive) is Family.SUM and "axes" in maker.params:
             batch_axis = batch_axis or _over_batch(maker)
         adds = maker.primitive in prim.ADD and len(operands) == 2
-        todo.extend((maker.invars[i], reduced or reduces, added or adds, rooted) for i in operands)
-    return ([*hits], batch_axis) if hits else None
+        divisor = 1 if maker.primitive is prim.DIV and not of_mean else None
+        todo.extend(
+            (maker.invars[i], reduced or reduces, added or adds, rooted or i == divisor)
+            for i in operands
+        )
+    return ([*hits], batch_axis) if of_many else None
 
 
-def _roots(eqn: Equation, operands: list[int], of_mean: bool) -> bool:
+def _roots(graph: Graph, eqn: Equation, operands: list[int], of_mean: bool) -> bool:
     """Whether an equation takes a root or a reciprocal."""
     if eqn.primitive in prim.ROOTS:
         return bool(eqn.params.get("y", -1) < 0)
+    if eqn.primitive is prim.DIV and operands == [0, 1]:
+        return not of_mean and _is_function_of_one(graph, eqn)
     return eqn.primitive is prim.DIV and operands == [1] and not of_mean
+
+
+def _is_function_of_one(graph: Graph, eqn: Equation) -> bool:
+    """Whether both operands of a quotient are functions, number by number, of one value."""
+    roots: list[set[Var]] = []
+    for operand in eqn.invars:
+        found, todo = set[Var](), [operand]
+        while todo:
+            var = todo.pop()
+            maker = graph.maker.get(var)
+            passes = maker is not None and (
+                family(maker.primitive) in prim.POINTWISE or maker.primitive in prim.SHAPE_ONLY
+            )
+            if maker is None or not passes:
+                found.add(var)
+            else:
+                todo += [maker.invars[i] for i in graph.explained_operands(maker)]
+        roots.append(found)
+    return roots[0] == roots[1] and len(roots[0]) == 1
 
 
 def _reduces(eqn: Equation, added: bool) -> bool:
@@ -199,16 +290,23 @@ _POWERS = compat.primitives(
 )
 
 
-def _made_elementwise_of(graph: Graph, value: Var, sums: bool = False) -> set[Var]:
-    """`value` and what it is made of by centring, scaling and reshaping (and summing)."""
-    found, todo = set(), [value]
+def _made_elementwise_of(
+    graph: Graph, value: Var, sums: bool = False, found: Mapping[Var, Found] | None = None
+) -> set[Var]:
+    """`value` and what it is made of by centring, scaling, norms and reshaping (and summing)."""
+    made, todo = set[Var](), [value]
     while todo:
         var = todo.pop()
-        if var in found:
+        if var in made:
             continue
-        found.add(var)
+        made.add(var)
         maker = graph.maker.get(var)
         if maker is None:
+            continue
+        norm = (found or {}).get(var)
+        if isinstance(norm, Statistic):
+            product, position = norm.products[-1]
+            todo.append(product.invars[1 - position])
             continue
         kind = family(maker.primitive)
         passes = kind in (Family.AFFINE, Family.NEUTRAL) or maker.primitive in prim.SHAPE_ONLY
@@ -216,7 +314,7 @@ def _made_elementwise_of(graph: Graph, value: Var, sums: bool = False) -> set[Va
             operands = graph.explained_operands(maker)
             if maker.primitive is prim.SUB or len(operands) == 1:
                 todo.append(maker.invars[operands[0]])
-    return found
+    return made
 
 
 def _centred_from(graph: Graph, var: Var) -> Var | None:

@@ -5,24 +5,36 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from .._analysis import compat, primitives as prim
-from .._analysis.compat import Var, is_literal
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.monomials import is_outer
 from .._analysis.primitives import Family, family
+from .._analysis.signs import looks_like
 from .arithmetic import halve, negate, weigh
 from .reading import Reading
-from .step import Backward, Step, Visit
+from .step import SOFTMAX, Backward, Step, Visit, WeightedMean
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Product(Step):
     """A product, or quotient, of explained values, each a factor as a whole.
 
+    However it is nested, a product number by number has all its factors: (a * b) * c has three. A
+    matrix product has two, as in the published rules of attention (Achtibat et al. 2024).
+
     Attributes:
-        powers: +1 or -1 for each of its inputs.
-        gates: the inputs that gate, where some do and some do not.
+        powers: +1 or -1 for each of its factors: its inputs, one of them twice in x @ x.
+        gates: the factors that gate, where some do and some do not.
+        softmax: of attention, the operand that is a softmax; the other one holds the values.
     """
 
     powers: tuple[int, ...]
     gates: frozenset[int]
+    softmax: int | None = None
+
+    @classmethod
+    def is_core(cls, reading: Reading, eqn: Equation) -> bool:
+        contracts = family(eqn.primitive) is Family.CONTRACTION and not is_outer(eqn)
+        return contracts and len(reading.graph.explained_operands(eqn)) == 2
 
     @classmethod
     def recognise(cls, reading: Reading, var: Var) -> Self | None:
@@ -36,13 +48,33 @@ class Product(Step):
         operands = [v for v, _ in factors]
         eqns, outside = reading.graph.between(var, operands)
         assert not outside, "a product is made of its factors"
+        called = "MatMul" if contracts else "Product"
+        softmax = _softmax(reading, operands, eqns)
         return reading.step(
-            cls, eqns, operands, eqn.outvars, "MatMul" if contracts else "Product",
-            powers=tuple(p for _, p in factors), gates=_gates(reading, operands),
+            cls, eqns, operands, eqn.outvars, called if softmax is None else "Attention",
+            called=called, powers=tuple(p for _, p in factors),
+            gates=_gates(reading, operands, eqns), softmax=softmax,
         )  # fmt: skip
 
     def divisors(self) -> tuple[Var, ...]:
         return tuple(v for v, p in zip(self.inputs, self.powers, strict=False) if p < 0)
+
+    def unit_axis(self) -> int | None:
+        contracts = family(self.eqns[-1].primitive) is Family.CONTRACTION
+        return None if contracts else super().unit_axis()
+
+    def weighted_mean(self) -> WeightedMean | None:
+        if self.softmax is None:
+            return None
+        (eqn,) = self.eqns
+        contracted, batch = prim.dot_numbers(eqn)
+        free = [
+            len(a.aval.shape) - len(c) - len(b)
+            for a, c, b in zip(eqn.invars, contracted, batch, strict=True)
+        ]
+        start = len(batch[0]) + (free[0] if self.softmax == 0 else 0)
+        features = range(start, start + free[1 - self.softmax])
+        return WeightedMean(self.softmax, tuple(contracted[self.softmax]), features)
 
     def check(self, rule: Any) -> None:
         rule.shares(len(self.powers), self.gates)
@@ -107,9 +139,18 @@ def _factors(reading: Reading, var: Var) -> list[tuple[Var, int]] | None:
     return parts
 
 
-def _gates(reading: Reading, operands: list[Var]) -> frozenset[int]:
+def _softmax(reading: Reading, operands: list[Var], eqns: Sequence[Equation]) -> int | None:
+    """The operand of a matrix product that alone is a softmax."""
+    if len(eqns) > 1 or eqns[0].primitive is not prim.DOT:
+        return None
+    softmaxes = [i for i, v in enumerate(operands) if gate_rank(reading, v) >= SOFTMAX]
+    return softmaxes[0] if len(softmaxes) == 1 else None
+
+
+def _gates(reading: Reading, operands: list[Var], eqns: Sequence[Equation]) -> frozenset[int]:
     """The factors that look more like a gate than another one does."""
-    ranks = [gate_rank(reading, v) for v in operands]
+    switched = _switched(reading, eqns)
+    ranks = [max(gate_rank(reading, v), int(v in switched)) for v in operands]
     return frozenset(i for i, rank in enumerate(ranks) if rank > min(ranks))
 
 
@@ -130,14 +171,72 @@ def gate_rank(reading: Reading, var: Var) -> int:
         if eqn.primitive is _SIGMOID:
             return 2
         is_link = reading.is_link(eqn)
-        if var in reading.dominator and not is_link:
-            inner, _ = reading.graph.between(var, [reading.dominator[var]])
-            return 2 if inner[-1].primitive is _SIGMOID else 1
-        moves = family(eqn.primitive) in (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM)
-        if not (moves or is_link) or not operands:
+        if var in reading.dominator:
+            look, root = _look(reading, var)
+            if look == "gate":
+                return 2
+            if look == "power":
+                var = root
+                continue
+            if look:
+                return 1
+            if not is_link:
+                inner, _ = reading.graph.between(var, [reading.dominator[var]])
+                return 2 if inner[-1].primitive is _SIGMOID else 1
+        adds = eqn.primitive in prim.SUMS
+        if adds and len(operands) == 2:  # a sum gates where all that is added does
+            return min(gate_rank(reading, eqn.invars[i]) for i in operands)
+        if not (is_link or _keeps_gates(reading, eqn, operands)) or not operands:
             return 0
         var = eqn.invars[operands[0]]
     return 0
 
 
+def _keeps_gates(reading: Reading, eqn: Equation, operands: Sequence[int]) -> bool:
+    """Whether an equation makes gates of gates: moves, sums and products of them."""
+    kind = family(eqn.primitive)
+    if kind is Family.CONTRACTION:  # a sum with numbers that nobody has learned
+        return len(operands) == 1 and eqn.invars[1 - operands[0]] not in reading.weights
+    return kind in (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.PRODUCT)
+
+
+def _switched(reading: Reading, eqns: Sequence[Equation]) -> set[Var]:
+    """Values by which a product is switched off, number by number: a b (b > 0) is a relu(b)."""
+    graph, eqns = reading.graph, [*eqns]
+    while graph.read_once(eqns[-1].outvars[0]):  # what scales the product too
+        reader = next(e for e in graph.readers[eqns[-1].outvars[0]] if e and graph.is_live(e))
+        if not (reading.is_link(reader) or reader.primitive is prim.SELECT):
+            break
+        eqns.append(reader)
+    constants = {a for e in eqns for a in e.invars if not is_literal(a) and a not in graph.live}
+    todo, found = [a for a in constants if a in graph.touched], set[Var]()
+    while todo:
+        eqn = graph.maker.get(todo.pop())
+        kind = None if eqn is None else family(eqn.primitive)
+        if eqn is not None and (kind is Family.NEUTRAL or kind is Family.COMPARISON):
+            inputs = [a for a in eqn.invars if not is_literal(a) and a in graph.touched]
+            found |= {a for a in inputs if a in graph.live}
+            todo += [a for a in inputs if a not in graph.live]
+    return found
+
+
+def _look(reading: Reading, var: Var) -> tuple[str, Var]:
+    """What the longest function of one value that ends at a variable looks like; and its root."""
+    root, nonlinear = var, False
+    while reading.gate_of(root) is None:
+        eqn = reading.graph.maker[root]
+        moves = eqn.primitive in (*_CUTS, *prim.SHAPE_ONLY)
+        if root not in reading.dominator and not moves:
+            break
+        nonlinear = nonlinear or not (moves or reading.is_link(eqn))
+        above = eqn.invars[0] if moves else reading.dominator[root]
+        if reading.core(reading.chain_up(root)[1]) is not None:
+            break
+        root = above
+    if not nonlinear:
+        return "", root
+    return looks_like(reading.graph.between(var, [root])[0], root, var), root
+
+
+_CUTS = compat.primitives("slice rev")
 _SIGMOID = compat.primitive("logistic")

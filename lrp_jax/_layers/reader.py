@@ -19,6 +19,8 @@ from .._analysis.graph import Graph
 from .._analysis.loops import with_bounded_loops
 from .._analysis.numbers import with_numbers
 from .._analysis.splice import tidied
+from .._analysis.turns import with_like_turns
+from .._analysis.units import without_passing_axes
 from .._analysis.weights import are_in_arguments
 from .accumulations import Accumulation
 from .bodies import Body
@@ -30,7 +32,7 @@ from .elementwise import Elementwise
 from .fixed import FixedMap
 from .lookups import Lookup, Moved
 from .moves import Move
-from .normal_form import normal_form
+from .normal_form import normal_form, with_wholes
 from .normalization import Normalization
 from .product import Product, gate_rank
 from .reading import Reading, refusal
@@ -74,7 +76,9 @@ def analyse(
     nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
     gates = None if gates is None else tuple(gates)
-    closed_jaxpr = with_bounded_loops(with_numbers(tidied(closed_jaxpr)), explained, outputs)
+    closed_jaxpr = with_bounded_loops(closed_jaxpr, explained, outputs)
+    closed_jaxpr = with_like_turns(closed_jaxpr, explained, outputs, calls)
+    closed_jaxpr = with_numbers(without_passing_axes(tidied(closed_jaxpr)))
     closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
@@ -94,12 +98,17 @@ def analyse(
             )  # fmt: skip
 
         written = reading_of(function)
-        normal = normal_form(function, written.graph, written.dominator, written.found, calls)
+        whole = with_wholes(function, written.graph, calls)
+        if whole is not None:
+            function, written = whole, reading_of(whole)
+        normal = normal_form(
+            function, written.graph, written.dominator, written.found, written.weights, calls
+        )
         return written if normal is None else reading_of(normal)
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
-        found = _cover(read(tidied(other), _unread))
+        found = _cover(read(without_passing_axes(tidied(other)), _unread))
         return [found[position] for position in sorted(found)]
 
     reading = read(closed_jaxpr)
@@ -151,13 +160,8 @@ def _cover(reading: Reading) -> dict[int, Step]:
     """A step for every variable that is needed, by the position of its last equation."""
     graph = reading.graph
     needed = [a for a, flag in zip(graph.jaxpr.outvars, graph.outputs, strict=True) if flag]
-    read = [
-        a
-        for eqn in graph.eqns
-        if not graph.is_live(eqn)
-        for a in eqn.invars
-        if not is_literal(a) and a in graph.live
-    ]
+    constants = [a for eqn in graph.eqns if not graph.is_live(eqn) for a in eqn.invars]
+    read = [a for a in (*constants, *graph.jaxpr.outvars) if not is_literal(a) and a in graph.live]
     steps: dict[int, Step] = {}
     covered: set[Var] = set()
     heap: list[tuple[int, int, Var]] = []

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
-from .._analysis.facts import dominators, names_of, nonnegative_variables
+from .._analysis.facts import dominators, names_of, nonnegative_variables, sources
 from .._analysis.graph import Graph, is_complex, is_float
 from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
+from .._analysis.states import states_in_sums
 from .._analysis.trace import layer_name
 from .._analysis.weights import weights_of
 from .chains import pads_with_zeros
@@ -68,7 +69,8 @@ class Reading:
         self.graph = Graph(closed_jaxpr, explained, None if outputs is None else tuple(outputs))
         self.names = names_of(self.graph, names)
         self.weights = weights_of(self.graph, self.names, closed_over)
-        self.dominator = dominators(self.graph)
+        self.states = states_in_sums(self.graph, self.weights)
+        self.dominator = dominators(self.graph, self.states)
         self.nonnegative = nonnegative_variables(self.graph, nonnegative)
         self.explained, self.analyse = explained, analyse
         self.bodies: dict[int, tuple[Frame, ...]] = {}
@@ -100,7 +102,7 @@ class Reading:
     def is_link(self, eqn: Equation) -> bool:
         """Whether the equation is affine or only changes the shape of its one explained operand."""
         operands = self.graph.explained_operands(eqn)
-        if len(operands) != 1 or len(eqn.outvars) != 1:
+        if len(operands) != 1 or len(eqn.outvars) != 1 or eqn.outvars[0] in self.states:
             return False
         if is_complex(eqn.invars[operands[0]]) or not is_float(eqn.invars[operands[0]]):
             return False
@@ -109,9 +111,25 @@ class Reading:
         if prim.is_psum(eqn.primitive):  # completes a contraction whose terms lie on many devices
             maker = self.graph.maker.get(eqn.invars[0])
             return maker is not None and family(maker.primitive) is Family.CONTRACTION
-        return family(eqn.primitive) is Family.AFFINE and not (
-            eqn.primitive is prim.DIV and operands[0] == 1
-        )
+        if family(eqn.primitive) is not Family.AFFINE or self._switches(eqn, operands[0]):
+            return False
+        return not (eqn.primitive is prim.DIV and operands[0] == 1)
+
+    def _switches(self, eqn: Equation, position: int) -> bool:
+        """Whether a value is scaled by what its own number is: u times (u > 0)."""
+        if eqn.primitive not in (prim.MUL, prim.DIV) or eqn.outvars[0] not in self.dominator:
+            return False
+        found = sources(eqn.invars[1 - position], self.graph)
+        own = self._elementwise_of(eqn.invars[position])
+        return bool(found) and all(own & self._elementwise_of(v) for v in found)
+
+    def _elementwise_of(self, var: Var) -> set[Var]:
+        """A variable and all that it is an elementwise function of."""
+        found = {var}
+        while var in self.dominator:
+            var = self.dominator[var]
+            found.add(var)
+        return found
 
     def core(self, var: Var) -> Core | None:
         """The core of a layer that makes `var`, or None."""

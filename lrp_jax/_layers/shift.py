@@ -25,7 +25,10 @@ class Shift(Step):
     chain: Chain
 
     named_by_weights = True
-    rest_is_bias = True
+
+    @property
+    def rest_is_bias(self) -> bool:
+        return True
 
     @classmethod
     def recognise(cls, reading: Reading, var: Var) -> Step | None:  # type: ignore[override]
@@ -52,7 +55,8 @@ class Shift(Step):
 def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Step | None:
     graph = reading.graph
     maker = graph.maker.get(start)
-    nonlinear = maker is not None and start in reading.dominator and not reading.is_link(maker)
+    function = start in reading.dominator and start not in reading.found
+    nonlinear = maker is not None and function and not reading.is_link(maker)
     if nonlinear and graph.read_once(start) and all(map(is_literal_link, chain)):
         moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
         if var in reading.dominator and not moved:
@@ -70,10 +74,19 @@ def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Ste
     while chain and family(chain[0].primitive) is not Family.AFFINE:
         start = chain[0].outvars[0]
         chain = chain[1:]
-    if not any(e.primitive in SHIFTING for e in affine):
+    shifts = [e for e in affine if e.primitive in SHIFTING]
+    if not shifts:
         return Shift.of(reading, chain, start, var)
-    # 1 - z is a function of z, computed by hand; a number added to a sum is its bias.
-    if all(map(is_literal_link, affine)) and not after_sum:
+    # 1 - z is a function of z, computed by hand; a number added to a sum, or to a logarithm of
+    # exponentials, is its bias.
+    whole = reading.found.get(start)
+    after_sum = after_sum or (whole is not None and whole.gate == 0)
+    if all(map(is_literal_link, shifts)) and not after_sum:
+        if not all(map(is_literal_link, affine)):  # arrays that scale beside it are no layer
+            last = max(i for i, e in enumerate(chain) if e.primitive in SHIFTING)
+            if chain[last + 1 :]:
+                return Shift.of(reading, chain[last + 1 :], chain[last].outvars[0], var)
+            chain, start = chain[last:], chain[last - 1].outvars[0]
         moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
         if not moved and start.aval.shape == var.aval.shape:
             return Elementwise.written_out(reading, chain, start, var)

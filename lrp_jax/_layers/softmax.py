@@ -10,7 +10,7 @@ from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family, is_reduction
 from .arithmetic import of_one
 from .reading import Reading
-from .step import Backward, Found, Step
+from .step import SOFTMAX, Backward, Found, Step
 
 _SEGMENTS = compat.primitive("scatter_max")
 _SUMS = (Family.SUM, Family.SCATTER_SUM)
@@ -42,7 +42,7 @@ class Softmax(Step):
             out = eqn.outvars[0] if divides else _shifted_back(graph, eqn.outvars[0], logits)
             _, outside = graph.between(out, [logits])
             if not outside:
-                found[out] = Found(root=logits, gate=3 if divides else 0)
+                found[out] = Found(root=logits, gate=SOFTMAX if divides else 0)
         return found
 
     @classmethod
@@ -81,9 +81,16 @@ def _shifted_back(graph: Graph, logarithm: Var, logits: Var) -> Var:
 def _unshifted(graph: Graph, logits: Var) -> Var:
     """The logits before their maximum was subtracted."""
     above = graph.maker.get(logits)
-    if above is None or above.primitive is not prim.SUB:
+    if above is None:
         return logits
     operands = graph.explained_operands(above)
+    if above.primitive in prim.ADD and len(operands) == 1:  # of a shift that was negated
+        shift = above.invars[1 - operands[0]]
+        maker = None if is_literal(shift) else graph.maker.get(shift)
+        negated = maker is not None and maker.primitive is prim.NEG
+        return above.invars[operands[0]] if negated else logits
+    if above.primitive is not prim.SUB:
+        return logits
     if operands == [0]:
         return above.invars[0]
     if operands == [0, 1]:  # minus a maximum that was not detached

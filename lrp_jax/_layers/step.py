@@ -14,6 +14,9 @@ import jax
 from .._analysis import compat
 from .._analysis.compat import Equation, Var
 
+SOFTMAX = 3
+"""How much a softmax looks like a gate."""
+
 
 class UnsupportedOperation(NotImplementedError):
     """An operation between input and output through which relevance has no rule."""
@@ -43,6 +46,20 @@ class Backward(NamedTuple):
     makes: str
     outputs: Callable[[Any], list[Any]]
     multiplies: bool = False
+
+
+class WeightedMean(NamedTuple):
+    """A product of weights and values.
+
+    Attributes:
+        weights: the input that holds the weights.
+        summed: the axes of the weights that are summed over.
+        features: the axes of the output that hold features of the values.
+    """
+
+    weights: int
+    summed: tuple[int, ...]
+    features: range
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +162,12 @@ class Step:
 
     takes_affine: ClassVar[bool] = False  # scales and shifts after its core belong to it
     named_by_weights: ClassVar[bool] = False
-    rest_is_bias: ClassVar[bool] = False  # what it neither sends nor reports went to its constants
     feeds_relu: ClassVar[bool] = False  # it makes use of `before_relu`
+
+    @property
+    def rest_is_bias(self) -> bool:
+        """Whether what it neither sends on nor reports went to its constants."""
+        return False
 
     @classmethod
     def search(cls, graph: Any, known: Any) -> Mapping[Var, "Found"]:
@@ -224,8 +245,12 @@ class Step:
         """Explained inputs that divide others."""
         return ()
 
-    def unit_axis(self) -> int:
-        """The axis of the output that holds its units."""
+    def weighted_mean(self) -> "WeightedMean | None":
+        """What attention is; None for another layer."""
+        return None
+
+    def unit_axis(self) -> int | None:
+        """The axis of the output that holds its units; None where nothing tells."""
         return len(self.outputs[0].aval.shape) - 1
 
 

@@ -27,16 +27,25 @@ class Sum(Linear):
     Attributes:
         signs: +1 or -1 for every operand.
         may_turn: whether the division may change the sign.
+        state: a constant that is an operand all the same, as weights made it of a state.
     """
 
     signs: tuple[int, ...]
     may_turn: bool
+    state: Var | None
+
+    @property
+    def rest_is_bias(self) -> bool:
+        """Constants are added, at some places of a value or a value at some of theirs."""
+        scatters = family(self.eqns[0].primitive) is Family.SCATTER_SUM and len(self.inputs) == 1
+        return scatters or self.state is not None
 
     @classmethod
     def is_core(cls, reading: Reading, eqn: Equation) -> bool:
-        if family(eqn.primitive) in (Family.SUM, Family.SCATTER_SUM):
+        sums = family(eqn.primitive) in (Family.SUM, Family.SCATTER_SUM)
+        if sums or eqn.outvars[0] in reading.states:
             return True
-        adds = eqn.primitive in prim.ADD or eqn.primitive is prim.SUB
+        adds = eqn.primitive in prim.SUMS
         operands = reading.graph.explained_operands(eqn)
         return adds and len(operands) == 2 and eqn.outvars[0] not in reading.dominator
 
@@ -48,21 +57,23 @@ class Sum(Linear):
         chain, core = tail.chain, tail.core.eqn
         if not all(is_mean_factor(reading.graph, eqn) for eqn in chain):
             return None
-        operands = [core.invars[i] for i in reading.graph.explained_operands(core)]
+        operands = reading.graph.explained_operands(core)
+        state = reading.states.get(core.outvars[0])
+        summed = operands if state is None else (operands[0], 1 - operands[0])
         kind = "AvgPool" if core.primitive is prim.POOL_SUM else "Merge"
         shape = core.invars[0].aval.shape
         spatial = core.primitive is prim.REDUCE_SUM and len(shape) >= 3
         if spatial and chain and set(core.params["axes"]) < set(range(len(shape))):
             kind = "AvgPool"
-        signs = (1, -1) if core.primitive is prim.SUB else (1,) * len(operands)
         return reading.step(
             cls,
             [core, *chain],
-            operands,
+            [core.invars[i] for i in operands],
             [var],
             kind,
-            signs=signs,
+            signs=tuple(-1 if core.primitive is prim.SUB and i == 1 else 1 for i in summed),
             may_turn=any(map(_may_turn, chain)),
+            state=state,
         )
 
     def view(
@@ -70,7 +81,15 @@ class Sum(Linear):
         relevance: jax.Array, bias: str,
     ) -> LinearLayer:  # fmt: skip
         function = partial(first_of, place.native, constants)
-        return SumLayer(function, xs, y, relevance, self.signs, self.may_turn)
+        if self.state is None:
+            return SumLayer(function, xs, y, relevance, self.signs, self.may_turn)
+        at = self.constants.index(self.state)
+
+        def with_state(x: jax.Array, state: jax.Array) -> jax.Array:
+            return first_of(place.native, [*constants[:at], state, *constants[at + 1 :]], x)
+
+        both = (*xs, constants[at])
+        return SumLayer(with_state, both, y, relevance, self.signs, self.may_turn, explained=1)
 
 
 def _may_turn(eqn: Equation) -> bool:
@@ -95,12 +114,15 @@ class SumLayer(LinearLayer):
         relevance: of its output.
         signs: +1 or -1 for every operand.
         may_turn: whether the scale may be negative.
+        explained: how many of the operands carry relevance (default: all).
     """
 
     def __init__(
         self, function: Callable[..., jax.Array], xs: Sequence[jax.Array], y: jax.Array,
         relevance: jax.Array, signs: tuple[int, ...] = (), may_turn: bool = False,
+        explained: int | None = None,
     ) -> None:  # fmt: skip
+        self._explained = slice(explained)
         self._function, self._signs, self._may_turn = function, signs, may_turn
         self.xs = tuple(xs)
         self.absorbed = []
@@ -145,7 +167,8 @@ class SumLayer(LinearLayer):
     def multiplier(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
         """The multipliers c of every operand, with R = x * c."""
         alike = shared_alike(terms)
-        return self._by_sign(terms) if alike is None else self._backward(alike)
+        found = self._by_sign(terms) if alike is None else self._backward(alike)
+        return found[self._explained]
 
     def _by_sign(self, terms: Sequence[Term]) -> tuple[jax.Array, ...]:
         up = total_of([t.share * t.positive for t in terms])
@@ -162,4 +185,5 @@ class SumLayer(LinearLayer):
         # A mean counts as its sum: an element's own weight cancels against the total.
         share = self.divide(self.relevance, jnp.abs(self._counted), stabilizer)
         share = self._by_turn(share, -share)
-        return tuple(s * r for s, r in zip(self._signs, self._backward(share), strict=True))
+        found = tuple(s * r for s, r in zip(self._signs, self._backward(share), strict=True))
+        return found[self._explained]

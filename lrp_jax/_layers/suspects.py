@@ -1,10 +1,11 @@
 """What looks like a mistake in an analysed function: told from its steps alone."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from .._analysis import compat, primitives as prim
-from .._analysis.compat import Equation, is_literal
+from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.primitives import Family, family
+from .._analysis.signs import is_reciprocal
 from .step import Frame, Step
 
 _PASSES = (Family.NEUTRAL, Family.AFFINE)
@@ -54,17 +55,31 @@ def divided_by_sum(frame: Frame, idle: Collection[Step] = ()) -> Step | None:
 def _divided_by_sum(frame: Frame, idle: Collection[Step]) -> Step | None:
     makers = {var: step for step in frame.steps for var in step.outputs}
     for step in frame.steps:
-        todo = [] if step in idle else [*step.divisors()]
+        divisors = (*step.divisors(), *_reciprocals(step, makers))
+        todo = [] if step in idle else [*divisors]
         while todo:
             maker = makers.get(todo.pop())
             if maker is None or maker.kind == "Activation":
                 continue  # a function of one value, which may be a gate
             sums = len(maker.inputs) == 1 and maker.kind in ("Merge", "AvgPool")
-            if sums or maker.kind == "MatMul":
+            if sums or maker.kind in ("MatMul", "Attention"):
                 return step
             if maker.kind in ("", "Bias", "BatchNorm", "Merge", "Product"):
                 todo += maker.inputs
     return None
+
+
+def _reciprocals(step: Step, makers: Mapping[Var, Step]) -> Iterator[Var]:
+    """What one is divided by in the factors of a product."""
+    todo = [*step.inputs] if step.kind in ("Product", "MatMul") else []
+    while todo:
+        maker = makers.get(todo.pop())
+        if maker is not None and not maker.kind:
+            todo += maker.inputs
+        elif maker is not None and maker.kind == "Activation":
+            (start,), (end,) = maker.inputs, maker.outputs
+            if is_reciprocal(maker.eqns, start, end):
+                yield start
 
 
 def _frames(frame: Frame) -> Iterator[Frame]:

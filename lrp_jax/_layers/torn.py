@@ -14,7 +14,16 @@ from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var
 from .._analysis.graph import Graph
 from .._analysis.splice import splice
-from .._analysis.unroll import Inside, branch, is_map, with_neighbours, written_out
+from .._analysis.unroll import (
+    Beside,
+    Inside,
+    Standing,
+    branch,
+    is_map,
+    look,
+    with_neighbours,
+    written_out,
+)
 from .checkpoints import flat
 from .step import Frame, Step
 
@@ -65,7 +74,7 @@ def mended(
             else branch(e, calls, number)
             for e in bodies
         }
-        seen = list(cover(splice(graph.closed, looks)))
+        seen = list(cover(look(graph.closed, looks)))
         for outvars, beside in _across(seen).items():
             torn.setdefault(outvars, set()).update(beside)
         for eqn in bodies if number == 0 else ():
@@ -111,15 +120,14 @@ def _across(steps: Iterable[Step]) -> dict[tuple[Var, ...], set[Var]]:
     """What lies on borders: by the results of a body, what is made outside by layers of it."""
     found: dict[tuple[Var, ...], set[Var]] = {}
     for step in steps:
-        places = [(eqn, _inside(eqn)) for eqn in step.eqns]
-        marks = {id(mark): mark for _, mark in places}
-        if not step.kind or len(marks) < 2:
+        marks = [[m for m in compat.marks(e) if isinstance(m, Standing)] for e in step.eqns]
+        inside = {id(m): m for ms in marks for m in ms if isinstance(m, Inside)}
+        outside = [m for ms in marks for m in ms if isinstance(m, Beside)]
+        if not step.kind or len(inside) + bool(outside) < 2:
             continue
-        for mark in marks.values():
-            if mark is not None:
-                outside = (e for e, other in places if other is not mark)
-                made = {v for e in outside for v in e.outvars}
-                found.setdefault(mark.outvars, set()).update(made)
+        for mark in inside.values():
+            made = {v for m in outside for v in m.outvars}
+            found.setdefault(mark.outvars, set()).update(made)
     return found
 
 

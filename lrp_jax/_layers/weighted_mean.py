@@ -4,6 +4,7 @@ m exp(u) / sum m exp(u) is a softmax of u, m >= 0 a constant; sum m exp(u) v / s
 front of a contraction with v, in one sum or in several over blocks.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -40,17 +41,19 @@ class Weight(NamedTuple):
     labels: Mapping[int, int]
 
 
-def found_in(var: Var, exponentials: Exponentials) -> tuple[Made, float, dict[Factor, int]] | None:
+def found_in(
+    var: Var, exponentials: Exponentials
+) -> tuple[Made, float, dict[Factor, float]] | None:
     """The softmax, or mean weighted by one, in a product; and the number and factors beside it."""
     exponentials.named.clear()
     best = None
-    terms = exponentials.terms(var, own_index(var))
+    terms = [_cancelled(t, exponentials) for t in exponentials.terms(var, own_index(var))]
     for divisor, power in terms[0].powers.items():
         if power >= 0 or not exponentials.monomials.explained(divisor):
             continue
         if any(term.powers.get(divisor) != power for term in terms):
             continue
-        normaliser = _normaliser(divisor, exponentials)
+        normaliser = normaliser_of(divisor, exponentials)
         if normaliser is None:
             continue
         once = Term(powers={divisor: 1}).times(normaliser.before, -1)
@@ -60,10 +63,44 @@ def found_in(var: Var, exponentials: Exponentials) -> tuple[Made, float, dict[Fa
     return best
 
 
-def _normaliser(divisor: Factor, exponentials: Exponentials) -> Normaliser | None:
+def _cancelled(term: Term, exponentials: Exponentials) -> Term:
+    """A term without a sum of exponentials that is divided by the same one, shifted otherwise."""
+    up, down = (
+        [f for f, p in term.powers.items() if p * sign > 0 and f.var in exponentials.inside]
+        for sign in (1, -1)
+    )
+    for a, b in itertools.product(up, down):
+        if term.powers.get(a, 0) != -term.powers.get(b, 0):
+            continue
+        first, second = normaliser_of(a, exponentials), normaliser_of(b, exponentials)
+        if first is None or second is None or not _are_one(first, second):
+            continue
+        power = term.powers[a]
+        term = term.times(Term(powers={a: 1, b: -1}), -power)
+        term = term.times(first.before, power).times(second.before, -power)
+    return term
+
+
+def _are_one(first: Normaliser, second: Normaliser) -> bool:
+    """Whether two sums sum the same, whatever stands before them."""
+    if first.rest or second.rest or len(first.summed) != 1 or len(second.summed) != 1:
+        return False
+    (a,), (b,) = first.summed, second.summed
+    if a.number != b.number or len(a.exponent) != len(b.exponent):
+        return False
+    ways = labelled(list(a.exponent.items()), b.exponent, {}, a.bound)
+    return any(
+        set(labels.values()) == b.bound
+        and {_relabelled(f, labels): p for f, p in a.powers.items()} == dict(b.powers)
+        for labels in ways
+    )
+
+
+def normaliser_of(divisor: Factor, exponentials: Exponentials) -> Normaliser | None:
     """What divides as a sum of exponentials, or None."""
     explained = exponentials.monomials.explained
-    terms = exponentials.terms(divisor.var, divisor.axes)
+    inside = exponentials.terms(divisor.var, divisor.axes)
+    terms = [part for term in inside for part in exponentials.expanded(term)]
     first = next((term for term in terms if term.bound), None)
     if first is None and len(terms) < 2:
         return None
@@ -88,7 +125,7 @@ def _normaliser(divisor: Factor, exponentials: Exponentials) -> Normaliser | Non
 
 def _matched(
     terms: list[Term], normaliser: Normaliser, exponentials: Exponentials
-) -> tuple[Made, float, dict[Factor, int]] | None:
+) -> tuple[Made, float, dict[Factor, float]] | None:
     """Terms as weights times values, each weight one that the normaliser sums."""
     left = list(normaliser.summed)
     if len(left) != len(terms):
@@ -123,7 +160,7 @@ def _weights(inner: Term, term: Term, exponentials: Exponentials) -> Iterator[tu
     """The ways in which one term holds a weight, and what is beside it."""
     explained = exponentials.monomials.explained
     bound = sorted(inner.bound)
-    for labels in _labelled(list(inner.exponent.items()), term.exponent, {}, inner.bound):
+    for labels in labelled(list(inner.exponent.items()), term.exponent, {}, inner.bound):
         if len(labels) < len(bound) or len(set(labels.values())) < len(bound):
             continue
 
@@ -141,7 +178,7 @@ def _weights(inner: Term, term: Term, exponentials: Exponentials) -> Iterator[tu
         yield Weight(inner, labels), rest
 
 
-def _labelled(
+def labelled(
     wanted: list[tuple[Factor, float]],
     there: Mapping[Factor, float],
     labels: dict[int, int],
@@ -163,7 +200,7 @@ def _labelled(
             elif a != b:
                 break
         else:
-            yield from _labelled(others, there, new, bound)
+            yield from labelled(others, there, new, bound)
 
 
 def _relabelled(factor: Factor, labels: Mapping[int, int]) -> Factor:
@@ -229,8 +266,8 @@ class Logits(NamedTuple):
         return mask
 
 
-def _logits(term: Term, exponentials: Exponentials) -> Logits:
-    """The logits as the variable that they are, where one is."""
+def logits_of(term: Term, exponentials: Exponentials) -> Logits:
+    """The logits as the variable that they are, where one was seen on the way to the term."""
     for factor, form in reversed(exponentials.named):
         named = not form.powers and form.number == 1 and form.exponent == term.exponent
         if named and term.bound <= factor.labels:
@@ -238,17 +275,23 @@ def _logits(term: Term, exponentials: Exponentials) -> Logits:
     return Logits(None, term)
 
 
-def _normalised(u: Any, mask: Any | None, rest: Any | None, axes: tuple[int, ...]) -> Any:
-    """A softmax in the form in which it is recognised."""
+def shifted_exponentials(u: Any, mask: Any | None, axes: tuple[int, ...]) -> tuple[Any, Any]:
+    """Exponentials of logits minus the largest of those that no mask leaves out, and that one."""
+    u = u if mask is None else jnp.where(mask > 0, u, -jnp.inf)
     largest = jax.lax.stop_gradient(jnp.max(u, axes, keepdims=True))
     largest = jnp.where(jnp.isfinite(largest), largest, 0)
     e = jnp.exp(u - largest)
-    e = e if mask is None else e * mask
+    return (e if mask is None else e * mask), largest
+
+
+def _normalised(u: Any, mask: Any | None, rest: Any | None, axes: tuple[int, ...]) -> Any:
+    """A softmax in the form in which it is recognised."""
+    e, largest = shifted_exponentials(u, mask, axes)
     total = jnp.sum(e, axes, keepdims=True)
     return e / (total if rest is None else total + rest * jnp.exp(-largest))
 
 
-def _rest(normaliser: Normaliser, read: Read, order: Sequence[int], dtype: Any) -> Any | None:
+def rest_of(normaliser: Normaliser, read: Read, order: Sequence[int], dtype: Any) -> Any | None:
     """The constants that are summed beside the exponentials."""
     total = None
     for term in normaliser.rest:
@@ -265,13 +308,13 @@ def _rest(normaliser: Normaliser, read: Read, order: Sequence[int], dtype: Any) 
 
 def softmax(weight: Weight, normaliser: Normaliser, exponentials: Exponentials) -> Made:
     """A softmax with the axes of its logits."""
-    logits = _logits(weight.term, exponentials)
+    logits = logits_of(weight.term, exponentials)
     own = logits.labels()
 
     def made(read: Read, order: Sequence[int]) -> Any:
         u = logits.value(read, own)
         axes = tuple(i for i, label in enumerate(own) if label in weight.term.bound)
-        rest = _rest(normaliser, read, own, u.dtype)
+        rest = rest_of(normaliser, read, own, u.dtype)
         p = _normalised(u, logits.mask(read, own, u.dtype), rest, axes)
         return aligned(p, [weight.labels.get(label, label) for label in own], order)
 
@@ -282,21 +325,17 @@ def weighted(
     weights: list[Weight], values: list[Term], normaliser: Normaliser, exponentials: Exponentials
 ) -> Made:
     """A mean of values by a softmax: one over all blocks, in front of one contraction."""
-    logits = [_logits(weight.term, exponentials) for weight in weights]
-    bounds = [[b for b in own.labels() if b in own.term.bound] for own in logits]
-    rows = _union(
-        [label for label in own.labels() if label not in own.term.bound] for own in logits
-    )
+    logits = [logits_of(weight.term, exponentials) for weight in weights]
     columns = _union(
         [a for f in value.powers for a in f.axes if a is not None and a not in value.bound]
         for value in values
     )
 
     def made(read: Read, order: Sequence[int]) -> Any:
-        us, masks, vs = [], [], []
-        for own, bound, weight, value in zip(logits, bounds, weights, values, strict=True):
-            u = own.value(read, [*rows, *bound])
-            mask = own.mask(read, [*rows, *bound], u.dtype)
+        rows, u, mask = blocks_of(logits, read)
+        bounds = _bounds(logits)
+        vs = []
+        for bound, weight, value in zip(bounds, weights, values, strict=True):
             there = [*columns, *(weight.labels[b] for b in bound)]
             v: Any = None
             for factor, power in value.powers.items():
@@ -304,16 +343,9 @@ def weighted(
                 x = x if power == 1 else x**power
                 v = x if v is None else v * x
             v = v if value.number == 1 else v * jnp.asarray(value.number, v.dtype)
-            us.append(_flat(u, len(rows)))
-            masks.append(
-                None if mask is None else _flat(jnp.broadcast_to(mask, u.shape), len(rows))
-            )
             vs.append(_flat(v, len(columns)))
-        if any(mask is not None for mask in masks):
-            masks = [jnp.ones_like(u) if m is None else m for u, m in zip(us, masks, strict=True)]
-        u, v = _side_by_side(us), _side_by_side(vs)
-        mask = None if masks[0] is None else _side_by_side(masks)
-        rest = _rest(normaliser, read, [*rows, 10**6], u.dtype)
+        v = _side_by_side(vs)
+        rest = rest_of(normaliser, read, [*rows, 10**6], u.dtype)
         p = _normalised(u, mask, rest, (u.ndim - 1,))
         letters = {label: i for i, label in enumerate(dict.fromkeys([*rows, *columns]))}
         last = len(letters)
@@ -325,6 +357,29 @@ def weighted(
         return aligned(y, kept, order)
 
     return made
+
+
+def _bounds(logits: Sequence[Logits]) -> list[list[int]]:
+    return [[b for b in own.labels() if b in own.term.bound] for own in logits]
+
+
+def blocks_of(logits: Sequence[Logits], read: Read) -> tuple[list[int], Any, Any | None]:
+    """Blocks of exponentials as one: the labels of its rows, logits along the last axis, a mask."""
+    rows = _union(
+        [label for label in own.labels() if label not in own.term.bound] for own in logits
+    )
+    us, masks = [], []
+    for own, bound in zip(logits, _bounds(logits), strict=True):
+        u = own.value(read, [*rows, *bound])
+        mask = own.mask(read, [*rows, *bound], u.dtype)
+        if mask is not None:
+            u, mask = jnp.broadcast_arrays(u, mask)
+        us.append(_flat(u, len(rows)))
+        masks.append(None if mask is None else _flat(mask, len(rows)))
+    if any(mask is not None for mask in masks):
+        masks = [jnp.ones_like(u) if m is None else m for u, m in zip(us, masks, strict=True)]
+    mask = None if masks[0] is None else _side_by_side(masks)
+    return rows, _side_by_side(us), mask
 
 
 def _union(lists: Any) -> list[int]:

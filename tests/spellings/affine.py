@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .group import ANY_KIND, BY_SIGN, EXACT, Group, Params
+from .group import ANY_KIND, EXACT, Group, Params
 
 
 def dot(x: Array, w: Array) -> Array:
@@ -83,6 +83,26 @@ SCALED = {
     "scan, scaled inside": lambda p, x: lax.scan(lambda n, z: (n, (z @ p["w"]) * p["c"]), 0.0, x)[
         1
     ],
+}
+
+MULTIPLES = {
+    "once": lambda p, x: x @ p["w"],
+    "3 y - 2 y": lambda p, x: 3 * (x @ p["w"]) - 2 * (x @ p["w"]),
+    "half of twice": lambda p, x: (x @ p["w"] + x @ p["w"]) / 2,
+    "one more than half": lambda p, x: (x @ p["w"]) * 1.5 - (x @ p["w"]) / 2,
+    "minus a difference": lambda p, x: -(x @ p["w"] - 2 * (x @ p["w"])),
+    "on the other side": lambda p, x: jnp.swapaxes(
+        3 * jnp.swapaxes(x @ p["w"], 1, 2) - 2 * jnp.swapaxes(x @ p["w"], 1, 2), 1, 2
+    ),
+    "one of them in a jit": lambda p, x: 3 * (x @ p["w"]) - jax.jit(lambda y: 2 * y)(x @ p["w"]),
+}
+
+DIFFERENCE = {
+    "x - y": lambda p, x: x - (x @ p["w"] + p["b"]),
+    "x + (-y)": lambda p, x: x + (-(x @ p["w"] + p["b"])),
+    "-(y - x)": lambda p, x: -((x @ p["w"] + p["b"]) - x),
+    "times minus one": lambda p, x: x + -1.0 * (x @ p["w"] + p["b"]),
+    "over minus one": lambda p, x: x + (x @ p["w"] + p["b"]) / -1.0,
 }
 
 SCALED_BY_ONE = {
@@ -270,7 +290,9 @@ GROUPS = (
     Group("dense with ones", WITH_ONES, LAYER, linear(WITH_ONES)),
     Group("dense, scaled", SCALED, {"w": (4, 4), "c": (4,)}, linear(SCALED)),
     Group("dense, scaled by a number", SCALED_BY_ONE, {"w": (4, 4), "s": ()},
-          linear(SCALED_BY_ONE), BY_SIGN),
+          linear(SCALED_BY_ONE), EXACT),  # by sign, a scale between two layers is of the first one
+    Group("multiples of one value", MULTIPLES, {"w": (4, 4)}, linear(MULTIPLES)),
+    Group("a difference", DIFFERENCE, LAYER, linear(DIFFERENCE)),
     Group("batch norm after", BATCH_NORM, {**LAYER, **NORM}, linear(BATCH_NORM)),
     Group("batch norm before", NORM_BEFORE, {**LAYER, **NORM}, linear(NORM_BEFORE), entry=False),
     Group("pixels", PIXELS, {"w": (4, 4)}, linear(PIXELS), entry=False),

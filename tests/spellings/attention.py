@@ -347,6 +347,46 @@ RELATIVE = {
 }
 
 
+def two_softmaxes(q: Array, k: Array) -> tuple[Array, Array]:
+    one, other = (jax.nn.softmax(scores(q[..., c], k[..., c]), -1) for c in (slice(2), slice(2, 4)))
+    return one, other
+
+
+def differential(q: Array, k: Array, v: Array) -> Array:
+    one, other = two_softmaxes(q, k)
+    return (one - 0.4 * other) @ v
+
+
+def differential_apart(q: Array, k: Array, v: Array) -> Array:
+    one, other = two_softmaxes(q, k)
+    return one @ v - 0.4 * (other @ v)
+
+
+def differential_by_hand(p: Params, h: Array, gates: bool) -> Array:
+    q, k, v = qkv(p, h)
+    a = sum(
+        c * jax.nn.softmax(halves(scores, q[..., s], k[..., s]), -1)
+        for c, s in ((1, slice(2)), (-0.4, slice(2, 4)))
+    )
+    return hold(a) @ v if gates else halves(jnp.matmul, a, v)
+
+
+DIFFERENTIAL: dict[str, Attention] = {
+    "difference": differential,
+    "of the results": differential_apart,
+    "einsum": lambda q, k, v: jnp.einsum(
+        "bqk,bkd->bqd", two_softmaxes(q, k)[0] - 0.4 * two_softmaxes(q, k)[1], v
+    ),
+    "stacked": lambda q, k, v: jnp.einsum(
+        "n,nbqk,bkd->bqd", jnp.asarray([1, -0.4]), jnp.stack(two_softmaxes(q, k)), v
+    ),
+    "added": lambda q, k, v: (two_softmaxes(q, k)[1] * -0.4 + two_softmaxes(q, k)[0]) @ v,
+    "values scaled": lambda q, k, v: (
+        two_softmaxes(q, k)[0] @ v + two_softmaxes(q, k)[1] @ (-0.4 * v)
+    ),
+}
+
+
 ATTENTION_PARAMS = {"query": (4, 4), "key": (4, 4), "value": (4, 4)}
 SEQUENCE = (2, T, D)
 GROUPS = (
@@ -367,6 +407,14 @@ GROUPS = (
         EXACT,
         SEQUENCE,
         rounding=1e-7,
+    ),
+    Group(
+        "differential attention",
+        on_qkv(DIFFERENTIAL),
+        ATTENTION_PARAMS,
+        differential_by_hand,
+        EXACT,
+        SEQUENCE,
     ),
     Group("a mask of heads", HEADS, {**ATTENTION_PARAMS, "heads": (2,)}, heads_by_hand, EXACT),
     Group(

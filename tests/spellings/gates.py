@@ -50,6 +50,8 @@ GLU = {
     "gate from a loop": lambda a, b: a * lax.fori_loop(0, 1, lambda i, z: sigmoid(z), b),
     "the rest of the gate": lambda a, b: a * (1 - sigmoid(-b)),
     "exp of log_sigmoid": lambda a, b: a * jnp.exp(jax.nn.log_sigmoid(b)),
+    "product over a stack": lambda a, b: jnp.stack([a, sigmoid(b)]).prod(0),
+    "a common factor": lambda a, b: (a + a * jnp.tanh(b / 2)) / 2,
     "interleaved": lambda a, b: (
         jnp.stack([a, sigmoid(b)], -1)[..., 0] * jnp.stack([a, sigmoid(b)], -1)[..., 1]
     ),
@@ -58,12 +60,25 @@ GLU = {
 SWIGLU = {
     "silu": lambda a, b: jax.nn.silu(b) * a,
     "(b a) sigmoid": lambda a, b: (b * a) * sigmoid(b),
+    "all but the rest": lambda a, b: b * a - b * a * sigmoid(-b),
     "b (sigmoid a)": lambda a, b: b * (sigmoid(b) * a),
     "divided": lambda a, b: a * (b / (1 + jnp.exp(-b))),
     "swish": lambda a, b: a * jax.nn.swish(b),
     "einsum": lambda a, b: jnp.einsum("btf,btf->btf", jax.nn.silu(b), a),
     "checkpoint": lambda a, b: jax.checkpoint(jax.nn.silu)(b) * a,
     "scan": lambda a, b: lax.scan(lambda c, z: (c, z[0] * z[1]), 0.0, (a, jax.nn.silu(b)))[1],
+}
+
+HALVES = {
+    "slices": lambda y: jax.nn.silu(y[..., :4]) * y[..., 4:],
+    "split": lambda y: (lambda a, b: jax.nn.silu(a) * b)(*jnp.split(y, 2, -1)),
+    "written out": lambda y: y[..., :4] * sigmoid(y[..., :4]) * y[..., 4:],
+    "dynamic slices": lambda y: (
+        lax.dynamic_slice_in_dim(y, 0, 4, -1) * sigmoid(y[..., :4]) * y[..., 4:]
+    ),
+    "dynamic slice of a slice": lambda y: (
+        y[..., 4:] * (y[..., :4] * sigmoid(lax.dynamic_slice(y[:, :, :6], (0, 0, 0), (2, 3, 4))))
+    ),
 }
 
 GEGLU = {
@@ -373,6 +388,15 @@ GRU_PARAMS = {
 GROUPS = (
     Group("a sigmoid gate", on_two(GLU), PAIR, gated_by(sigmoid), EXACT),
     Group("a silu gate", on_two(SWIGLU), PAIR, gated_by(jax.nn.silu), EXACT),
+    Group(
+        "a silu gate of halves",
+        {name: (lambda p, h, f=f: f(h @ p["both"])) for name, f in HALVES.items()},
+        {"both": (4, 8)},
+        lambda p, h, gates: signal(
+            function(jax.nn.silu, h @ p["both"][:, :4]), h @ p["both"][:, 4:], gates
+        ),
+        EXACT,
+    ),
     Group("a gelu gate", on_two(GEGLU), PAIR, gated_by(jax.nn.gelu), EXACT),
     Group("a relu gate", on_two(REGLU), PAIR, None, EXACT),
     Group("a gated tanh", on_two(TANH), PAIR, tanh_by_hand, EXACT),

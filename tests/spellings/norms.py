@@ -45,6 +45,17 @@ def inverse_rms(x: Array) -> Array:
     return lax.rsqrt(mean(x**2) + 1e-5)
 
 
+PART = {
+    "after": lambda p, x: (x * inverse_rms(x))[..., :2],
+    "before": lambda p, x: x[..., :2] * inverse_rms(x),
+    "divided": lambda p, x: x[..., :2] / root_mean_square(x),
+    "columns": lambda p, x: jnp.stack(
+        [x[..., i] * lax.rsqrt((x**2).mean(-1) + 1e-5) for i in range(2)], -1
+    ),
+    "split": lambda p, x: jnp.split(x, 2, -1)[0] / root_mean_square(x),
+}
+
+
 RMS_DENSE = {
     "norm, gain, dense": lambda p, x: (x * inverse_rms(x) * p["gain"]) @ p["kernel"],
     "gain folded": lambda p, x: (x * inverse_rms(x)) @ (p["gain"][:, None] * p["kernel"]),
@@ -118,6 +129,18 @@ LAYER = {
 def layer(x: Array) -> Array:
     return (x - mean(x)) * hold(lax.rsqrt(x.var(-1, keepdims=True) + 1e-5))
 
+
+PART_OF_LAYER = {
+    "after": lambda x: layer(x)[..., :2],
+    "before": lambda x: (x[..., :2] - mean(x)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-5),
+    "columns": lambda x: jnp.stack(
+        [(x[..., i] - x.mean(-1)) / jnp.sqrt(x.var(-1) + 1e-5) for i in range(2)], -1
+    ),
+    "centred before": lambda x: (lambda d: d[..., :2] / jnp.sqrt(mean(d * d) + 1e-5))(x - mean(x)),
+    "split": lambda x: (
+        (jnp.split(x, 2, -1)[0] - mean(x)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    ),
+}
 
 SCALED_LAYER = {
     "scale and bias": lambda p, x: LAYER["mean and var"](x) * p["scale"] + p["bias"],
@@ -207,6 +230,34 @@ SIMILARITY = {
 }  # fmt: skip
 
 
+def row_lengths(x: Array) -> Array:
+    return jnp.sqrt((x * x).sum(-1))
+
+
+dots = jax.vmap(jax.vmap(jnp.dot))
+
+ROW_SIMILARITY = {
+    "both normalised": lambda p, x: (
+        lambda a, b: ((a / length(a)) * (b / length(b))).sum(-1)
+    )(*pair(p, x)),
+    "divided by both": lambda p, x: (
+        lambda a, b: (a * b).sum(-1) / (row_lengths(a) * row_lengths(b))
+    )(*pair(p, x)),
+    "einsum": lambda p, x: (
+        lambda a, b: jnp.einsum("btf,btf->bt", a, b) / row_lengths(a) / row_lengths(b)
+    )(*pair(p, x)),
+    "one normalised": lambda p, x: (
+        lambda a, b: (a / length(a) * b).sum(-1) / row_lengths(b)
+    )(*pair(p, x)),
+    "one root": lambda p, x: (
+        lambda a, b: (a * b).sum(-1) * lax.rsqrt((a * a).sum(-1) * (b * b).sum(-1))
+    )(*pair(p, x)),
+    "one root of dots": lambda p, x: (
+        lambda a, b: dots(a, b) / jnp.sqrt(dots(a, a) * dots(b, b))
+    )(*pair(p, x)),
+}  # fmt: skip
+
+
 def similarity_by_hand(p: Params, x: Array, gates: bool) -> Array:
     return halves(products, *(z * hold(1 / length(z)) for z in pair(p, x)))
 
@@ -253,12 +304,18 @@ def squared(x: Array) -> Array:
     return (x * x).sum(-1, keepdims=True)
 
 
+def squash(row: Array) -> Array:
+    return (row @ row) / (1 + row @ row) * (row / jnp.sqrt(row @ row))
+
+
 SQUASH = {
     "published": lambda p, x: squared(x) / (1 + squared(x)) * x / jnp.sqrt(squared(x)),
     "root": lambda p, x: x * jnp.sqrt(squared(x)) / (1 + squared(x)),
     "unit vector": lambda p, x: (x / length(x)) * (squared(x) / (1 + squared(x))),
     "factor first": lambda p, x: (squared(x) / ((1 + squared(x)) * jnp.sqrt(squared(x)))) * x,
     "length": lambda p, x: x * (length(x) / (1 + length(x) ** 2)),
+    "square first": lambda p, x: squared(x) * x / ((1 + squared(x)) * jnp.sqrt(squared(x))),
+    "vectors": lambda p, x: jax.vmap(jax.vmap(squash))(x),
 }
 
 
@@ -276,10 +333,23 @@ def window_by_pool(x: Array) -> Array:
     return lax.reduce_window(x, 0.0, lax.add, (1, 1, 3), (1, 1, 1), "SAME")
 
 
+def window_by_roll(x: Array) -> Array:
+    at = jnp.arange(N)
+    before = jnp.where(at > 0, jnp.roll(x, 1, -1), 0)
+    return x + before + jnp.where(at < N - 1, jnp.roll(x, -1, -1), 0)
+
+
+def channel(x: Array, i: int) -> Array:
+    near = sum(x[..., j] ** 2 for j in range(max(0, i - 1), min(N, i + 2)))
+    return x[..., i] / (1 + 0.5 * near) ** 0.75
+
+
 LOCAL = {
     "pool": lambda p, x: x / (1 + 0.5 * window_by_pool(x * x)) ** 0.75,
     "power": lambda p, x: x * (1 + 0.5 * window_by_pool(x**2)) ** -0.75,
     "slices": lambda p, x: x / (1 + 0.5 * window(x * x)) ** 0.75,
+    "rolled": lambda p, x: x / (1 + 0.5 * window_by_roll(x * x)) ** 0.75,
+    "channels": lambda p, x: jnp.stack([channel(x, i) for i in range(N)], -1),
     "convolution": lambda p, x: x / (1 + 0.5 * window_by_conv(jnp.square(x))) ** 0.75,
     "exp of log": lambda p, x: x * jnp.exp(-0.75 * jnp.log(1 + 0.5 * window_by_pool(x * x))),
     "matrix": lambda p, x: (
@@ -330,6 +400,21 @@ GATED_NORM = {
 }  # fmt: skip
 
 
+def total_length(x: Array) -> Array:
+    return jnp.sqrt((x * x).sum(1, keepdims=True))
+
+
+GLOBAL_RESPONSE = {
+    "lengths over their mean": lambda p, x: x * (total_length(x) / (mean(total_length(x)) + 1e-6)),
+    "divided last": lambda p, x: (x * total_length(x)) / (mean(total_length(x)) + 1e-6),
+    "divided first": lambda p, x: (x / (mean(total_length(x)) + 1e-6)) * total_length(x),
+    "norm": lambda p, x: (
+        jnp.linalg.norm(x, axis=1, keepdims=True) * x / (mean(total_length(x)) + 1e-6)
+    ),
+    "reciprocal": lambda p, x: x * total_length(x) * (1 / (mean(total_length(x)) + 1e-6)),
+}
+
+
 def over(f):  # type: ignore[no-untyped-def]
     """A reference whose factor is held."""
     return lambda p, x, gates: x * hold(f(p, x) / x)
@@ -350,7 +435,21 @@ GROUPS = (
         lambda p, x, gates: (x * hold(inverse_rms(x)) * p["gain"]) @ p["kernel"],
         EXACT,
     ),
+    Group(
+        "a part of an RMS norm",
+        PART,
+        {},
+        lambda p, x, gates: (x * hold(inverse_rms(x)))[..., :2],
+        EXACT,
+    ),
     Group("L2 norm", L2, {}, over(L2["norm"]), EXACT),
+    Group(
+        "a part of a layer norm",
+        without(PART_OF_LAYER),
+        {},
+        lambda p, x, gates: layer(x)[..., :2],
+        EXACT,
+    ),
     Group("layer norm", without(LAYER), {}, lambda p, x, gates: layer(x), EXACT),
     Group(
         "layer norm with a bias",
@@ -362,11 +461,19 @@ GROUPS = (
     Group("group norm", GROUP, {}, lambda p, x, gates: layer(groups(x)).reshape(x.shape), EXACT),
     Group("cosine with weights", COSINE, {"kernel": (4, 3)}, cosine_by_hand, EXACT),
     Group("cosine of two values", SIMILARITY, PAIR, similarity_by_hand, EXACT),
+    Group("cosine of rows", ROW_SIMILARITY, PAIR, None, EXACT),
     Group("L1 norm", ONE, {}, over(ONE["absolute"]), EXACT),
     Group("divided by the largest", LARGEST, {}, over(LARGEST["max"]), EXACT),
     Group("share of a relu", RELU_SHARE, {}, over(RELU_SHARE["relu"]), EXACT),
     Group("squash", SQUASH, {}, over(SQUASH["root"]), EXACT),
     Group("local response norm", LOCAL, {}, over(LOCAL["pool"]), EXACT),
     Group("divisive normalisation", DIVISIVE, {"pool": (4, 4)}, divisive_by_hand, EXACT),
+    Group(
+        "global response norm",
+        GLOBAL_RESPONSE,
+        {},
+        over(GLOBAL_RESPONSE["lengths over their mean"]),
+        EXACT,
+    ),
     Group("norm of a gated value", GATED_NORM, PAIR, gated_norm_by_hand, EXACT),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -172,19 +174,53 @@ GRAM = {
     "scaled": lambda u: (2 * u) @ jnp.swapaxes(u / 2, 1, 2),
 }
 
-CHAIN = {
+# A chain of matrices is what its brackets say: products of two products of two.
+FROM_THE_LEFT = {
     "(a b) c": lambda a, b, c: (a @ jnp.swapaxes(b, 1, 2)) @ c,
-    "a (b c)": lambda a, b, c: a @ (jnp.swapaxes(b, 1, 2) @ c),
-    "einsum": lambda a, b, c: jnp.einsum("bif,bjf,bjg->big", a, b, c),
     "vmap": lambda a, b, c: jax.vmap(lambda a, b, c: a @ b.T @ c)(a, b, c),
+    "scaled": lambda a, b, c: ((2 * a) @ jnp.swapaxes(b, 1, 2)) @ (c / 2),
+    "einsum in its order": lambda a, b, c: jnp.einsum(
+        "bif,bjf,bjg->big", a, b, c, optimize=[(0, 1), (0, 1)]
+    ),
+    "dot_general": lambda a, b, c: lax.dot_general(
+        lax.dot_general(a, b, (((2,), (2,)), ((0,), (0,)))), c, (((2,), (1,)), ((0,), (0,)))
+    ),
+    "transposed": lambda a, b, c: jnp.swapaxes(
+        jnp.swapaxes(c, 1, 2) @ (b @ jnp.swapaxes(a, 1, 2)), 1, 2
+    ),
+    "in a jit": lambda a, b, c: jax.jit(jnp.matmul)(a @ jnp.swapaxes(b, 1, 2), c),
+    "checkpoint": lambda a, b, c: jax.checkpoint(lambda a, b: a @ jnp.swapaxes(b, 1, 2))(a, b) @ c,
+}
+FROM_THE_RIGHT = {
+    "a (b c)": lambda a, b, c: a @ (jnp.swapaxes(b, 1, 2) @ c),
+    "vmap": lambda a, b, c: jax.vmap(lambda a, b, c: a @ (b.T @ c))(a, b, c),
     "scaled": lambda a, b, c: (2 * a) @ (jnp.swapaxes(b, 1, 2) @ (c / 2)),
+    "einsum in its order": lambda a, b, c: jnp.einsum(
+        "bif,bjf,bjg->big", a, b, c, optimize=[(1, 2), (0, 1)]
+    ),
+    "dot_general": lambda a, b, c: lax.dot_general(
+        a, lax.dot_general(b, c, (((1,), (1,)), ((0,), (0,)))), (((2,), (1,)), ((0,), (0,)))
+    ),
+    "transposed": lambda a, b, c: jnp.swapaxes(
+        (jnp.swapaxes(c, 1, 2) @ b) @ jnp.swapaxes(a, 1, 2), 1, 2
+    ),
+    "in a jit": lambda a, b, c: jax.jit(jnp.matmul)(a, jnp.swapaxes(b, 1, 2) @ c),
+    "multiplied and summed": lambda a, b, c: a @ (b[..., None] * c[:, :, None]).sum(1),
 }
 
 
-def chain_by_hand(p: Params, h: Array, gates: bool) -> Array:
-    a, b, c = three(p, h)
-    f = CHAIN["einsum"]
-    return (f(a, hold(b), hold(c)) + f(hold(a), b, hold(c)) + f(hold(a), hold(b), c)) / 3
+def chain_by_hand(*shares: float) -> Callable[[Params, Array, bool], Array]:
+    def by_hand(p: Params, h: Array, gates: bool) -> Array:
+        factors = three(p, h)
+        parts = [
+            share * jnp.einsum(
+                "bif,bjf,bjg->big", *(v if j == i else hold(v) for j, v in enumerate(factors))
+            )
+            for i, share in enumerate(shares)
+        ]  # fmt: skip
+        return sum(parts[1:], parts[0])
+
+    return by_hand
 
 
 FORM = {
@@ -273,12 +309,18 @@ GROUPS = (
           ), EXACT),
     Group("a product of matrices", spelled(on_two, MATMUL), FACTORS,
           lambda p, h, gates: halves(MATMUL["einsum"], *two(p, h)), EXACT),
+    Group("a product of matrices and a number",
+          spelled(on_two, {name: (lambda a, b, f=f: 1 - f(a, b)) for name, f in MATMUL.items()}),
+          FACTORS, lambda p, h, gates: 1 - halves(MATMUL["einsum"], *two(p, h)), EXACT),
     Group("an outer product", spelled(on_two, OUTER), FACTORS,
           lambda p, h, gates: halves(OUTER["einsum"], *two(p, h)), EXACT),
     Group("a product of a matrix with itself",
           {name: (lambda p, h, f=f: f(h)) for name, f in GRAM.items()}, {},
           lambda p, h, gates: halves(MATMUL["einsum"], h, h), EXACT),
-    Group("a chain of matrices", spelled(on_three, CHAIN), MORE, chain_by_hand, EXACT),
+    Group("a chain of matrices from the left", spelled(on_three, FROM_THE_LEFT), MORE,
+          chain_by_hand(0.25, 0.25, 0.5), EXACT),
+    Group("a chain of matrices from the right", spelled(on_three, FROM_THE_RIGHT), MORE,
+          chain_by_hand(0.5, 0.25, 0.25), EXACT),
     Group("a bilinear form", FORM, {**FACTORS, "form": (4, 4)}, form_by_hand, EXACT),
     Group("a factor that a sum passes", spelled(on_two, BROADCAST), FACTORS,
           lambda p, h, gates: halves(BROADCAST["summed after"], *two(p, h)), EXACT),

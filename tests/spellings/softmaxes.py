@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .group import EXACT, SUMS, Group, Params, hold
+from .group import BY_SIGN, EXACT, SUMS, Group, Params, hold
 
 MASK = np.tril(np.ones((3, 3), bool))
 
@@ -47,6 +47,24 @@ def times_reciprocal(s: Array) -> Array:
 def base_two(s: Array) -> Array:
     e = jnp.exp2(s * np.log2(np.e))
     return e / e.sum(-1, keepdims=True)
+
+
+def base_two_throughout(s: Array) -> Array:
+    s = s * np.log2(np.e)
+    return jnp.exp2(s - jnp.log2(jnp.exp2(s).sum(-1, keepdims=True)))
+
+
+def scaled_logarithm(s: Array) -> Array:
+    return jnp.exp(s - 4 * (jax.nn.logsumexp(s, -1, keepdims=True) / 4))
+
+
+def in_units_of_two(s: Array) -> Array:
+    return jnp.exp2(jax.nn.log_softmax(s) / np.log(2))
+
+
+def power_of_a_warmer_one(s: Array) -> Array:
+    warm = jax.nn.softmax(s / 3) ** 3
+    return warm / warm.sum(-1, keepdims=True)
 
 
 def twice_normalised(s: Array) -> Array:
@@ -95,6 +113,11 @@ SPELLED = {
     "times the reciprocal": times_reciprocal,
     "times a power": by_power,
     "base two": base_two,
+    "base two throughout": base_two_throughout,
+    "a scaled logarithm": scaled_logarithm,
+    "log_softmax in units of two": in_units_of_two,
+    "a power of a warmer one": power_of_a_warmer_one,
+    "a power of e": lambda s: np.e**s / (np.e**s).sum(-1, keepdims=True),
     "exp of log_softmax": lambda s: jnp.exp(jax.nn.log_softmax(s, -1)),
     "exp of a difference": lambda s: jnp.exp(s - jax.nn.logsumexp(s, -1, keepdims=True)),
     "normalised twice": twice_normalised,
@@ -216,6 +239,49 @@ LOGARITHM = {
 }
 
 
+def column(s: Array, i: int) -> Array:
+    return jnp.exp(s[..., i]) / jnp.exp(s).sum(-1)
+
+
+PART = {
+    "of the softmax": lambda s: jax.nn.softmax(s, -1)[..., :2],
+    "of the exponentials": lambda s: e_of(s)[..., :2] / total(e_of(s)),
+    "of the logits": lambda s: jnp.exp(s[..., :2]) / total(e_of(s)),
+    "shifted": lambda s: (lambda z: jnp.exp(z[..., :2]) / total(jnp.exp(z)))(
+        s - s.max(-1, keepdims=True)
+    ),
+    "columns": lambda s: jnp.stack([column(s, 0), column(s, 1)], -1),
+    "split": lambda s: jnp.split(e_of(s), (2,), -1)[0] / total(e_of(s)),
+}
+
+LOGARITHM_OF_ONE = {
+    "jax.nn": lambda s: jax.nn.log_softmax(s, -1)[..., 1],
+    "difference": lambda s: s[..., 1] - jax.nn.logsumexp(s, -1),
+    "log of one": lambda s: jnp.log(jax.nn.softmax(s, -1)[..., 1]),
+    "log of all": lambda s: jnp.log(jax.nn.softmax(s, -1))[..., 1],
+    "log of a quotient": lambda s: jnp.log(column(s, 1)),
+    "log of both": lambda s: jnp.log(jnp.exp(s[..., 1])) - jnp.log(jnp.exp(s).sum(-1)),
+    "shifted": lambda s: (lambda z: z[..., 1] - jnp.log(jnp.exp(z).sum(-1)))(
+        s - s.max(-1, keepdims=True)
+    ),
+    "of differences": lambda s: -jax.nn.logsumexp(s - s[..., 1:2], -1),
+}
+
+
+HIDDEN = np.arange(5) != 3
+
+MASKED_LOGARITHM = {
+    "log_softmax": lambda s: jax.nn.log_softmax(jnp.where(HIDDEN, s, -jnp.inf), -1)[..., 1],
+    "where=": lambda s: jnp.log(jax.nn.softmax(s, -1, where=HIDDEN)[..., 1]),
+    "logits chosen": lambda s: jnp.log(jax.nn.softmax(jnp.where(HIDDEN, s, -jnp.inf), -1)[..., 1]),
+    "log of all": lambda s: jnp.log(jax.nn.softmax(jnp.where(HIDDEN, s, -jnp.inf), -1))[..., 1],
+    "logsumexp": lambda s: s[..., 1] - jax.nn.logsumexp(s, -1, where=HIDDEN),
+    "exponentials": lambda s: (lambda e: jnp.log(e[..., 1] / e.sum(-1)))(
+        jnp.exp(s) * HIDDEN.astype(float)
+    ),
+}
+
+
 def running(s: Array) -> Array:
     y = s[..., 0]
     for i in range(1, s.shape[-1]):
@@ -231,6 +297,7 @@ LOG_SUM = {
     "log of a dot": lambda s: jnp.log(jnp.exp(s) @ jnp.ones(s.shape[-1])),
     "logaddexp": running,
     "minus the log of 1/x": lambda s: -jnp.log(1 / jnp.exp(s).sum(-1)),
+    "log of a mean": lambda s: jnp.log(jnp.exp(s).mean(-1)) + np.log(s.shape[-1]),
     "from log_softmax": lambda s: (s - jax.nn.log_softmax(s, -1))[..., 0],
     "two halves": lambda s: jnp.log(
         jnp.exp(jax.nn.logsumexp(s[..., :2], -1)) + jnp.exp(jax.nn.logsumexp(s[..., 2:], -1))
@@ -268,6 +335,12 @@ def also(spelled: dict) -> dict:  # type: ignore[type-arg]
     return {name: (lambda p, h, f=f: f(p, logits(p, h))) for name, f in spelled.items()}
 
 
+def live(spelled: dict):  # type: ignore[type-arg,no-untyped-def]
+    """First order: a logarithm of a sum of exponentials is no gate."""
+    f = next(iter(spelled.values()))
+    return lambda p, h, gates: f(logits(p, h))
+
+
 def held(spelled: dict):  # type: ignore[type-arg,no-untyped-def]
     """First order under AttnLRP, nothing under CP-LRP."""
     f = next(iter(spelled.values()))
@@ -296,12 +369,26 @@ GROUPS = (
         "log_softmax",
         of(LOGARITHM),
         WIDE,
-        lambda p, h, gates: (
-            logits(p, h)
-            - (hold if gates else jnp.asarray)(jax.nn.logsumexp(logits(p, h), -1, keepdims=True))
-        ),
+        live(LOGARITHM),
         EXACT,
     ),
-    Group("logsumexp", of(LOG_SUM), WIDE, held(LOG_SUM), SUMS),
-    Group("soft maximum", of(SOFT_MAXIMUM), WIDE, held(SOFT_MAXIMUM), EXACT),
+    Group("a part of a softmax", of(PART), WIDE, held(PART), SUMS),
+    Group(
+        "log_softmax of one",
+        of(LOGARITHM_OF_ONE),
+        WIDE,
+        live(LOGARITHM_OF_ONE),
+        BY_SIGN,
+        rounding=3e-8,
+    ),
+    Group(
+        "log_softmax with a mask",
+        of(MASKED_LOGARITHM),
+        WIDE,
+        live(MASKED_LOGARITHM),
+        BY_SIGN,
+        rounding=1e-7,
+    ),
+    Group("logsumexp", of(LOG_SUM), WIDE, live(LOG_SUM), SUMS),
+    Group("soft maximum", of(SOFT_MAXIMUM), WIDE, live(SOFT_MAXIMUM), EXACT),
 )

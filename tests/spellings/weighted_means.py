@@ -119,7 +119,39 @@ GATED_ATTENTION = {
     ).sum(1),
 }
 
+# -- linear attention ------------------------------------------------------------------------------
+
+
+def linear(p: Params, h: Array) -> tuple[Array, Array, Array]:
+    return jax.nn.elu(h @ p["query"]) + 1, jax.nn.elu(h @ p["key"]) + 1, h @ p["value"]
+
+
+def scores(p: Params, h: Array) -> Array:
+    q, k, _ = linear(p, h)
+    return jnp.einsum("btf,bsf->bts", q, k)
+
+
+def sums(p: Params, h: Array) -> Array:
+    q, k, _ = linear(p, h)
+    return jnp.einsum("btf,bf->bt", q, k.sum(1))[..., None]
+
+
+LINEAR = {
+    "normalised before": lambda p, h: (
+        (scores(p, h) / scores(p, h).sum(-1, keepdims=True)) @ linear(p, h)[2]
+    ),
+    "normalised after": lambda p, h: (
+        (scores(p, h) @ linear(p, h)[2]) / scores(p, h).sum(-1, keepdims=True)
+    ),
+    "before, by the sum of keys": lambda p, h: (scores(p, h) * (1 / sums(p, h))) @ linear(p, h)[2],
+    "after, by the sum of keys": lambda p, h: (scores(p, h) @ linear(p, h)[2]) * (1 / sums(p, h)),
+    "divided by the sum of keys": lambda p, h: (scores(p, h) @ linear(p, h)[2]) / sums(p, h),
+}
+
 GROUPS = (
+    Group(
+        "linear attention", LINEAR, {"query": (4, 4), "key": (4, 4), "value": (4, 4)}, None, EXACT
+    ),
     Group("pooling by attention", POOL, {"query": (4,)}, pool_by_hand, EXACT),
     Group("a gated mean", GATED_MEAN, {"gate": (4, 4), "value": (4, 4)}, gated_mean_by_hand, EXACT),
     Group(

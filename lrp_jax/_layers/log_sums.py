@@ -1,0 +1,173 @@
+"""Logarithms of sums of exponentials, in whatever way they are written.
+
+log(a b^p sum exp(u)) is log a + p log b + logsumexp(u): so the logarithm of a softmax is its logits
+minus their log-sum-exp, and what is common to all exponentials stands before the sum.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis import compat, primitives as prim
+from .._analysis.compat import Equation, Var
+from .._analysis.exponentials import Exponentials, Term
+from .._analysis.monomials import Factor, Index, joined, link, own_index, through
+from .step import Found
+from .weighted_mean import (
+    Logits,
+    Normaliser,
+    blocks_of,
+    logits_of,
+    normaliser_of,
+    rest_of,
+    shifted_exponentials,
+    times,
+)
+
+Read = Callable[[Var], Any]
+
+
+def logarithm(
+    eqn: Equation, exponentials: Exponentials, found: Mapping[Var, Found]
+) -> Callable[[Read], Any] | None:
+    """How a logarithm of exponentials is computed as a sum of logits and log-sum-exps; None where
+    an equation is no such logarithm, or is written so."""
+    out = eqn.outvars[0]
+    if eqn.primitive is not prim.LOG:
+        return _of_two(eqn, exponentials) or _without_shift(eqn, exponentials)
+    inside = exponentials.rep(eqn.invars[0]) in exponentials.inside
+    if not inside or _is_known(eqn, exponentials, found):
+        return None
+    exponentials.named.clear()
+    form = _form(eqn.invars[0], own_index(out), exponentials)
+    return None if form is None else _as_sum(out, form, exponentials)
+
+
+def _without_shift(eqn: Equation, exponentials: Exponentials) -> Callable[[Read], Any] | None:
+    """How logits minus their own log-sum-exp are computed, where both were shifted alike: the shift
+    is no bias of a layer before it."""
+    out, graph = eqn.outvars[0], exponentials.graph
+    if eqn.primitive is not prim.SUB or graph.explained_operands(eqn) != [0, 1]:
+        return None
+    logits, log = eqn.invars
+    index = own_index(log)
+    while (maker := graph.maker.get(log)) is not None and (axes := link(maker)) is not None:
+        log = maker.invars[0]
+        index = through(log, axes, index)
+    if maker is None or maker.primitive is not prim.LOG:
+        return None
+    exponentials.named.clear()
+    own = exponentials.exponent(logits, own_index(logits))
+    form = _form(maker.invars[0], index, exponentials)
+    if form is None or own.powers or own.number != 1:
+        return None
+    linear, logs, sums = form
+    exponent = joined(own.exponent, linear.exponent, -1)
+    if not linear.exponent or linear.exponent.keys() & exponent.keys() or logs:
+        return None
+    sums = [(normaliser, -power) for normaliser, power in sums]
+    return _as_sum(out, (Term(-linear.number, {}, exponent), {}, sums), exponentials)
+
+
+def _as_sum(out: Var, form: Any, exponentials: Exponentials) -> Callable[[Read], Any]:
+    """How a form that `_form` makes is computed."""
+    linear, logs, sums = form
+    logits = logits_of(Term(exponent=linear.exponent), exponentials)
+    blocks = [[logits_of(term, exponentials) for term in n.summed] for n, _ in sums]
+    order = range(len(out.aval.shape))
+
+    def way(read: Read) -> Any:
+        total = jnp.asarray(linear.number, out.aval.dtype)
+        if linear.exponent:
+            total = total + logits.value(read, order)
+        for factor, power in logs.items():
+            total = total + power * jnp.log(times(factor, read, order))
+        for own, (normaliser, power) in zip(blocks, sums, strict=True):
+            y = _log_sum(own, normaliser, read, list(order))
+            total = total + (y if power == 1 else power * y)
+        return jnp.broadcast_to(total, out.aval.shape).astype(out.aval.dtype)
+
+    return way
+
+
+def _is_known(eqn: Equation, exponentials: Exponentials, found: Mapping[Var, Found]) -> bool:
+    """Whether a logarithm is a layer as it stands, or the part of one before a shift."""
+    out, graph = eqn.outvars[0], exponentials.graph
+    readers = [r for r in graph.readers.get(out, ()) if r is not None]
+    return out in found or any(v in found for r in readers for v in r.outvars)
+
+
+def _form(atom: Any, index: Index, exponentials: Exponentials) -> Any:
+    """A logarithm as a linear form, other logarithms, and log-sum-exps with their coefficients."""
+    terms = exponentials.terms(atom, index, anew=True)
+    sums: list[tuple[Normaliser, float]] = []
+    if len(terms) == 1 and not terms[0].bound:
+        (term,) = terms
+    else:
+        term = Term(powers={Factor(exponentials.rep(atom), index): 1})
+    if term.number <= 0:
+        return None
+    number, exponent = math.log(term.number), dict(term.exponent)
+    logs: dict[Factor, float] = {}
+    todo = [(f, float(p)) for f, p in term.powers.items()]
+    while todo:
+        factor, power = todo.pop()
+        normaliser = None
+        if factor.var in exponentials.inside:
+            normaliser = normaliser_of(factor, exponentials)
+        if normaliser is None:
+            if exponentials.monomials.explained(factor) and factor.var in exponentials.inside:
+                return None
+            if factor.case is None:  # the logarithm of a mask is nothing, where it is finite
+                logs[factor] = logs.get(factor, 0) + power
+            continue
+        sums.append((normaliser._replace(before=Term()), power))
+        before = normaliser.before
+        if before.number <= 0:
+            return None
+        number += power * math.log(before.number)
+        for f, c in before.exponent.items():
+            exponent[f] = exponent.get(f, 0) + power * c
+        todo += [(f, p * power) for f, p in before.powers.items()]
+    if not sums:
+        return None
+    return Term(number, {}, {f: c for f, c in exponent.items() if c}), logs, sums
+
+
+def _log_sum(logits: list[Logits], normaliser: Normaliser, read: Read, order: list[int]) -> Any:
+    """A log-sum-exp in the form in which it is recognised."""
+    rows, u, mask = blocks_of(logits, read)
+    e, largest = shifted_exponentials(u, mask, (u.ndim - 1,))
+    total = jnp.sum(e, -1, keepdims=True)
+    rest = rest_of(normaliser, read, [*rows, 10**6], u.dtype)
+    if rest is not None:
+        total = total + rest * jnp.exp(-largest)
+    y = jax.lax.squeeze(jnp.log(total) + largest, [u.ndim - 1])
+    shape = [y.shape[rows.index(label)] if label in rows else 1 for label in order]
+    kept = sorted(range(len(rows)), key=lambda i: order.index(rows[i]))
+    return jnp.transpose(y, kept).reshape(shape)
+
+
+def _of_two(eqn: Equation, exponentials: Exponentials) -> Callable[[Read], Any] | None:
+    """`jnp.logaddexp` of two values, as a log-sum-exp of both on top of each other."""
+    if compat.custom_call(eqn) is None or compat.called_name(eqn) != "logaddexp":
+        return None
+    a, b = eqn.invars
+    graph = exponentials.graph
+    if (
+        graph.explained_operands(eqn) != [0, 1]
+        or eqn.outvars[0] in exponentials.monomials.dominator
+    ):
+        return None
+    shape, dtype = eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype
+
+    def way(read: Read) -> Any:
+        u = jnp.stack([jnp.broadcast_to(read(v), shape) for v in (a, b)], -1)
+        e, largest = shifted_exponentials(u, None, (u.ndim - 1,))
+        y = jnp.log(jnp.sum(e, -1, keepdims=True)) + largest
+        return jax.lax.squeeze(y, [u.ndim - 1]).astype(dtype)
+
+    return way

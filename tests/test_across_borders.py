@@ -1,0 +1,326 @@
+"""Layers that lie across a border, and loops that begin with constants.
+
+The oracle is the same code without the border, or a Python loop in the place of a loop.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from test_borders import (
+    COMPOSITES,
+    EXAMPLES,
+    TOKENS_X,
+    WIDTH,
+    P,
+    X,
+    assert_equal,
+    branch,
+    explained,
+    mapped,
+    mean,
+    plain,
+)
+
+import lrp_jax as lrp
+
+# -- borders inside of one layer ------------------------------------------------------------------
+
+
+def on_one_device(f: Any, p: Any, h: Any) -> Any:
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh, rows = jax.make_mesh((1,), ("i",), axis_types=auto), jax.sharding.PartitionSpec("i")
+
+    def shard(p: Any, h: Any) -> Any:
+        total = lax.pmean(lax.scan(lambda h, _: (f(p, h), None), h, None, length=1)[0], "i")
+        return lax.pcast(total, "i", to="varying") if hasattr(lax, "pcast") else total
+
+    specs = (jax.sharding.PartitionSpec(), rows)
+    return jax.shard_map(shard, mesh=mesh, in_specs=specs, out_specs=rows)(p, h)
+
+
+def alone(f: Any, p: Any, h: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], jax.vmap(lambda e: f(p, e))(jax.tree.map(_first, h)))
+
+
+def each_alone(f: Any, p: Any, h: Any) -> Any:
+    made = lax.map(lambda e: f(p, jax.tree.map(_first, e)), h)
+    return jax.tree.map(lambda a: a[:, 0], made)
+
+
+def counting(f: Any, p: Any, h: Any) -> Any:
+    """A loop that carries a number and nothing of the explained values."""
+    return lax.scan(lambda i, e: (i + 1.0, f(p, e)), 0.0, h)[1]
+
+
+def _first(a: Any) -> Any:
+    return a[None]
+
+
+def exponentials_over(border: Any) -> Any:
+    def f(p: Any, x: Any) -> Any:
+        s = x @ p["w0"]
+        total = border(lambda p, s: jnp.exp(s).sum(-1, keepdims=True), p, s)
+        return jnp.exp(s - jnp.log(total)) @ p["w1"]
+
+    return f
+
+
+def norm_over(border: Any) -> Any:
+    """A division in a border of what weights have made."""
+
+    def f(p: Any, x: Any) -> Any:
+        t = x @ p["w0"], (x * x).sum(-1, keepdims=True)
+        return border(lambda p, t: t[0] / jnp.sqrt(t[1]), p, t) * p["s"]
+
+    return f
+
+
+def centred_over(border: Any) -> Any:
+    def f(p: Any, x: Any) -> Any:
+        h = border(lambda p, h: h - mean(h), p, jnp.tanh(x))
+        return h * lax.rsqrt(mean(h * h) + 1e-3) @ p["w0"]
+
+    return f
+
+
+def scaled_by_norm_over(border: Any) -> Any:
+    """Weights that a border makes of parameters are weights."""
+
+    def f(p: Any, x: Any) -> Any:
+        kernel = lambda p, h: (h, p["w0"] / jnp.linalg.norm(p["w0"], axis=0))  # noqa: E731
+        h, w = border(kernel, p, jnp.tanh(x))
+        return (h @ w) * p["s"] + p["b0"]
+
+    return f
+
+
+@pytest.mark.parametrize(
+    ("layer", "border"),
+    [
+        (exponentials_over, branch),
+        (exponentials_over, mapped),
+        (norm_over, branch),
+        (norm_over, each_alone),
+        (centred_over, alone),
+        (centred_over, each_alone),
+        (centred_over, counting),
+        (centred_over, on_one_device),
+        (scaled_by_norm_over, branch),
+    ],
+)
+def test_a_border_inside_of_a_layer_changes_nothing(layer: Any, border: Any) -> None:
+    assert_equal(explained(layer(border), X, "signs"), explained(layer(plain), X, "signs"))
+
+
+# -- what a loop begins with ---------------------------------------------------------------------
+
+
+def gru_cell(p: Any, h: Any, x: Any) -> Any:
+    r, z = jax.nn.sigmoid(x @ p["w0"] + h @ p["w1"]), jax.nn.sigmoid(x @ p["w2"] + h @ p["w3"])
+    new = jnp.tanh(x @ p["w4"] + r * (h @ p["w1"] + p["b0"]))
+    return (1 - z) * new + z * h
+
+
+def delayed_cell(p: Any, state: Any, x: Any) -> Any:
+    """A state that begins a turn later than the one it reads, and a count."""
+    h, late, count = state
+    return gru_cell(p, h, x), jnp.tanh(late @ p["w2"] + h * late) * count, count + 0.5
+
+
+def scanned(step: Any, start: Any, xs: Any, reverse: bool = False) -> Any:
+    return lax.scan(lambda s, x: (step(s, x), None), start, xs, reverse=reverse)[0]
+
+
+def counted_steps(step: Any, start: Any, xs: Any, reverse: bool = False) -> Any:
+    order = range(len(xs))[:: -1 if reverse else 1]
+    return lax.fori_loop(0, len(xs), lambda i, s: step(s, xs[order[0] + order.step * i]), start)
+
+
+def stepped(step: Any, start: Any, xs: Any, reverse: bool = False) -> Any:
+    return functools.reduce(step, xs[::-1] if reverse else xs, start)
+
+
+def from_zeros(loop: Any, p: Any, x: Any) -> Any:
+    return loop(functools.partial(gru_cell, p), jnp.zeros((EXAMPLES, WIDTH)), x)
+
+
+def from_a_parameter(loop: Any, p: Any, x: Any) -> Any:
+    start = jnp.broadcast_to(p["b1"], (EXAMPLES, WIDTH))
+    return loop(functools.partial(gru_cell, p), start, x, True)
+
+
+def from_constants_and_input(loop: Any, p: Any, x: Any) -> Any:
+    start = jnp.broadcast_to(p["b1"], (EXAMPLES, WIDTH)), jnp.ones((EXAMPLES, WIDTH)), 1.0
+    h, late, count = loop(functools.partial(delayed_cell, p), start, x)
+    return (h + late) * count
+
+
+def tanh_cell(p: Any, h: Any, x: Any) -> Any:
+    return jnp.tanh(x @ p["w0"] + (h @ p["w1"] + p["b0"]))
+
+
+def lstm_cell(p: Any, state: Any, x: Any) -> Any:
+    c, h = state
+    i, f, g, o = (
+        x @ p[w] + h @ p[u] + p[b]
+        for w, u, b in (
+            ("w0", "w1", "b0"),
+            ("w2", "w3", "b1"),
+            ("w4", "w1", "b2"),
+            ("w1", "w0", "b1"),
+        )
+    )
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return c, jax.nn.sigmoid(o) * jnp.tanh(c)
+
+
+def tanh_from_zeros(loop: Any, p: Any, x: Any) -> Any:
+    return loop(functools.partial(tanh_cell, p), jnp.zeros((EXAMPLES, WIDTH)), x)
+
+
+def tanh_from_a_parameter(loop: Any, p: Any, x: Any) -> Any:
+    start = jnp.broadcast_to(p["b2"], (EXAMPLES, WIDTH))
+    return loop(functools.partial(tanh_cell, p), start, x, True)
+
+
+def lstm_from_zeros(loop: Any, p: Any, x: Any) -> Any:
+    start = (jnp.zeros((EXAMPLES, WIDTH)),) * 2
+    return loop(functools.partial(lstm_cell, p), start, x)[1]
+
+
+def nested_from_zeros(loop: Any, p: Any, x: Any) -> Any:
+    def outer(h: Any, row: Any) -> Any:
+        rows = jnp.stack([row, row * p["s"]])
+        return h * p["s"] + from_zeros(loop, p, rows)
+
+    return loop(outer, jnp.zeros((EXAMPLES, WIDTH)), x)
+
+
+@pytest.mark.parametrize(
+    ("state", "loop"),
+    [
+        (from_zeros, counted_steps),
+        (from_a_parameter, scanned),
+        (from_constants_and_input, counted_steps),
+        (nested_from_zeros, scanned),
+    ],
+)
+def test_a_loop_that_begins_with_constants_is_its_turns(state: Any, loop: Any) -> None:
+    x, composite = TOKENS_X.swapaxes(0, 1), list(COMPOSITES)[len(state.__name__) % 3]
+
+    def apply(loop: Any) -> Any:
+        return lambda p, x: state(loop, p, x) @ p["w5"]
+
+    expected = explained(apply(stepped), x, composite)
+    assert_equal(explained(apply(loop), x, composite), expected)
+
+
+RECURRENT = {
+    "z+": lrp.ZPlus(),
+    "gamma": lrp.Gamma(0.2),
+    "alpha beta": lrp.AlphaBeta(2, 1),
+    "epsilon": lrp.Epsilon(0.1),
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "loop", "rule"),
+    [
+        (tanh_from_zeros, scanned, "z+"),
+        (tanh_from_zeros, counted_steps, "gamma"),
+        (tanh_from_a_parameter, scanned, "alpha beta"),
+        (lstm_from_zeros, scanned, "epsilon"),
+        (lstm_from_zeros, counted_steps, "alpha beta"),
+    ],
+)
+def test_a_cell_has_one_cut_into_layers_in_all_turns(state: Any, loop: Any, rule: str) -> None:
+    x = TOKENS_X.swapaxes(0, 1)
+
+    def apply(loop: Any) -> Any:
+        return lambda p, x: state(loop, p, x) @ p["w5"]
+
+    one, other = (
+        lrp.relevance(apply(loop), RECURRENT[rule])(P, x, target=1) for loop in (loop, stepped)
+    )
+    assert_equal(one, other)
+
+
+@pytest.mark.parametrize("rule", RECURRENT)
+def test_the_cut_into_layers_does_not_depend_on_what_is_explained(rule: str) -> None:
+    def apply(p: Any, both: Any) -> Any:
+        x, t = both
+        return jax.nn.relu(x @ p["w0"] - (t @ p["w1"] + p["b0"])) @ p["w5"]
+
+    state = jnp.tanh(X @ P["w3"])
+    expected, _ = lrp.relevance(apply, RECURRENT[rule])(P, (X, state), target=1)
+    alone = lrp.relevance(lambda p, x: apply(p, (x, p["state"])), RECURRENT[rule])
+    assert_equal(alone(P | {"state": state}, X, target=1), expected)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda p: jax.nn.one_hot(jnp.arange(EXAMPLES), WIDTH, dtype=X.dtype) @ p["w1"],
+        lambda p: jax.image.resize(p["w1"], (EXAMPLES, WIDTH), "linear"),
+        lambda p: p["w1"].T[:EXAMPLES] * p["s"] + p["b0"],
+    ],
+)
+def test_what_is_looked_up_for_a_place_is_a_bias(rows: Any) -> None:
+    p = P | {"rows": rows(P)}
+    one, other = (
+        lrp.relevance(f, lrp.ZPlus())(p, X, target=1)
+        for f in (
+            lambda p, x: jnp.tanh(x @ p["w0"] + rows(p)) @ p["w5"],
+            lambda p, x: jnp.tanh(x @ p["w0"] + p["rows"]) @ p["w5"],
+        )
+    )
+    assert_equal(one, other)
+
+
+def test_what_begins_with_constants_costs_one_turn_more() -> None:
+    """However long it is; and the turns are layers of their own."""
+
+    def apply(p: Any, x: Any) -> Any:
+        return from_zeros(scanned, p, x) @ p["w5"]
+
+    def size(steps: int) -> tuple[int, int]:
+        x = jnp.broadcast_to(X, (steps, EXAMPLES, WIDTH))
+        explain = lrp.relevance(apply, lrp.AttnLRP())
+        layers = lrp.plan(apply, lrp.AttnLRP())(P, x).layers
+        return len(layers), len(str(jax.make_jaxpr(lambda x: explain(P, x, target=1))(x)))
+
+    layers, text = size(100)
+    assert layers == size(5)[0]
+    assert text < 1.05 * size(5)[1]
+
+
+def test_a_loop_without_turns_is_what_it_begins_with() -> None:
+    def apply(loop: Any) -> Any:
+        return lambda p, x: x[0] @ p["w5"] + from_zeros(loop, p, x[:0])
+
+    x = TOKENS_X.swapaxes(0, 1)
+    assert_equal(explained(apply(scanned), x), explained(apply(stepped), x))
+
+
+def test_what_a_loop_or_a_branch_makes_of_constants_is_a_constant() -> None:
+    def counts(loop: Any) -> Any:
+        def f(p: Any, x: Any) -> Any:
+            step = lambda s, row: (jnp.tanh(s[0] + row @ p["w0"]), 0.9 * s[1])  # noqa: E731
+            h, scale = loop(step, (X * 0, p["s"]), x)
+            return (h * scale) @ p["w5"]
+
+        return f
+
+    x = TOKENS_X.swapaxes(0, 1)
+    assert_equal(explained(counts(scanned), x), explained(counts(stepped), x))
+
+    def chosen(p: Any, x: Any) -> Any:
+        one, other = (lambda x: (x @ p["w0"], 2 * p["s"])), (lambda x: (x @ p["w1"], p["s"]))
+        h, scale = lax.cond(p["s"][0] > -9, one, other, x)
+        return h * scale
+
+    assert_equal(explained(chosen, X), explained(lambda p, x: (x @ p["w0"]) * (2 * p["s"]), X))
