@@ -7,33 +7,22 @@ A match is a layer kind (`Dense`, `Conv`, ...), a path glob, `first(...)`, `last
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-
-class LayerLike(Protocol):
-    """What a match may ask of a layer (`lrp_jax.plan.Layer` has all of it)."""
-
-    path: str
-    name: str
-    kind: "Kind"
-    depth: float
-    above: frozenset[int]
-    below: frozenset[int]
+from typing import Any, TypeAlias, overload
 
 
 class Match:
     """The base of all matches: combine them with `&`, `|`, `~`."""
 
-    def __and__(self, other: Any) -> "Match":
+    def __and__(self, other: "MatchLike") -> "Match":
         return Both(self, match(other))
 
-    def __or__(self, other: Any) -> "Match":
+    def __or__(self, other: "MatchLike") -> "Match":
         return Either(self, match(other))
 
-    def __rand__(self, other: Any) -> "Match":
+    def __rand__(self, other: "MatchLike") -> "Match":
         return Both(match(other), self)
 
-    def __ror__(self, other: Any) -> "Match":
+    def __ror__(self, other: "MatchLike") -> "Match":
         return Either(match(other), self)
 
     def __invert__(self) -> "Match":
@@ -42,6 +31,10 @@ class Match:
     def matches(self, layer: Any, layers: Any) -> bool:
         """Whether the match speaks of `layer`, one of `layers`."""
         raise NotImplementedError
+
+
+MatchLike: TypeAlias = Match | str | Callable[[Any], bool]
+"""What an entry of a composite may say: a match, a path glob, or a predicate on a `Layer`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,13 @@ class Kind(Match):
     def __le__(self, other: "Kind") -> bool:
         return self.basic <= other.basic
 
-    def __or__(self, other: Any) -> Any:
+    @overload
+    def __or__(self, other: "Kind") -> "Kind": ...
+
+    @overload
+    def __or__(self, other: MatchLike) -> Match: ...
+
+    def __or__(self, other: MatchLike) -> Match:
         if isinstance(other, Kind):
             return Kind(f"{self.label} | {other.label}", self.basic | other.basic)
         return super().__or__(other)
@@ -71,55 +70,58 @@ def _kind(label: str, *parts: Kind) -> Kind:
     return Kind(label, own.union(*(part.basic for part in parts)))
 
 
-Dense = _kind("Dense")
+Dense: Kind = _kind("Dense")
 """A `dot_general` of an explained value with weights, over some axis: dense layers, einsums."""
-ConvTranspose = _kind("ConvTranspose")
+ConvTranspose: Kind = _kind("ConvTranspose")
 """A convolution with dilated input."""
-Conv = _kind("Conv", ConvTranspose)
+Conv: Kind = _kind("Conv", ConvTranspose)
 """A convolution with weights, of any rank, grouped, dilated or transposed."""
-Linear = _kind("Linear", Dense, Conv)
+Linear: Kind = _kind("Linear", Dense, Conv)
 """Every layer with weights."""
-AvgPool = _kind("AvgPool")
+AvgPool: Kind = _kind("AvgPool")
 """Average pooling: local windows, or a mean over positions."""
-Merge = _kind("Merge")
+Merge: Kind = _kind("Merge")
 """A sum of explained values: a residual add, a sum or mean over an axis, a cumulative sum; weighted
 by numbers that are no parameters, a resize, a filter bank."""
-MaxPool = _kind("MaxPool")
+MaxPool: Kind = _kind("MaxPool")
 """Max pooling: the winner takes all."""
-ReLU = _kind("ReLU")
+ReLU: Kind = _kind("ReLU")
 """The rectifier, however it is written."""
-Activation = _kind("Activation", ReLU)
+Activation: Kind = _kind("Activation", ReLU)
 """An elementwise function of one explained value."""
-BatchNorm = _kind("BatchNorm")
+BatchNorm: Kind = _kind("BatchNorm")
 """A stand-alone scale and shift with constants: a batch norm that no contraction could take in."""
-Bias = _kind("Bias")
+Bias: Kind = _kind("Bias")
 """A stand-alone addition of constants: positional terms."""
-Normalization = _kind("Normalization")
+Normalization: Kind = _kind("Normalization")
 """A value divided by a statistic of itself: layer, RMS, group, instance and L2 norm."""
-Softmax = _kind("Softmax")
+Softmax: Kind = _kind("Softmax")
 """`exp(u)` over its own sum."""
-LogSumExp = _kind("LogSumExp")
+LogSumExp: Kind = _kind("LogSumExp")
 """The logarithm of a sum of `exp(u)`: a soft maximum."""
-MatMul = _kind("MatMul")
-"""A contraction of two explained values: attention products."""
-Product = _kind("Product")
+Attention: Kind = _kind("Attention")
+"""A mean of values weighted by a softmax, as a matrix product: what the heads of attention make."""
+MatMul: Kind = _kind("MatMul", Attention)
+"""A contraction of two explained values: attention, and its scores."""
+Product: Kind = _kind("Product")
 """An elementwise product or quotient of two explained values: gates."""
-Bilinear = _kind("Bilinear", MatMul, Product)
+Bilinear: Kind = _kind("Bilinear", MatMul, Product)
 """A product of two explained values."""
-Embedding = _kind("Embedding")
+Embedding: Kind = _kind("Embedding")
 """Rows of a table, looked up by explained integers: the embedding of token ids."""
-Call = _kind("Call")
+Call: Kind = _kind("Call")
 """A called function as one layer, which an entry of the composite names (see `call`)."""
 
 KINDS: dict[str, Kind] = {
     kind.label: kind
     for kind in (
         Dense, ConvTranspose, Conv, Linear, AvgPool, Merge, MaxPool, ReLU, Activation, BatchNorm,
-        Bias, Normalization, Softmax, LogSumExp, MatMul, Product, Bilinear, Embedding, Call,
+        Bias, Normalization, Softmax, LogSumExp, Attention, MatMul, Product, Bilinear, Embedding,
+        Call,
     )
 }  # fmt: skip
 
-Anything = Kind("Any", frozenset[str]().union(*(kind.basic for kind in KINDS.values())))
+Anything: Kind = Kind("Any", frozenset[str]().union(*(kind.basic for kind in KINDS.values())))
 """Every kind of layer."""
 
 
@@ -244,7 +246,7 @@ class Depth(Match):
         return f"lrp.depth({self.low!r}, {self.high!r})"
 
 
-def match(spec: Any) -> Match:
+def match(spec: MatchLike) -> Match:
     """A match from what a composite's entry may say: a match, a glob or a predicate.
 
     Args:
@@ -338,7 +340,7 @@ def call(glob: str) -> Match:
     return Called(glob)
 
 
-def first(spec: Any) -> Match:
+def first(spec: MatchLike) -> Match:
     """The layers of a match that have none of it between them and the explained input.
 
     Args:
@@ -352,7 +354,7 @@ def first(spec: Any) -> Match:
     return First(match(spec))
 
 
-def last(spec: Any) -> Match:
+def last(spec: MatchLike) -> Match:
     """The layers of a match that have none of it between them and the output.
 
     Args:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ._tables import Table, brief, counted, terminal_width
+from ._tables import Shown, Table, brief, counted
 from .kinds import KINDS, Kind
 
 
@@ -49,8 +49,8 @@ class Layer:
     source: str = dataclasses.field(compare=False)
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """Which layer gets which rule, and why.
 
     Attributes:
@@ -71,11 +71,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        return self._table().text(terminal_width())
-
-    def _repr_html_(self) -> str:
-        return self._table().page(counted(len(self.layers), "layer"))
+    def _title(self) -> str:
+        return counted(len(self.layers), "layer")
 
     def _table(self) -> Table:
         rows = tuple(
@@ -85,7 +82,7 @@ class Plan:
                 ", ".join(map(str, layer.inputs)),
                 str(layer.output),
                 brief(layer.rule),
-                brief(layer.chosen_by),
+                brief(_shortly(layer)),
             )
             for layer in self.layers
         )
@@ -98,9 +95,6 @@ class Plan:
             notes=tuple(notes),
             tints=tuple(row[1] for row in rows),
         )
-
-    def __repr__(self) -> str:
-        return str(self)
 
     def to_json(self) -> str:
         """The plan as JSON."""
@@ -134,6 +128,14 @@ class Plan:
             return cls(layers, tuple(content["warnings"]), tuple(content["unmatched"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this JSON is no plan of lrp_jax: {error!r}") from error
+
+
+def _shortly(layer: Layer) -> str:
+    """What chose a layer's rule; of many kinds, the one that it is of."""
+    names = [name.removeprefix("lrp.") for name in layer.chosen_by.split(" | ")]
+    if len(names) < 3 or not all(name in KINDS for name in names):
+        return layer.chosen_by
+    return f"lrp.{next(name for name in names if layer.kind <= KINDS[name])} | ..."
 
 
 def _layer_from(fields: dict[str, Any]) -> Layer:

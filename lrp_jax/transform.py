@@ -114,17 +114,25 @@ def value_and_relevance(
     explained = Explained(apply_fn, composite, argnums, has_aux)
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Any:
-        call, leaves = explained.prepare(args, kwargs)
-
-        def evaluate(start: Start, composite: Composite, leaves: Sequence[Any], target: Any) -> Any:
-            output, pullback, aux = call.pulled(start.form, composite, leaves)
-            return output, pullback(start.seed(output, target)), aux
-
-        output, found, aux = explained.run(call, "relevance", evaluate, leaves, target)
-        relevances = explained.rebuild_explained(args, found)
+        output, relevances, aux = _explain(explained, args, kwargs, target, with_output=True)
         return ((output, aux), relevances) if has_aux else (output, relevances)
 
     return explain
+
+
+def _explain(
+    explained: Explained, args: tuple[Any, ...], kwargs: Any, target: Any, with_output: bool
+) -> tuple[Any, Any, Any]:
+    """Output, relevances and auxiliary output of a call."""
+    call, leaves = explained.prepare(args, kwargs)
+
+    def evaluate(start: Start, composite: Composite, leaves: Sequence[Any], target: Any) -> Any:
+        output, pullback, aux = call.pulled(start.form, composite, leaves)
+        return output if with_output else None, pullback(start.seed(output, target)), aux
+
+    purpose = ("relevance", with_output)
+    output, found, aux = explained.run(call, purpose, evaluate, leaves, target)
+    return output, explained.rebuild_explained(args, found), aux
 
 
 @no_target
@@ -154,11 +162,11 @@ def relevance(
 
     Source: Bach et al. 2015.
     """
-    explain = value_and_relevance(apply_fn, composite, argnums, has_aux=has_aux)
+    explained = Explained(apply_fn, composite, argnums, has_aux)
 
     def relevance_of(*args: Any, target: Any = None, **kwargs: Any) -> Any:
-        output, found = explain(*args, target=target, **kwargs)
-        return (found, output[1]) if has_aux else found
+        _, found, aux = _explain(explained, args, kwargs, target, with_output=False)
+        return (found, aux) if has_aux else found
 
     return relevance_of
 

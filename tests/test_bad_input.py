@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import lrp_jax as lrp
+import lrp_jax.baselines
 import lrp_jax.evaluation
 
 WEIGHTS = {"lower": jnp.ones((4, 3)), "upper": jnp.ones((3, 5))}
@@ -328,6 +329,17 @@ def test_a_module_in_the_place_of_its_function() -> None:
     assert "explain the function model.apply" in "".join(error.value.__notes__)
 
 
+def test_a_keras_model_in_the_place_of_a_function() -> None:
+    class Model:
+        def __call__(self, x: Any) -> Any:
+            return x @ WEIGHTS
+
+        def stateless_call(self) -> None: ...
+
+    notes = notes_of(lambda: lrp.relevance(Model(), lrp.Epsilon())(WEIGHTS, X))
+    assert "model.stateless_call(*v, x, training=False)[0], called with v = (" in notes
+
+
 def test_an_argument_forgotten() -> None:
     with pytest.raises(ValueError, match=r"lambda model, x: model\(x\)"):
         lrp.relevance(mlp, lrp.Epsilon())(X)
@@ -427,6 +439,20 @@ def test_a_model_that_ends_in_a_softmax_is_told_to_return_its_logits() -> None:
     (warning,) = plan.warnings
     assert "softmax" in warning
     assert "logits" in warning
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_warning_points_at_the_line_of_the_caller(wrap: Callable[..., Any]) -> None:
+    methods = [
+        lrp.relevance(mlp, lrp.Composite([("absent", lrp.Zero()), (lrp.Dense, lrp.Epsilon())])),
+        lrp.relevance(lambda w, x: jnp.stack([mlp(w, x)] * 2, 1), lrp.Epsilon()),
+        lrp_jax.baselines.gradient(lambda w, x: jnp.stack([mlp(w, x)] * 2, 1)),
+    ]
+    for method in map(wrap, methods):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            method(WEIGHTS, X)
+        assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_nan_passes_through() -> None:

@@ -205,7 +205,7 @@ def test_all_questions_speak_of_calls() -> None:
     np.testing.assert_allclose(row["in"], hidden["flash_attention"].sum(), rtol=1e-9)
     np.testing.assert_allclose(ledger.elsewhere, 0, atol=1e-9)
     concepts = lrp.concept_relevance(f, composite, "flash_attention", [0, 1, 2, 3])(W, X, target=1)
-    others = lrp.concept_relevance(net(written), lrp.AttnLRP(), "MatMul:1", [0, 1, 2, 3])(
+    others = lrp.concept_relevance(net(written), lrp.AttnLRP(), "MatMul:1", range(4), axis=-1)(
         W, X, target=1
     )
     np.testing.assert_allclose(concepts, others, rtol=1e-9, atol=1e-12)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +14,13 @@ import jax.numpy as jnp
 import pytest
 
 import lrp_jax as lrp
+from lrp_jax import targets
+from lrp_jax._layers.arithmetic import divide
+from lrp_jax._propagation.many import over
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import memory
 
 LOW, HIGH = -3.0, 3.0
 
@@ -145,3 +155,180 @@ def test_loops_and_checkpoints_need_no_more_memory_than_in_the_gradient(form: st
         ours = temporary(lambda ws, x: explain(ws, x, target=0))
         gradient = temporary(jax.grad(lambda ws, x: apply(ws, x)[:, 0].sum(), argnums=1))
         assert ours <= gradient
+
+
+def temporaries(recipe: str, tokens: int, explains: bool) -> int:
+    small = memory.Sizes(layers=2, width=16, heads=2, hidden=32, vocabulary=16, block=16)
+    with jax.enable_x64(False):
+        return memory.temporaries(memory.RECIPES[recipe], tokens, explains, small)
+
+
+def test_long_contexts_need_memory_linear_in_the_tokens() -> None:
+    """By blocks of queries what the gradient needs; without them as much as all weights need."""
+    blocks = "checkpointed layers, blocks of queries"
+    short, long = (temporaries(blocks, tokens, True) for tokens in (128, 256))
+    assert long <= 1.05 * temporaries(blocks, 256, False)
+    assert long < 2.1 * short
+    assert 4 * long < temporaries("nothing", 256, True)
+
+
+# -- first calls --------------------------------------------------------------------------------
+
+
+def equations(jaxpr: Any) -> tuple[int, int]:
+    """Equations that JAX traced, and those that it would have without sharing."""
+    own: dict[int, int] = {}
+
+    def inside(value: Any) -> list[Any]:
+        if isinstance(value, list | tuple):
+            return [j for item in value for j in inside(item)]
+        value = getattr(value, "jaxpr", value)
+        return [value] if hasattr(value, "eqns") else []
+
+    def whole(jaxpr: Any) -> int:
+        own[id(jaxpr)] = len(jaxpr.eqns)
+        bodies = (j for eqn in jaxpr.eqns for v in eqn.params.values() for j in inside(v))
+        return len(jaxpr.eqns) + sum(map(whole, bodies))
+
+    total = whole(getattr(jaxpr, "jaxpr", jaxpr))
+    return sum(own.values()), total
+
+
+def traced(depth: int, composite: Any, kind: str = "conv") -> Any:
+    """The jaxpr of an explanation of `depth` layers of one shape."""
+    shape = {"conv": (3, 3, 8, 8), "depthwise": (3, 3, 1, 8), "dense": (8, 8)}[kind]
+    groups = 8 if kind == "depthwise" else 1
+
+    def apply(ws: list[jax.Array], x: jax.Array) -> jax.Array:
+        for w in ws:
+            y = x @ w if kind == "dense" else jax.lax.conv_general_dilated(
+                x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )  # fmt: skip
+            x = jax.nn.relu(y)
+        return x.mean((1, 2))
+
+    ws = [jax.ShapeDtypeStruct(shape, jnp.float32)] * depth
+    x = jax.ShapeDtypeStruct((1, 6, 6, 8), jnp.float32)
+    explain = lrp.relevance(apply, composite)
+    with jax.enable_x64(False):
+        return jax.make_jaxpr(lambda ws, x: explain(ws, x, target=0))(ws, x)
+
+
+@pytest.mark.parametrize("kind", ["conv", "depthwise", "dense"])
+@pytest.mark.parametrize("name", ["EpsilonPlus", "Gamma", "EpsilonAlpha2Beta1"])
+def test_layers_of_one_kind_and_shape_are_traced_once(name: str, kind: str) -> None:
+    composite = lrp.Composite([(lrp.Linear, RULES[name])])
+    few, many = (equations(traced(depth, composite, kind)) for depth in (4, 12))
+    added, would_have = (b - a for a, b in zip(few, many, strict=True))
+    assert added <= 8 * 12  # the layer itself, forward, and the calls that bring it back
+    assert added < would_have / 2
+
+
+RULES: dict[str, lrp.Rule] = {
+    "EpsilonPlus": lrp.ZPlus(),
+    "Gamma": lrp.Gamma(),
+    "EpsilonAlpha2Beta1": lrp.AlphaBeta(2.0, 1.0),
+}
+
+
+def test_a_known_stabiliser_needs_no_guard_against_zero() -> None:
+    def divisions(epsilon: Any) -> str:
+        return str(jax.make_jaxpr(lambda r, z: divide(r, z, epsilon))(1.0, 1.0))
+
+    assert " eq " in divisions(0.0)
+    assert " eq " not in divisions(1e-6)
+
+
+# -- many questions -----------------------------------------------------------------------------
+
+
+def loops(jaxpr: Any, name: str) -> int:
+    """How many equations of a primitive the bodies of loops hold."""
+
+    def count(jaxpr: Any, inside: bool) -> int:
+        found = 0
+        for eqn in jaxpr.eqns:
+            found += inside and eqn.primitive.name == name
+            for value in jax.tree.leaves([*eqn.params.values()], is_leaf=_is_jaxpr):
+                if _is_jaxpr(value):
+                    body = getattr(value, "jaxpr", value)
+                    found += count(body, inside or eqn.primitive.name == "scan")
+        return found
+
+    return count(getattr(jaxpr, "jaxpr", jaxpr), False)
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(getattr(value, "jaxpr", value), "eqns")
+
+
+@pytest.mark.parametrize("name", ["Epsilon", "EpsilonPlus"])
+def test_concepts_by_chunks_share_denominators(name: str) -> None:
+    ask = lrp.concept_relevance(CNN().apply, PRICES[name][0](), "Conv_1", range(8), chunk=2)
+    with jax.enable_x64(False):
+        x = jax.ShapeDtypeStruct(SMALL, jnp.float32)
+        variables = jax.eval_shape(CNN().init, jax.random.key(0), x)
+        made = jax.make_jaxpr(lambda v, x: ask(v, x, target=0))(variables, x)
+    # Two convolutions lie below the layer, its own among them; the first tells signs apart. Of the
+    # other one a concept reads one channel of the kernel, as a product of matrices.
+    first = 1 if name == "Epsilon" else 2
+    branches = 2  # for this platform, and for the others
+    assert loops(made, "conv_general_dilated") == branches * first
+    assert loops(made, "dot_general") == branches
+
+
+def multiplications(jaxpr: Any) -> int:
+    """Of matrix products, all turns of loops counted."""
+    found = 0
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        if eqn.primitive.name == "dot_general":
+            left = eqn.invars[0].aval.shape
+            summed = math.prod(left[i] for i in eqn.params["dimension_numbers"][0][0])
+            found += summed * eqn.outvars[0].aval.size
+        for value in jax.tree.leaves([*eqn.params.values()], is_leaf=_is_jaxpr):
+            if _is_jaxpr(value):
+                found += eqn.params.get("length", 1) * multiplications(value)
+    return found
+
+
+@pytest.mark.parametrize("form", ["each", "generation"])
+def test_a_row_of_a_language_model_pays_for_its_layers_and_not_for_its_vocabulary(
+    form: str,
+) -> None:
+    tokens, width, vocabulary, rows, layers = 12, 8, 4096, 5, 3
+
+    def apply(w: Any, ids: jax.Array) -> jax.Array:
+        x = w["table"][ids]
+        for q, v, up, down in w["layers"]:
+            y = x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+            scores = jnp.where(jnp.tril(jnp.ones((tokens, tokens), bool)), y @ q @ y.T, -1e9)
+            x = x + jax.nn.softmax(scores) @ (y @ v)
+            x = x + jax.nn.silu(x @ up) @ down
+        return x @ w["table"].T
+
+    square, wide = (width, width), (width, 4 * width)
+    layer = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (square, square, wide, wide[::-1])]
+    table = jax.ShapeDtypeStruct((vocabulary, width), jnp.float32)
+    w = {"table": table, "layers": [layer] * layers}
+    ids = [jax.ShapeDtypeStruct((n,), jnp.int32) for n in (tokens, tokens - rows, rows)]
+    single = lrp.relevance(apply, lrp.AttnLRP())
+    each = targets.each([targets.token(tokens - 2 - i, i) for i in range(rows)])
+    with jax.enable_x64(False):
+        forward = multiplications(jax.make_jaxpr(apply)(w, ids[0]))
+        if form == "each":
+            explain = jax.make_jaxpr(lambda w, ids: single(w, ids, target=each))(w, ids[0])
+        else:
+            generation = lrp.explain_generation(apply, lrp.AttnLRP())
+            explain = jax.make_jaxpr(generation)(w, *ids[1:])
+    head = tokens * width * vocabulary
+    row = (multiplications(explain) - forward) / rows
+    # Each of the two contractions of attention is one for each of its operands on the way back.
+    attention = layers * 2 * tokens * tokens * width
+    # Of the last layer all but keys and values has one row: its way to those is less than a layer.
+    assert row < forward - head + attention
+    assert row < 0.2 * head
+
+
+def test_rows_by_chunks_are_all_of_them_and_no_more() -> None:
+    assert over(lambda i: i * 2.0, jnp.arange(7.0), 3).tolist() == [2.0 * i for i in range(7)]

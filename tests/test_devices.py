@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from lrp_jax._analysis import compat
 
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
@@ -73,3 +76,10 @@ def test_many_devices_equal_one(devices: int) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == f"equal on {devices} devices"
+
+
+def test_a_program_may_be_in_a_mesh_of_its_own() -> None:
+    mesh = jax.make_mesh((1,), ("own",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        found = compat.unnamed_primitives.__wrapped__()
+    assert found == compat.unnamed_primitives()

@@ -14,6 +14,8 @@ from jax import lax
 
 import lrp_jax as lrp
 from lrp_jax._propagation import lowerings as _lowerings
+from lrp_jax._propagation.many import over
+from lrp_jax._propagation.sparse import without_zeros
 
 Function = Callable[..., jax.Array]
 
@@ -280,3 +282,98 @@ def test_a_lowered_convolution_may_be_scaled_by_a_written_number(composite: Any)
     x, w = numbers(0, 2, 7, 8, 3), numbers(1, 3, 3, 1, 3)
     found, expected = (lrp.relevance(f, composite)(w, x, target=1) for f in (scaled, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+# -- arrays that are zero but at one index --------------------------------------------------------
+
+X, TABLE = (np.random.default_rng(8).normal(size=(4, n)) for n in (6, 5))
+HOT = [lambda i: jax.nn.one_hot(i, 4)[:, None] * X, lambda i: jnp.where(i == jnp.arange(6), X, 0)]
+FROM_HOT: dict[str, Callable[[jax.Array], Any]] = {
+    "rows": lambda x: -x @ jnp.cos(X.T),
+    "features": lambda x: jnp.cos(X) @ x.T,
+    "both": lambda x: (x.T @ x, x @ x.T),
+    "batch": lambda x: jnp.einsum("tf,tk->tfk", x, TABLE),
+    "of itself": lambda x: jnp.einsum("tf,tf->t", x, x),
+    "moves": lambda x: jnp.expand_dims(x.T.reshape(2, 3, 4), 1).transpose(3, 0, 2, 1),
+    "joined axes": lambda x: x.reshape(2, 12),
+    "sums": lambda x: (x.sum(0), x.sum(1), x.sum()),
+    "side by side": lambda x: jnp.concatenate([x[:, :3] * 2, jnp.zeros((4, 2)), x[:, 3:]], 1),
+    "one behind the other": lambda x: jnp.concatenate([x, x]),
+    "padded": lambda x: (jnp.pad(x, ((0, 0), (1, 2))), jnp.pad(x, ((1, 2), (0, 0)))),
+    "padded with ones": lambda x: jnp.pad(x, ((0, 0), (1, 2)), constant_values=1),
+    "cut": lambda x: (x[:, 1:5:2], x[1:3], x[::2, ::-1]),
+    "chosen": lambda x: (jnp.where(X > 0, x, 0), jnp.where(X > 0, 1, x)),
+    "divided": lambda x: (x / X, X / (1 + x * x), x / 2 + 0 * X),
+    "added": lambda x: (x + x * x, x + X, 2 - x, jnp.maximum(x, 0)),
+    "functions": lambda x: (jnp.exp(x), jnp.sign(x), jnp.cumsum(x, 0)),
+    "floating indices": lambda x: x * (jnp.arange(6.0) == x.sum() - x.sum() + 2),
+    "another index": lambda x: x * jax.nn.one_hot(1, 4)[:, None] + x * jax.nn.one_hot(0, 6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("hot", "chunk"), [(HOT[0], 6), (HOT[1], 4)], ids=["row", "column"])
+def test_what_is_beside_one_index_is_left_out_and_comes_back(hot: Any, chunk: int) -> None:
+    items = jnp.array([2, 0, -1, 3, 9, 1])  # two of them do not exist
+
+    def all_of(i: jax.Array) -> dict[str, Any]:
+        return {name: function(hot(i)) for name, function in FROM_HOT.items()}
+
+    wanted = jax.jit(jax.vmap(all_of))(items)
+    found = jax.jit(lambda items: over(all_of, items, chunk))(items)
+    for name in FROM_HOT:
+        for a, b in zip(*map(jax.tree.leaves, (found[name], wanted[name])), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+PICTURE, KERNEL = (np.random.default_rng(9).normal(size=s) for s in ((2, 5, 6, 4), (3, 2, 4, 3)))
+OF_ONE_CHANNEL: dict[str, dict[str, Any]] = {
+    "same": {"padding": "SAME"},
+    "strides": {"window_strides": (2, 1), "padding": [(1, 0), (2, 1)]},
+    "the way back of strides": {"padding": [(2, -1), (1, 1)], "lhs_dilation": (2, 3)},
+    "gaps": {"padding": "VALID", "rhs_dilation": (2, 1)},
+}
+
+
+def test_convolutions_of_one_channel_read_one_channel_of_the_kernel() -> None:
+    def all_of(i: jax.Array) -> dict[str, Any]:
+        one, example = (
+            PICTURE * jax.nn.one_hot(i, 4),
+            PICTURE * jax.nn.one_hot(i, 2)[:, None, None, None],
+        )
+        found: dict[str, Any] = {}
+        for name, options in OF_ONE_CHANNEL.items():
+            y = lambda x, o=options: lax.conv_general_dilated(  # noqa: E731
+                x, KERNEL, **{"window_strides": (1, 1), **o},
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )  # fmt: skip
+            by_platform = lambda x, y=y: lax.platform_dependent(x, cpu=y, default=y)  # noqa: E731
+            found[name] = (y(one), by_platform(one), y(example), y(0 * example + one))
+        return found
+
+    items = jnp.array([1, 0, 3, -1])
+    ours, wanted = (jax.jit(lambda i, f=f: f(all_of, i))(items) for f in (over, _vmapped))
+    for name in OF_ONE_CHANNEL:
+        for a, b in zip(ours[name], wanted[name], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def _vmapped(function: Callable[[Any], Any], items: Any) -> Any:
+    return jax.vmap(function)(items)
+
+
+def test_products_have_one_row_for_one_index() -> None:
+    """From a one-hot vector on; several axes can have an index, and sums remove them."""
+
+    def shapes(function: Callable[[jax.Array], Any]) -> list[tuple[int, ...]]:
+        closed = jax.make_jaxpr(function)(1)
+        made = jax.make_jaxpr(lambda i: without_zeros(closed, [i], closed.consts))(1)
+        dots = [e for e in made.jaxpr.eqns if e.primitive.name == "dot_general"]
+        return [v.aval.shape for e in dots for v in e.invars]
+
+    rows, features = HOT
+    assert shapes(lambda i: rows(i) @ X.T) == [(1, 6), (6, 4)]
+    assert shapes(lambda i: features(i) @ X.T) == [(4, 1), (1, 4)]
+    assert shapes(lambda i: rows(i).T @ TABLE) == [(6, 1), (1, 5)]
+    assert shapes(lambda i: (rows(i) * jax.nn.one_hot(2, 6)) @ X.T @ TABLE) == [
+        (1, 1), (1, 4), (1, 4), (4, 5)
+    ]  # fmt: skip

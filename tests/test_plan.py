@@ -173,3 +173,16 @@ def test_plans_of_older_releases_are_read() -> None:
     layers = lrp.Plan.from_json(json.dumps(content)).layers
     assert [layer.path for layer in layers] == [x["path"] for x in content["layers"]]
     assert not any(layer.parents for layer in layers)
+
+
+def test_scopes_named_as_the_weights_stay_whole_beside_them() -> None:
+    def apply_fn(w: Any, x: Any) -> Any:
+        for index, block in enumerate(w["blocks"]):
+            with jax.named_scope(f"blocks/{index}"):
+                x = jax.nn.relu(x @ block)
+        return x @ w["head"]
+
+    w = {"blocks": [jnp.eye(3), jnp.eye(3)], "head": jnp.eye(3)}
+    plan = lrp.plan(apply_fn, lrp.Epsilon())(w, jnp.ones((1, 3)))
+    paths = [layer.path for layer in plan.layers]
+    assert paths == ["blocks/0", "blocks/0/ReLU", "blocks/1", "blocks/1/ReLU", "head"]

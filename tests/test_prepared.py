@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import lrp_jax as lrp
 from lrp_jax import prepared
@@ -158,3 +160,29 @@ def test_traced_weights_are_refused() -> None:
     explain = lrp.relevance(lambda w, x: x @ w, lrp.Epsilon())
     with pytest.raises(TypeError, match="outside of jit"):
         jax.jit(lambda w, x: lrp.prepare(explain, w)(x))(jnp.eye(2), jnp.ones((1, 2)))
+
+
+def test_prepared_explanations_are_kept_by_the_persistent_cache(tmp_path: Path) -> None:
+    def explain_anew() -> tuple[int, Any]:
+        jax.clear_caches()
+        explain = lrp.relevance(lambda w, x: jax.nn.relu(x @ w) @ w.T, lrp.ZPlus())
+        found = lrp.prepare(explain, jnp.eye(3))(jnp.ones((1, 3)), target=0)
+        return len(list(tmp_path.glob("*-cache"))), np.asarray(found)
+
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    try:
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        (kept, first), (still, second) = explain_anew(), explain_anew()
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+    assert 0 < kept == still
+    assert (first == second).all()

@@ -465,6 +465,20 @@ def test_each_passes_forward_once():
         return text.count(" dot_general[")
 
     assert products(targets.each([0] * 5)) == products(0)
+    assert products(targets.each([0, targets.contrast(0, 1)])) == products(0)
+
+
+def test_targets_of_one_kind_are_not_held_as_whole_weightings():
+    """Nothing has the targets and the output's axes together but where they differ in kind."""
+    deep = lambda w, x: net(w, x)[:, None] * jnp.ones((7, 1))  # noqa: E731
+    explain = lrp.relevance(deep, lrp.Epsilon())
+
+    def largest(*several):
+        text = str(jax.make_jaxpr(lambda x: explain(NET, x, target=targets.each(several)))(BATCH))
+        return f"[{len(several)},3,7,3]" in text
+
+    assert not largest(*(targets.token(i, 1) for i in range(5)))
+    assert largest(*(targets.token(i, 1) for i in range(4)), 2)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis.trace import is_array
+from .._tables import counted
 
 ArgNums = int | Sequence[int]
 
@@ -50,14 +51,20 @@ def checked(
     for number in numbers:
         if not -len(args) <= number < len(args):
             raise ValueError(
-                f"argnums={number} is out of range: the call has {len(args)} positional "
-                "arguments (argnums counts them from 0, as in jax.grad; the default is 1, "
-                "for apply_fn(params, x)). Pass the parameters, or the model, as an argument: "
-                "relevance(lambda model, x: model(x), composite)(model, x). A class to explain "
-                "is the call's target: (params, x, target=...)."
+                f"argnums={number} is out of range: the call has "
+                f"{counted(len(args), 'positional argument')} (argnums counts them from 0, as in "
+                "jax.grad; the default is 1, for apply_fn(params, x)). Pass the parameters, or the "
+                "model, as an argument: relevance(lambda model, x: model(x), composite)(model, x). "
+                "A class to explain is the call's target: (params, x, target=...)."
             )
     numbers = tuple(n % len(args) for n in numbers)
     converted = list(args)
+    if not jax.tree.leaves([args[number] for number in numbers]):
+        shown = ", ".join(str(number) for number in numbers)
+        raise TypeError(
+            f"argument {shown} is explained and holds no arrays. argnums says which arguments are "
+            "explained, counted from 0: is it right for this call?"
+        )
     for number in numbers:
         converted[number] = jax.tree.map(partial(_explained_leaf, number), args[number])
     return tuple(converted), numbers

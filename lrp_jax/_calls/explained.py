@@ -1,7 +1,6 @@
 """A function and a composite, analysed and compiled once for each kind of call."""
 
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +14,8 @@ from .._analysis.compat import open_jaxpr
 from .._analysis.graph import is_float
 from .._analysis.trace import Static, is_array, path_name, trace
 from .._layers.reader import analyse
+from .._propagation.many import over
+from .._warnings import warn
 from ..composites import Composite, as_composite
 from ..plan import refuse_warnings
 from ..targets.examples import reading, settled
@@ -40,7 +41,11 @@ class Explained:
         if not callable(apply_fn):
             raise TypeError(
                 f"the first argument is the function to explain, got {type(apply_fn).__name__}. "
-                "For a model object write lambda model, x: model(x) and pass it the model."
+                + (
+                    "Explain its method: relevance(model.apply, composite)(params, x)."
+                    if callable(getattr(apply_fn, "apply", None))
+                    else "For a model object write lambda model, x: model(x) and pass it the model."
+                )
             )
         self.apply_fn = apply_fn
         self.composite = as_composite(composite)
@@ -55,7 +60,7 @@ class Explained:
         """The analysed call for these arguments, and their array leaves."""
         try:
             args, numbers = checked(args, self.argnums)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             hints.add_to(error, self.apply_fn, self.argnums, args, kwargs)
             raise
         paths, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
@@ -144,7 +149,7 @@ class Explained:
         targets.check(call.output_shapes, target)
         target, note = settled(call.output_shapes, target, call.reading)
         for text in [*call.resolved.mistakes, *filter(None, [note])]:
-            warnings.warn(text, stacklevel=3)
+            warn(text)
         # The helpers of `targets` are callables too, but their arrays are operands like any other.
         leaves_of_target = jax.tree.leaves(target)
         plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)
@@ -153,7 +158,7 @@ class Explained:
 
         def explain(composite: Composite, leaves: Any, target: Any, *more: Any) -> Any:
             if targets.is_each(target):
-                return target.over(lambda one: function(start, composite, leaves, one, *more))
+                return target.over(lambda one: function(start, composite, leaves, one, *more), over)
             return function(start, composite, leaves, target, *more)
 
         if plain is None:

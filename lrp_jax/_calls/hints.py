@@ -1,7 +1,7 @@
 """What is probably wrong with a call that failed: another call is tried, on shapes alone."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -62,8 +62,23 @@ def _found(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Iterator[str]:
+    if not args:
+        return
     if hasattr(function, "init") and hasattr(function, "apply"):
-        yield "explain the function model.apply, not the module itself."
+        yield from _linen(function)
+        return
+    if hasattr(function, "stateless_call"):
+        yield (
+            "a Keras model holds its variables. Explain "
+            "lambda v, x: model.stateless_call(*v, x, training=False)[0], called with "
+            "v = ([v.value for v in model.trainable_variables], "
+            "[v.value for v in model.non_trainable_variables])."
+        )
+        return
+    called = _called_model(function, args, kwargs)
+    if called:
+        yield called
+        return
     explained = {number % len(args) for number in argnums}
     last = len(args) - 1
     if "target" in kwargs:
@@ -77,6 +92,12 @@ def _found(
         yield (
             f"without {names} the function runs: keywords are passed on to it, all but target=, "
             "which says what is explained: explain(params, x, target=...)."
+        )
+    elif last == 1 and _runs(function, (args[0], None, args[1]), kwargs):
+        yield (
+            "with None between its arguments the function runs: Haiku's apply takes a random key "
+            "there. Explain hk.without_apply_rng(net).apply, or say argnums=2 and call "
+            "explain(params, None, x)."
         )
     elif (
         last > 0
@@ -94,6 +115,74 @@ def _found(
             "the explained argument looks like the parameters. Are they swapped? "
             f"argnums={argnums[0]} counts from 0: explain({order})."
         )
+    elif _runs(function, args, kwargs):
+        return
+    elif _runs(function, _one_example(explained, args), kwargs):
+        yield (
+            "for one example the function runs: it takes no batch. Explain "
+            "lambda params, x: jax.vmap(lambda one: apply_fn(params, one))(x)."
+        )
+    elif _runs(function, _batch_of_one(explained, args), kwargs):
+        yield (
+            "for a batch of one the function runs: the explained argument has the batch in front, "
+            "x[None] for one example."
+        )
+
+
+def _linen(module: Any) -> Iterator[str]:
+    if getattr(module, "scope", None) is None:
+        yield "explain the function model.apply, not the module itself."
+    else:
+        yield (
+            "the module is bound to its variables, and layers get their names from the arguments. "
+            "Take it apart, module, variables = model.unbind(), and explain its function: "
+            "relevance(module.apply, composite)(variables, x)."
+        )
+
+
+def _called_model(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str | None:
+    """What to write where the function is a model that holds its parameters."""
+    if not any(map(is_array, jax.tree.leaves(function))):
+        return None
+    inputs = args[1:] if type(args[0]) is type(function) else args
+    names = "x" if len(inputs) == 1 else "*inputs"
+    for call, given in (
+        ("model", inputs),
+        ("jax.vmap(model)", _one_example(range(len(inputs)), inputs)),
+    ):
+        if _runs(function, given, kwargs):
+            return (
+                "the model itself is an argument of what is explained, so that its layers have "
+                "names and its weights may change: "
+                f"relevance(lambda model, {names}: {call}({names}), composite)(model, {names})."
+            )
+    return None
+
+
+def _one_example(explained: Iterable[int], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments, of explained ones the shapes without their first axis."""
+    return _reshaped(lambda shape: shape[1:], explained, args)
+
+
+def _batch_of_one(explained: Iterable[int], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments, of explained ones the shapes with an axis in front."""
+    return _reshaped(lambda shape: (1, *shape), explained, args)
+
+
+def _reshaped(
+    change: Callable[[tuple[int, ...]], tuple[int, ...]],
+    explained: Iterable[int],
+    args: tuple[Any, ...],
+) -> tuple[Any, ...]:
+    def one(leaf: Any) -> Any:
+        if not is_array(leaf):
+            return leaf
+        return jax.ShapeDtypeStruct(change(np.shape(leaf)), leaf.dtype)
+
+    numbers = set(explained)
+    return tuple(jax.tree.map(one, a) if i in numbers else a for i, a in enumerate(args))
 
 
 def _may_be_target(value: Any) -> bool:

@@ -231,13 +231,15 @@ def _layers(
 
 
 def _paths(steps: Sequence[Step]) -> list[tuple[str, str]]:
-    """Names without the scope that all share, and unique paths."""
+    """Names without the scope that all share and no weights have, and unique paths."""
     scopes = [s.name.split("/") for s in steps if not _owns_weights(s)]
     shared = (
         scopes[0][0]
         if scopes and all(len(p) > 1 and p[0] == scopes[0][0] for p in scopes)
         else None
     )
+    if any(s.name.partition("/")[0] == shared for s in steps if _owns_weights(s)):
+        shared = None
     leaves: dict[str, set[str]] = {}  # of several weights in one block, each names its layer
     for step in filter(_owns_weights, steps):
         leaves.setdefault(step.name, set()).add(step.weights[0])

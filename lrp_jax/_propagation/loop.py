@@ -86,6 +86,8 @@ class Evaluation:
     ) -> None:
         self.frame, self.forms, self.program = frame, forms, program
         self.rules, self.taps = rules, taps
+        # Backward passes that are kept hold on to no array of the function.
+        self.part = partial(lowerings.as_function, compat.part(frame.jaxpr, (), (), ()))
         self.env: dict[Var, Any] = {}
         self.exposed: Taps = {}
 
@@ -155,9 +157,8 @@ class Evaluation:
             inputs = [self.read(v, backward.makes) for v in step.inputs]
         if index is not None:
             inputs = [self._tapped(key("in", index, i), x) for i, x in enumerate(inputs)]
-        part = partial(lowerings.as_function, self.frame.jaxpr)
         exposed, held = index in program.exposed, program.held.get(step, frozenset())
-        place = Place(step, out, exposed, program.parameters, part, held)
+        place = Place(step, out, exposed, program.parameters, self.part, held)
         probe = None if index is None else self.taps.get(key("bias", index))
         visit = Visit(place, rule, inputs, self._constants(step, rule), probe, self)
         outputs = backward.outputs(visit)

@@ -54,6 +54,7 @@ def grad_cam(f: Callable[..., Any], layer: Any, argnums: int = 1) -> Explanation
     look = (_at_cut if callable(layer) else _at_layer)(f, layer, argnums)
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Array:
+        scoring.require_one(target)
         x = scoring.require_array(scoring.pick(args, argnums), "grad_cam")
         maps, slopes = look(args, kwargs, target)
         positions = tuple(range(1, maps.ndim - 1))

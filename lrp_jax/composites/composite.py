@@ -14,7 +14,7 @@ import jax
 from .. import kinds
 from .._layers.step import Way
 from .._tables import Table, brief, counted
-from ..kinds import Called, Match, match, parts
+from ..kinds import Called, Match, MatchLike, match, parts
 from ..rules import (
     Epsilon,
     Identity,
@@ -54,7 +54,7 @@ class Composite:
     usual: int = field(default=0, init=False)
     """How many of the last entries are a preset's own, of which a plan misses none."""
 
-    def __init__(self, entries: Iterable[tuple[Any, Rule]], *, strict: bool = False) -> None:
+    def __init__(self, entries: Iterable[tuple[MatchLike, Rule]], *, strict: bool = False) -> None:
         if not isinstance(entries, Iterable):
             raise TypeError(f"a composite is a list of pairs (match, rule), not {entries!r}.")
         object.__setattr__(self, "entries", tuple(_entry(e) for e in entries))
@@ -89,7 +89,7 @@ class Composite:
         simple = (part for spec, _ in self.entries for part in parts(spec))
         return tuple(dict.fromkeys(part.pattern for part in simple if isinstance(part, Called)))
 
-    def override(self, *entries: tuple[Any, Rule]) -> "Composite":
+    def override(self, *entries: tuple[MatchLike, Rule]) -> "Composite":
         """The composite with more entries in front, which therefore win.
 
         Args:
@@ -129,7 +129,7 @@ def _composite_unflatten(known: tuple[Any, ...], rules: Any) -> Composite:
     return made
 
 
-def preset(*entries: tuple[Any, Rule]) -> Composite:
+def preset(*entries: tuple[MatchLike, Rule]) -> Composite:
     """A composite that serves many networks, none of which has everything that it speaks of."""
     made = Composite(entries)
     object.__setattr__(made, "usual", len(made.entries))

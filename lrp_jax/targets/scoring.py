@@ -3,7 +3,6 @@
 For what asks the model again and again: the baselines and the measures.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._propagation.forward import forward
+from .._warnings import warn
 from . import several, starts
 from .examples import reading_of_call, settled
 
@@ -68,16 +68,21 @@ def require_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+def require_one(target: Any) -> None:
+    """Refuse several targets where one score is needed."""
+    if several.is_each(target):
+        raise TypeError(several.EACH)
+
+
 def weights(
     output: Any, target: Any, f: Callable[..., Any] | None = None, args: Any = (), argnums: Any = 1
 ) -> Any:
     """The weights of the explained score of `f(*args)`, constant from here on."""
-    if several.is_each(target):
-        raise TypeError(several.EACH)
+    require_one(target)
     if f is not None:
         target, note = settled(output, target, reading_of_call(f, args, argnums, output))
         if note:
-            warnings.warn(note, stacklevel=4)
+            warn(note)
     weights = starts.weighting(output, target)
     if weights is None:
         relevance = starts.start(output, target)

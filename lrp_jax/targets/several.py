@@ -23,12 +23,27 @@ class Each:
 
     targets: tuple[Any, ...]
 
-    def over(self, function: Callable[["One"], Any]) -> Any:
-        """A function of one of the targets for all of them, results stacked."""
-        # What does not depend on the number, such as the forward pass, is computed once.
-        return jax.vmap(lambda number: function(One(self.targets, number)))(
-            jnp.arange(len(self.targets))
-        )
+    def over(self, function: Callable[[Any], Any], mapped: Callable[[Any, Any], Any]) -> Any:
+        """A function of one of the targets for all of them, results stacked.
+
+        What does not depend on the target, such as the forward pass, is computed once.
+
+        Args:
+            function: of one target.
+            mapped: how a function of one row is computed of many, from both.
+        """
+        if len(set(map(_kind, self.targets))) == 1 and _kind(self.targets[0]) is not None:
+            return mapped(function, jax.tree.map(lambda *each: jnp.stack(each), *self.targets))
+        numbers = jnp.arange(len(self.targets))
+        return mapped(lambda number: function(One(self.targets, number)), numbers)
+
+
+def _kind(target: Any) -> Any:
+    """What two targets have in common that differ in numbers alone; None where there are none."""
+    leaves, tree = jax.tree.flatten(target)
+    if not leaves or any(map(callable, leaves)):
+        return None
+    return tree, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
