@@ -139,7 +139,7 @@ PLACES = [
     ("cnn_average_pool", "Conv_0", None, "all"),
     ("cnn_average_pool", "Conv_0", 1, "all"),
     ("resnet", "Conv_1", None, "some"),
-    ("llama_plain", "bhts,bshd->bthd/MatMul", 1, "some"),  # heads
+    ("llama_plain", "MatMul:1", 1, "some"),  # heads
     ("llama_plain", "layer_1/mlp_norm", 1, "some"),  # tokens
     ("llama_scan", "layers/mlp/down", None, "some"),
     ("lstm_linen", "OptimizedLSTMCell_0/Product:2", None, "all"),

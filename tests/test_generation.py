@@ -125,13 +125,24 @@ def test_it_prints() -> None:
         jnp.array([[2.0, 0.0, -1.0, 0.0], [0.0, 0.5, 3.0, 0.0]]), jnp.array([1.0, 3.5]), 2
     )
     lines = str(generation).splitlines()
-    assert [line.split()[:2] for line in lines] == [["token", "score"], ["2", "1"], ["3", "3.5"]]
-    assert lines[1].endswith("0 2, 2 -1")
-    assert "a 2, c -1" in generation.table(["a", "b", "c", "d"])
-    assert "c 3" in generation.table(["a", "b", "c", "d"], top=1).splitlines()[2]
+    assert [line.split()[:2] for line in lines if line[0] != "-"] == [
+        ["token", "score"],
+        ["2", "1"],
+        ["3", "3.5"],
+    ]
+    assert lines[2].endswith("0 (2), 2 (-1)")
+    assert "a (2), c (-1)" in generation.table([" a", "b", " c", "\n"])
+    assert "c (3)" in generation.table(["a", "b", "c", "d"], top=1).splitlines()[3]
     with pytest.raises(ValueError, match="2 tokens for 4 columns"):
         generation.table(["a", "b"])
-    assert len(str(EXPLAIN(W, PROMPT, ANSWER)).split("\n\n")) == 2
+    batch = EXPLAIN(W, PROMPT, ANSWER)
+    lines = str(batch).splitlines()
+    assert lines[0].startswith("example  token")
+    examples, answer = batch.scores.shape
+    assert [line.split()[0] for line in lines[2:]] == [
+        str(i) for i in range(examples) for _ in range(answer)
+    ]
+    assert str(batch.example(1)).splitlines()[2] == lines[2 + answer].removeprefix("1").lstrip()
 
 
 def test_arguments_after_the_ids() -> None:

@@ -244,6 +244,18 @@ def test_constants_beside_the_layers_take_their_part() -> None:
     assert "constants elsewhere 2" in str(ledger)
 
 
+def test_a_bias_that_is_added_at_some_places() -> None:
+    """What `x.at[i].add(b)` keeps is the bias's part, and not lost by a rule."""
+
+    def in_place(p: Any, x: Any) -> Any:
+        return x.at[:, :1].add(p["b"]) @ p["w"]
+
+    params = {"b": jnp.array([0.5]), "w": jnp.array([[1.0], [2.0]])}
+    ledger = lrp.conservation(in_place, lrp.AttnLRP())(params, jnp.array([[1.0, 2.0]]))
+    assert losses(ledger.rows["Merge"]) == pytest.approx({"bias": 0.5})
+    assert_allclose([ledger.start, ledger.received], [5.5, 5.0], **CLOSE)
+
+
 def test_a_ledger_for_each_example() -> None:
     params = POSITIVE | {"b": jnp.array([1.0, -0.5])}
     x = jnp.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]])

@@ -150,3 +150,67 @@ def test_bad_calls() -> None:
         lrp.patching(net, lrp.Zero(), axes=(3,))(W, CLEAN, CORRUPTED)
     with pytest.raises(ValueError, match="chunk"):
         lrp.activation_patching(net, chunk=0)
+
+
+# Edges --------------------------------------------------------------------------------------------
+
+NODES = ("a", "b", "c")
+EDGES = {"b": ("a",), "c": ("a", "b"), "out": ("a", "b", "c")}
+SIZE = 4
+NET = {n: jax.random.normal(k, (SIZE, SIZE)) / 4 for n, k in zip("abc", KEYS[:3], strict=True)}
+NET["out"] = jax.random.normal(KEYS[3], (SIZE, 3))
+
+
+def stream(w: Any, x: Any, patches: Any = None) -> Any:
+    """Layers that read the sum of all before them; on an edge may lie another value."""
+    patches, made = patches or {}, {}
+
+    def read(name: str) -> Any:
+        return x + sum(patches.get((n, name), made[n]) for n in EDGES.get(name, ()))
+
+    for name in NODES:
+        made[name] = jax.nn.relu(read(name) + 3.0) @ w[name]
+    return read("out") @ w["out"], made
+
+
+def test_edges_are_what_one_reader_sees() -> None:
+    clean, corrupted = jax.random.normal(KEYS[4], (2, 2, SIZE)) / 4
+    f = lambda w, x: stream(w, x)[0]  # noqa: E731
+    found = lrp.patching(f, lrp.Zero(), axes=(0, 1), layers="[abc]", to="*")
+    assert set(found(NET, clean, corrupted, target=1)["a"]) > {"b", "c", "out"}
+    readers = lrp.patching(f, lrp.Zero(), "[abc]", to=lrp.Dense)(NET, clean, corrupted, target=1)
+    assert {(u, d) for u, ends in readers.items() for d in ends} == {
+        (u, d) for d, before in EDGES.items() for u in before
+    }
+    _, values = stream(NET, clean)
+    logits, before = stream(NET, corrupted)
+    for start, ends in readers.items():
+        for end, effect in ends.items():
+            for place in np.ndindex(2, SIZE):
+                value = before[start].at[place].set(values[start][place])
+                patched, _ = stream(NET, corrupted, {(start, end): value})
+                close(effect[place], (patched - logits)[:, 1].sum(), 1e-8)
+    whole = lrp.patching(f, lrp.Zero(), "[abc]")(NET, clean, corrupted, target=1)
+    for start, ends in readers.items():
+        close(sum(ends.values()), whole[start])
+
+
+def test_edges_of_attention_and_bad_edges() -> None:
+    """From the values of tokens to what reads them: queries, keys and values of the next layer."""
+    w = {n: jax.random.normal(k, (3, 3)) / 2 for n, k in zip("opqkv", KEYS, strict=False)}
+
+    def attention(w: Any, x: Any) -> Any:
+        h = x + x @ w["o"]
+        q, k, v = (h @ w[n] for n in "qkv")
+        return (h + jax.nn.softmax(q @ k.T) @ v) @ w["p"]
+
+    clean, corrupted = jax.random.normal(KEYS[5], (2, 4, 3))
+    ask = lambda **more: lrp.patching(attention, lrp.AttnLRP(), "o", **more)  # noqa: E731
+    target = targets.token(-1, 1)
+    edges = ask(to="[qkvp]")(w, clean, corrupted, target=target)["o"]
+    assert sorted(edges) == ["k", "p", "q", "v"]
+    close(sum(edges.values()), ask()(w, clean, corrupted, target=target)["o"], 1e-9)
+    assert all(np.abs(edge).max() > 0 for edge in edges.values())
+    looped = lambda w, x: jax.lax.scan(lambda h, _: (h @ w["o"], None), x, length=3)[0]  # noqa: E731
+    with pytest.raises(ValueError, match="loop"):
+        lrp.patching(looped, lrp.Zero(), "o", to="o")(w, clean, corrupted)

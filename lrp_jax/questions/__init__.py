@@ -1,8 +1,10 @@
 """What else can be asked, each as a pure function of the same arguments as `relevance`.
 
 Read `sites` (where relevance can be read), `layers`, `parameters`, `matrix`, `ledger` (where it got
-lost), `patching`, `generation` (answers of language models), then `flow` (through chosen units),
-`concepts` and `references` (examples of concepts); `bases` (frequencies, wavelets) and `ensembles`
+lost), `roles` (what the axes of layers hold), `streams` (heads, tokens, neurons), `patching`,
+`generation` (answers of language models), then `flow` (through chosen units), `concepts`,
+`references` (examples of concepts) and `subspaces` (learned concepts), `walks`, `strongest` and
+`logic` (through nodes of several layers); `bases` (frequencies, wavelets) and `ensembles`
 (uncertainty) stand alone.
 """
 
@@ -26,6 +28,7 @@ from .flow import Subspaces as Subspaces
 from .generation import Generation as Generation, explain_generation as explain_generation
 from .layers import layer_relevances as layer_relevances
 from .ledger import Ledger as Ledger, conservation as conservation
+from .logic import Query as Query, query_relevance as query_relevance, visits as visits
 from .matrix import bilrp as bilrp, relevance_matrix as relevance_matrix
 from .parameters import parameter_relevance as parameter_relevance
 from .patching import activation_patching as activation_patching, patching as patching
@@ -35,3 +38,11 @@ from .references import (
     receptive_window as receptive_window,
     reference_samples as reference_samples,
 )
+from .streams import (
+    head_relevance as head_relevance,
+    neuron_relevance as neuron_relevance,
+    token_layers as token_layers,
+)
+from .strongest import Walks as Walks, strongest_walks as strongest_walks
+from .subspaces import drsa as drsa, prca as prca
+from .walks import group_relevance as group_relevance, walk_relevance as walk_relevance

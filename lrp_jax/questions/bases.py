@@ -18,7 +18,7 @@ import numpy as np
 from .._calls.arguments import ArgNums
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Basis:
     """An orthonormal basis for one axis of an input.
 
@@ -31,6 +31,10 @@ class Basis:
     vectors: np.ndarray
     group: np.ndarray
     axis: int = -1
+
+    def __repr__(self) -> str:
+        groups = len(np.unique(self.group))
+        return f"Basis({len(self.vectors)} vectors in {groups} groups, axis={self.axis})"
 
     def analyse(self, x: jax.Array) -> jax.Array:
         """The coefficients of an input, of its shape."""

@@ -13,17 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._calls.arguments import ArgNums
-from .._calls.call import Start
+from .._calls.call import Call, Start
 from .._calls.explained import Explained
 from .._calls.hints import no_target
 from .._propagation.loop import Taps
+from .._propagation.many import over
+from .._tables import Shown, Table, strongest
 from ..composites import Composite
 from .flow import (
     Concepts,
@@ -37,6 +39,7 @@ from .flow import (
     turns_of,
     unit_axis,
 )
+from .roles import Roles
 from .sites import Site, one, path_of
 
 
@@ -48,7 +51,7 @@ def concept_relevance(
     concepts: Concepts = None,
     argnums: ArgNums = 1,
     *,
-    axis: int | None = None,
+    axis: int | Literal["heads"] | None = None,
     parallel: bool = False,
     chunk: int | None = None,
     has_aux: bool = False,
@@ -71,9 +74,12 @@ def concept_relevance(
             output (in a loop, its turns lead); or `Subspaces`.
         argnums: the explained positional arguments.
         axis: the axis of the layer's output that units lie on (default: the features of a
-            convolution or dense layer, else the last). Heads and tokens are units of their axis.
+            convolution or dense layer, else the last; there is none for a matrix product of two
+            explained values). Tokens are units of their axis. "heads" are the heads of attention,
+            wherever they lie, see `lrp_jax.head_relevance`.
         parallel: whether relevance that passes the layers by counts too (branches around them).
-        chunk: how many concepts at a time, to bound memory (default: all).
+        chunk: how many concepts at a time (default: as many as leave the largest array of a layer
+            at 4 MiB, which is fastest on processors); memory grows with it.
         has_aux: whether `apply_fn` returns `(output, aux)`.
 
     Returns:
@@ -107,14 +113,15 @@ def concept_relevance(
         pairs.sort(key=lambda pair: -pair[0].index)
         found = [site for site, _ in pairs]
         check_flow(call, found, parallel)
-        given = [restriction_of(given, site, axis) for site, given in pairs]
+        given = [_restriction(call, given, site, axis) for site, given in pairs]
         turns = [turns_of(r, site) for r, site in zip(given, found, strict=True)]
         given = same_number(given)
 
         def evaluate(
             begin: Start, composite: Composite, leaves: Any, target: Any, given: Any
         ) -> Any:
-            flow = Flow(call, begin, composite, leaves, target, found, axis)
+            units = None if axis == "heads" else axis
+            flow = Flow(call, begin, composite, leaves, target, found, units)
 
             def through(given: Sequence[Any]) -> Any:
                 came, result = flow.arrived, flow.whole
@@ -135,14 +142,27 @@ def concept_relevance(
                 return jax.tree.map(jnp.subtract, flow.whole, gone)
 
             restricted = beside if parallel else through
-            if chunk is None:
-                return jax.vmap(restricted)(given)
-            return jax.lax.map(restricted, given, batch_size=chunk)
+            return over(restricted, given, chunk)
 
         result = explained.run(call, ("concepts", *turns), evaluate, leaves, target, given)
         return explained.rebuild_explained(args, result)
 
     return relevances
+
+
+def _restriction(
+    call: Call, concepts: Concepts, site: Site, axis: int | Literal["heads"] | None
+) -> Any:
+    if axis != "heads":
+        return restriction_of(concepts, site, axis)
+    roles = Roles(call)
+    parts = roles.of_heads(site)
+    if parts is None or not roles.fit(parts):
+        raise ValueError(
+            f"{path_of(call, site)} has no heads that can be told: axis= takes the number of an "
+            f"axis of its output of shape {site.step.outputs[0].aval.shape} too."
+        )
+    return restriction_of(roles.masks(site, parts, concepts).astype(float), site, None)
 
 
 def reference_relevance(
@@ -194,8 +214,8 @@ def reference_relevance(
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["scores", "edges"], meta_fields=["layers"])
-@dataclass(frozen=True)
-class ConceptGraph:
+@dataclass(frozen=True, repr=False)
+class ConceptGraph(Shown):
     """How relevance flows between the concepts of layers, from the output on.
 
     Attributes:
@@ -212,6 +232,18 @@ class ConceptGraph:
     def strongest(self, example: int, k: int) -> tuple[np.ndarray, ...]:
         """For each layer the `k` units of the largest absolute relevance, strongest first."""
         return tuple(np.argsort(-np.abs(np.asarray(s[example])))[:k] for s in self.scores)
+
+    def _table(self) -> Table:
+        sums = [np.asarray(scores).sum(0) for scores in self.scores]
+        rows = tuple(
+            (layer, str(len(units)), strongest(units, [str(i) for i in range(len(units))]))
+            for layer, units in zip(self.layers, sums, strict=True)
+        )
+        header = ("layer", "units", "strongest, summed over examples")
+        return Table(header, rows, frozenset({1}))
+
+    def _title(self) -> str:
+        return f"Concepts of {', '.join(self.layers)}"
 
 
 def concept_graph(
@@ -236,7 +268,7 @@ def concept_graph(
         layers: matches of one layer each; their order does not matter.
         argnums: the explained positional arguments.
         axis: the axis of units in every layer (default: the features).
-        chunk: how many units at a time, to bound memory (default: all of a layer).
+        chunk: how many units at a time (default: as in `concept_relevance`).
         has_aux: whether `apply_fn` returns `(output, aux)`.
 
     Returns:
@@ -274,13 +306,12 @@ def concept_graph(
                 return pooled(flow.relevance(site, came), site, axis, jnp.sum)
 
             def edges(upper: Site, lower: Site) -> jax.Array:
-                def row(mask: jax.Array) -> jax.Array:
-                    kept = flow.keep(upper, mask, flow.arrived[key_of(upper)])
+                def row(unit: Any) -> jax.Array:
+                    kept = flow.keep(upper, unit, flow.arrived[key_of(upper)])
                     return score(lower, flow.send({key_of(upper): kept})[1])
 
                 units = range(upper.step.outputs[0].aval.shape[unit_axis(upper, axis)])
-                masks = jnp.asarray(restriction_of(units, upper, axis))
-                rows = jax.lax.map(row, masks, batch_size=chunk or len(units))
+                rows = over(row, restriction_of(units, upper, axis), chunk)
                 return jnp.moveaxis(rows, 0, -2)
 
             return (

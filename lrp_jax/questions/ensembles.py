@@ -14,12 +14,13 @@ import jax.numpy as jnp
 
 from .._calls.arguments import ArgNums
 from .._calls.hints import no_target
+from .._tables import Shown, Table, arrays, counted
 from ..transform import value_and_relevance
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["members", "outputs"], meta_fields=[])
 @dataclass(frozen=True, repr=False)
-class Ensemble:
+class Ensemble(Shown):
     """Relevance by each member of an ensemble.
 
     Attributes:
@@ -70,6 +71,13 @@ class Ensemble:
         centred = self._centred
         total = centred.sum(-1, keepdims=True)
         return (centred * total).mean(0).reshape(self.members.shape[1:])
+
+    def _table(self) -> Table:
+        named = {"mean": self.mean, "std": self.std, "agreement": self.agreement}
+        return arrays({**named, "outputs": self.outputs})
+
+    def _title(self) -> str:
+        return f"Relevance by {counted(len(self.members), 'member')}"
 
     @property
     def _centred(self) -> jax.Array:

@@ -14,6 +14,7 @@ import numpy as np
 from .._calls.call import Call, Start
 from .._layers.arithmetic import relevance_of, times_value, to_multiplier_value
 from .._propagation.loop import Taps, key
+from .._tables import Shown, Table, arrays
 from ..composites import Composite
 from .sites import Site, path_of, pull_taps, sites, zeros_like
 
@@ -21,8 +22,8 @@ Concepts = Any  # ints, lists of ints, masks with the concepts leading, or Subsp
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["bases"], meta_fields=[])
-@dataclass(frozen=True)
-class Subspaces:
+@dataclass(frozen=True, repr=False)
+class Subspaces(Shown):
     """Concepts that are linear subspaces of a layer's units.
 
     With h the layer's output, R = h * c its relevance and P the orthogonal projection on the
@@ -50,6 +51,24 @@ class Subspaces:
 
     bases: jax.Array
 
+    def _table(self) -> Table:
+        return arrays({"bases": self.bases})
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["numbers"], meta_fields=["axis", "size"])
+@dataclass(frozen=True)
+class Units:
+    """Concepts of one unit each, by their numbers on an axis that no loop has made."""
+
+    numbers: Any
+    axis: int
+    size: int
+
+    def mask(self, rank: int) -> jax.Array:
+        """Of one concept."""
+        wide = [self.size if i == self.axis else 1 for i in range(rank)]
+        return jax.nn.one_hot(self.numbers, self.size).reshape(wide)
+
 
 class Flow:
     """One forward pass and its backward passes: from the output, and from hidden layers."""
@@ -67,12 +86,13 @@ class Flow:
         self._forms = {s.index: s.output_form for s in sites(call, begin.form)}
         self._gradient = call.composite.gradient
         self._axis = axis
-        self._nothing, self._silent = zeros_like(output), zeros_like(values)
-        self.whole, self.arrived = self._pullback(begin.seed(output, target), self._silent)
+        self._output = output
+        self.whole, self.arrived = self._pullback(begin.seed(output, target), zeros_like(values))
 
     def send(self, kept: Taps) -> tuple[Any, Taps]:
         """What the inputs, and the layers (with what is kept there), get from hidden layers."""
-        return self._pullback(self._nothing, {**self._silent, **kept})
+        # Zeros that are made here are known to be zeros.
+        return self._pullback(zeros_like(self._output), {**zeros_like(self.values), **kept})
 
     def settle(self, choose: Callable[[Taps], Taps], arrived: Taps, places: int) -> Taps:
         """Relevance chosen at up to `places` places one after the other, each bit of it once.
@@ -84,7 +104,8 @@ class Flow:
             _, came = self.send(kept)
             return choose({name: arrived[name] - (came[name] - kept[name]) for name in kept})
 
-        return jax.lax.fori_loop(0, places - 1, turn, choose(arrived))
+        first = choose(arrived)
+        return jax.lax.fori_loop(0, places - 1, turn, first) if places > 1 else first
 
     def first(self, site: Site, arrived: Taps, turns: int, named: Any) -> jax.Array:
         """What arrives at a layer for the first time, in the turns named."""
@@ -93,17 +114,26 @@ class Flow:
 
     def keep(self, site: Site, restriction: Any, came: jax.Array) -> jax.Array:
         """What is left at a layer's output under a mask or in a subspace."""
+        if isinstance(restriction, Units):
+            return came * restriction.mask(came.ndim).astype(came.dtype)
         if not isinstance(restriction, Subspaces):
             return came * restriction.astype(came.dtype)
-        relevance = self._forms[site.index] == "R" and not self._gradient
-        value = self.values[key_of(site)]
-        c = to_multiplier_value(came, value) if relevance else came
+        c = self.multipliers(site, came)
         basis = restriction.bases.astype(came.dtype)
         projected = (
             jnp.moveaxis(c, unit_axis(site, self._axis), -1) @ jnp.linalg.pinv(basis).T @ basis.T
         )
         c = jnp.moveaxis(projected, -1, unit_axis(site, self._axis))
-        return times_value(c, value) if relevance else c
+        return times_value(c, self.values[key_of(site)]) if self._is_relevance(site) else c
+
+    def multipliers(self, site: Site, came: jax.Array) -> jax.Array:
+        """The multipliers of what arrives at a layer's output."""
+        if not self._is_relevance(site):
+            return came
+        return to_multiplier_value(came, self.values[key_of(site)])
+
+    def _is_relevance(self, site: Site) -> bool:
+        return self._forms[site.index] == "R" and not self._gradient
 
     def relevance(self, site: Site, came: Taps) -> jax.Array:
         """Relevance at a layer's output (the cotangent itself of a modified gradient)."""
@@ -142,7 +172,14 @@ def unit_axis(site: Site, axis: int | None) -> int:
         if not -rank <= axis < rank:
             raise ValueError(f"axis={axis} is out of range for a layer output of rank {rank}.")
         return axis % rank
-    return len(site.loops) + site.step.unit_axis()
+    units = site.step.unit_axis()
+    if units is None:
+        raise ValueError(
+            f"a product of two explained values has no axis that is its units: say axis= for its "
+            f"output of shape {site.step.outputs[0].aval.shape}, or, for the heads of attention, "
+            'axis="heads" in lrp.concept_relevance.'
+        )
+    return len(site.loops) + units
 
 
 def pooled(
@@ -155,8 +192,11 @@ def pooled(
 
 
 def restriction_of(concepts: Concepts, site: Site, axis: int | None) -> Any:
-    """Masks or subspaces with the concepts leading."""
+    """Masks, subspaces or units, with the concepts leading."""
     shape = (*site.loops, *site.step.outputs[0].aval.shape)
+    dtype = getattr(concepts, "dtype", None)
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.integer):
+        return _fitting_masks(concepts, shape)
     units = unit_axis(site, axis)
     if isinstance(concepts, Subspaces):
         got = jnp.shape(concepts.bases)
@@ -166,11 +206,11 @@ def restriction_of(concepts: Concepts, site: Site, axis: int | None) -> Any:
                 f"units along axis {units} of its output {shape}, got {got}."
             )
         return Subspaces(jnp.asarray(concepts.bases))
-    dtype = getattr(concepts, "dtype", None)
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.integer):
-        return _fitting_masks(concepts, shape)
     wide = [1] * len(shape)
     wide[units] = shape[units]
+    in_loop = units < len(site.loops)
+    if isinstance(concepts, jax.core.Tracer) and concepts.ndim == 1 and not in_loop:
+        return Units(concepts, units, shape[units])
     if isinstance(concepts, jax.core.Tracer):
         chosen = jax.nn.one_hot(concepts, shape[units])
         masks = chosen if chosen.ndim == 2 else chosen.max(-2)
@@ -184,6 +224,8 @@ def restriction_of(concepts: Concepts, site: Site, axis: int | None) -> Any:
                 f"along axis {units} of its output {shape}."
             )
         row[group] = 1
+    if groups and not in_loop and all(group.size == 1 for group in groups):
+        return Units(np.concatenate(groups), units, shape[units])
     return fixed.reshape(len(groups), *wide)
 
 
@@ -211,7 +253,7 @@ def same_number(given: list[Any]) -> list[Any]:
 
 def named_turns(restriction: Any, site: Site) -> Any:
     """Which turns of the loops around a layer a mask speaks of, as an array that broadcasts."""
-    if isinstance(restriction, Subspaces) or not site.loops:
+    if isinstance(restriction, Subspaces | Units) or not site.loops:
         return 1
     loops = len(site.loops)
     if restriction.shape[:loops] == (1,) * loops:

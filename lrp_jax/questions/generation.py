@@ -12,8 +12,10 @@ import numpy as np
 from .._calls.explained import Explained
 from .._calls.hints import no_target
 from .._layers.arithmetic import divide
+from .._propagation.many import over
+from .._tables import Shown, Table, counted, shares_of_largest, strongest
 from ..composites import Composite
-from ..targets import scoring
+from ..targets import scoring, token, weighting
 
 Spans = Sequence[slice | Sequence[int]]
 
@@ -21,8 +23,8 @@ Spans = Sequence[slice | Sequence[int]]
 @partial(
     jax.tree_util.register_dataclass, data_fields=["relevance", "scores"], meta_fields=["prompt"]
 )
-@dataclass(frozen=True)
-class Generation:
+@dataclass(frozen=True, repr=False)
+class Generation(Shown):
     """What made each token of an answer; prints as the strongest tokens of each row.
 
     Attributes:
@@ -37,6 +39,14 @@ class Generation:
     relevance: jax.Array
     scores: jax.Array
     prompt: int
+
+    def example(self, number: int) -> "Generation":
+        """That of one example of a batch.
+
+        Args:
+            number: which one, from 0.
+        """
+        return jax.tree.map(lambda array: array[number], self)
 
     def spans(self, columns: Spans, rows: Spans | None = None) -> jax.Array:
         """Relevance summed over words, sentences, passages.
@@ -76,7 +86,7 @@ class Generation:
         return jnp.linalg.solve(jnp.eye(count, dtype=shares.dtype) - shares, given)
 
     def table(self, tokens: Sequence[str] | None = None, top: int = 5) -> str:
-        """The strongest tokens for each token of the answer, of one example, as text.
+        """The strongest tokens for each token of the answer, as text.
 
         Args:
             tokens: the tokens of prompt and answer, to print instead of positions.
@@ -85,30 +95,35 @@ class Generation:
         Returns:
             One line for each token of the answer.
         """
+        return self._table(tokens, top).text()
+
+    def _table(self, tokens: Sequence[str] | None = None, top: int = 5) -> Table:
         relevance, scores = np.asarray(self.relevance), np.asarray(self.scores)
-        if relevance.ndim != 2:
-            lines = [Generation(r, s, self.prompt) for r, s in zip(relevance, scores, strict=True)]
-            return "\n\n".join(one.table(tokens, top) for one in lines)
-        names = [str(i) for i in range(relevance.shape[-1])] if tokens is None else list(tokens)
+        given = map(str, range(relevance.shape[-1])) if tokens is None else tokens
+        names = [token.strip() or repr(token) for token in given]
         if len(names) != relevance.shape[-1]:
             raise ValueError(f"{len(names)} tokens for {relevance.shape[-1]} columns.")
-        rows = [("token", "score", "from")]
-        for number, (row, score) in enumerate(zip(relevance, scores, strict=True)):
-            best = [i for i in np.argsort(-np.abs(row))[:top] if row[i]]
-            shown = ", ".join(f"{names[i]} {row[i]:.3g}" for i in best)
-            rows.append((names[self.prompt + number], f"{score:.3g}", shown))
-        widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
-        return "\n".join(
-            f"{token.ljust(widths[0])}  {score.rjust(widths[1])}  {shown}".rstrip()
-            for token, score, shown in rows
+        rows = [
+            (
+                *([", ".join(map(str, example))] if example else []),
+                names[self.prompt + number],
+                f"{scores[*example, number]:.3g}",
+                strongest(relevance[*example, number], names, top),
+            )
+            for *example, number in np.ndindex(scores.shape)
+        ]
+        batch = relevance.ndim > 2
+        header = (*["example"] * batch, "token", "score", "from")
+        shares = shares_of_largest(scores.reshape(-1, 1).tolist())
+        bars = tuple((*[0.0] * (1 + batch), share, 0.0) for (share,) in shares)
+        return Table(header, tuple(rows), frozenset({1 + batch}), keep=1 + batch, bars=bars)
+
+    def _title(self) -> str:
+        answer, tokens = self.relevance.shape[-2:]
+        return (
+            f"{counted(answer, 'token')} of an answer, by the tokens before them (the first "
+            f"{self.prompt} of {tokens} are the prompt)"
         )
-
-    def __str__(self) -> str:
-        if isinstance(self.relevance, jax.core.Tracer):
-            return f"Generation({self.relevance})"
-        return self.table()
-
-    __repr__ = __str__
 
 
 @no_target
@@ -130,7 +145,8 @@ def explain_generation(
             same axes and one for the vocabulary.
         composite: a composite, or one rule for every layer with weights.
         argnums: the argument that holds the ids.
-        chunk: how many rows are computed together, to bound memory (default: all).
+        chunk: how many rows are computed together, to bound memory (default: as many as leave the
+            largest array of a layer at 4 MiB).
         has_aux: whether `apply_fn` returns `(output, aux)`.
 
     Returns:
@@ -151,8 +167,9 @@ def explain_generation(
         >>> prompt, answer = jnp.array([0, 2, 1]), jnp.array([2, 1])
         >>> print(lrp.explain_generation(copy, lrp.Zero())(w, prompt, answer))
         token  score  from
-        3          2  1 2
-        4          2  2 2
+        -----  -----  -----
+        3          2  1 (2)
+        4          2  2 (2)
     """
     explained = Explained(apply_fn, composite, argnums, has_aux)
     if chunk is not None:
@@ -182,22 +199,19 @@ def explain_generation(
         def evaluate(composite: Composite, leaves: Any, answer: Any, against: Any) -> Any:
             output, pullback, _ = call.pulled("C", composite, leaves)
             predicting = output[..., start - 1 : -1, :]
-            size = output.shape[-1]
-            hot = jax.nn.one_hot(answer, size, dtype=output.dtype)
+            hot = partial(jax.nn.one_hot, num_classes=output.shape[-1], dtype=output.dtype)
             if named == "runner-up":
-                against = jnp.argmax(jnp.where(hot > 0, -jnp.inf, predicting), -1)
-            if named:
-                hot = hot - jax.nn.one_hot(against, size, dtype=output.dtype)
+                against = jnp.argmax(jnp.where(hot(answer) > 0, -jnp.inf, predicting), -1)
 
-            def row(number: jax.Array) -> jax.Array:
-                weights = jnp.take(hot, number, -2)
-                seed = jnp.zeros_like(output).at[..., start - 1 + number, :].set(weights)
-                found: jax.Array = pullback(seed)[0]
+            def row(asked: tuple[jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
+                found: jax.Array = pullback(weighting(output, token(*asked)))[0]
                 return found
 
-            count = answer.shape[-1]
-            rows = jax.lax.map(row, jnp.arange(count), batch_size=min(chunk or count, count))
-            return jnp.moveaxis(rows, 0, -2), (hot * predicting).sum(-1)
+            each = [None if ids is None else jnp.moveaxis(ids, -1, 0) for ids in (answer, against)]
+            positions = start - 1 + jnp.arange(answer.shape[-1])
+            rows = over(row, (positions, *each), chunk)
+            weights = hot(answer) if against is None else hot(answer) - hot(against)
+            return jnp.moveaxis(rows, 0, -2), (weights * predicting).sum(-1)
 
         compiled = explained.compiled(call, ("generation", start, named), evaluate)
         others = None if isinstance(against, str) else against

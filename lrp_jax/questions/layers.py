@@ -1,6 +1,6 @@
 """The relevance of hidden layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -71,32 +71,52 @@ def layer_relevances(
         def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
             chosen = select(call, layers, begin.form)
             first = [one(call, start[0], begin.form)] if start is not None else []
-            taps = {key("out", s.index): s.probe(s.step.outputs[0]) for s in chosen}
             last = select(call, stop, begin.form) if stop is not None else []
-            exposed = frozenset(s.index for s in [*chosen, *first])
-            stopped = frozenset(s.index for s in last)
-            output, values, pullback = pull_taps(
-                call, begin.form, composite, leaves, taps, exposed, stopped
-            )
-            if start is None:
-                seed, inner = begin.seed(output, target), zeros_like(values)
-            else:
-                seed, inner = zeros_like(output), zeros_like(values)
-                name = key("out", first[0].index)
+
+            def seeds(output: Any, values: Taps) -> tuple[Any, Taps]:
+                if start is None:
+                    return begin.seed(output, target), zeros_like(values)
+                name, given = key("out", first[0].index), start[1]
                 value = values[name]
-                given = (
-                    start[1](value) if callable(start[1]) else jnp.asarray(start[1], value.dtype)
-                )
-                inner[name] = _seed(jnp.broadcast_to(given, value.shape), value, first[0])
-            _, found = pullback(seed, inner)
+                given = given(value) if callable(given) else jnp.asarray(given, value.dtype)
+                inner = _seed(jnp.broadcast_to(given, value.shape), value, first[0])
+                return zeros_like(output), {**zeros_like(values), name: inner}
+
+            found = relevances_at(call, begin, composite, leaves, chosen, seeds, first, last)
             return {
-                path_of(call, s): keep(_at_output(call, s, found, values), len(s.loops))
-                for s in chosen
+                path_of(call, s): keep(r, len(s.loops)) for s, r in zip(chosen, found, strict=True)
             }
 
         return explained.run(call, ("layers", start is None), evaluate, leaves, target)
 
     return relevances
+
+
+def relevances_at(
+    call: Call,
+    begin: Start,
+    composite: Composite,
+    leaves: Any,
+    chosen: Sequence[Site],
+    seeds: Callable[[Any, Taps], tuple[Any, Taps]],
+    first: Sequence[Site] = (),
+    last: Sequence[Site] = (),
+) -> list[jax.Array]:
+    """The relevance at the outputs of some layers.
+
+    Args:
+        seeds: from the output and the values of layers to what is sent into them.
+        first: layers that something is sent into.
+        last: layers that hand nothing on.
+    """
+    taps = {key("out", s.index): s.probe(s.step.outputs[0]) for s in chosen}
+    exposed = frozenset(s.index for s in [*chosen, *first])
+    stopped = frozenset(s.index for s in last)
+    output, values, pullback = pull_taps(
+        call, begin.form, composite, leaves, taps, exposed, stopped
+    )
+    _, found = pullback(*seeds(output, values))
+    return [_at_output(call, s, found, values) for s in chosen]
 
 
 def reducer(reduce: Any) -> Callable[[jax.Array, int], Any]:

@@ -15,7 +15,7 @@ from .._calls.explained import Explained
 from .._calls.hints import no_target
 from .._layers.arithmetic import relevance_of
 from .._propagation.loop import Taps, key
-from .._tables import Table, brief, counted, shares_of_largest, terminal_width
+from .._tables import Shown, Table, brief, counted, shares_of_largest
 from ..composites import Composite
 from .sites import Site, pull_taps, sites, zeros_like
 
@@ -27,9 +27,11 @@ COLUMNS = ("in", "out", "bias", "stabiliser", "dropped", "rule")
     data_fields=["table", "start", "received", "overflow"],
     meta_fields=["layers", "kinds", "rules"],
 )
-@dataclass(frozen=True)
-class Ledger:
+@dataclass(frozen=True, repr=False)
+class Ledger(Shown):
     """What relevance each layer received, passed on and lost; prints as a table.
+
+    In print, what is less than a millionth of the largest number is 0; `table` has every digit.
 
     For each layer `in = out + bias + stabiliser + dropped + rule`, where `in` arrives at its output
     and `out` leaves it for its inputs. What the layers together lost, and what constants outside of
@@ -114,34 +116,32 @@ class Ledger:
             f"layers that took most are {named}.\n{self}"
         )
 
-    def __str__(self) -> str:
-        return self._table().text(terminal_width())
-
-    def _repr_html_(self) -> str:
-        return self._table().page(
+    def _title(self) -> str:
+        return (
             f"Relevance of {counted(len(self.layers), 'layer')}: {float(self.start):.6g} started, "
             f"{float(self.received):.6g} arrived"
         )
 
     def _table(self) -> Table:
         table = np.asarray(self.table)
-        lost = np.concatenate([np.zeros_like(table[:, :2]), table[:, 2:]], 1)
+        least = 1e-6 * np.abs(table).max(initial=0, where=np.isfinite(table))  # rounding
         rows = tuple(
-            (name, kind, brief(rule), *(f"{v:.4g}" for v in row))
+            (name, kind, brief(rule), *("0" if abs(v) <= least else f"{v:.4g}" for v in row))
             for name, kind, rule, row in zip(
                 self.layers, self.kinds, self.rules, table, strict=True
             )
         )
+        elsewhere = 0.0 if abs(self.elsewhere) <= least else float(self.elsewhere)
         total = (
             f"start {float(self.start):.6g}, received {float(self.received):.6g}, "
-            f"constants elsewhere {float(self.elsewhere):.4g} (sums over all examples)"
+            f"constants elsewhere {elsewhere:.4g} (sums over all examples)"
         )
         return Table(
             ("layer", "kind", "rule", *COLUMNS[:-1], "by the rule"),
             rows,
             numbers=frozenset(range(3, 3 + len(COLUMNS))),
             notes=(total,),
-            bars=tuple((0.0, 0.0, 0.0, *row) for row in shares_of_largest(lost.tolist())),
+            bars=tuple((*[0.0] * 5, *row[2:]) for row in shares_of_largest(table.tolist())),
         )
 
 

@@ -4,6 +4,7 @@ Measured (activation patching), or estimated for all units at once from the mult
 explanation: relevance patching, and with gradients attribution patching.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ def patching(
     argnums: ArgNums = 1,
     *,
     axes: Sequence[int] | None = None,
+    to: Any = None,
     has_aux: bool = False,
 ) -> Callable[..., dict[str, Any]]:
     """A function to the estimated effect of patching every unit of hidden layers (RelP).
@@ -44,6 +46,10 @@ def patching(
     exact while nothing leaves its linear region. Multipliers are known of units that are zero too,
     except below rules that make relevance and no multipliers (Flat, w^2, z-box, a lone Pass).
 
+    With `to`, of edges: the effect of a unit's value of the clean run where one other layer reads
+    it, and nobody else. The multiplier is then the part of c_u that the input of that layer sends,
+    by ways that pass no other layer of `layers` or `to`. It takes a backward pass more for each.
+
     Args:
         apply_fn: the function.
         composite: a composite, or one rule for every layer with weights; for plain attribution
@@ -52,16 +58,18 @@ def patching(
         argnums: the explained positional arguments, which differ between the runs.
         axes: the axes of a layer's output that its units lie on (in a loop its turns lead); what
             lies along the other ones is one unit. None is all axes, a unit for every number.
+        to: the layers that edges lead to, any match; None asks for units as a whole.
         has_aux: whether `apply_fn` returns `(output, aux)`.
 
     Returns:
         A function of the arguments of `apply_fn`, of the corrupted explained argument (a tuple of
-        them, where `argnums` is one) after them, and of `target=None`, to `{path: effect}`. A
-        target that depends on the output, such as None, is that of the clean run.
+        them, where `argnums` is one) after them, and of `target=None`, to `{path: effect}`, or of
+        edges to `{path: {path of the layer that reads: effect}}`. A target that depends on the
+        output, such as None, is that of the clean run.
 
     Raises:
         ValueError: where no layer matches, with the names that there are; for arguments of
-            different shapes.
+            different shapes; for edges that begin or end in a loop.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -70,9 +78,12 @@ def patching(
         >>> clean, corrupted = jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 1.0]])
         >>> print(lrp.patching(f, lrp.Zero(), "a")(w, clean, corrupted)["a"])
         [[1. 3.]]
+        >>> print(lrp.patching(f, lrp.Zero(), "a", to="b")(w, clean, corrupted)["a"]["b"])
+        [[1. 3.]]
 
     Source: Jafari et al. 2025, "RelP: Faithful and efficient circuit discovery via relevance
-    patching"; Nanda 2023, "Attribution patching".
+    patching"; Nanda 2023, "Attribution patching"; of edges Syed et al. 2023, "Attribution Patching
+    Outperforms Automated Circuit Discovery".
     """
     explained = Explained(apply_fn, composite, argnums, has_aux)
 
@@ -83,13 +94,13 @@ def patching(
             begin: Start, composite: Composite, clean: Any, target: Any, corrupted: Any
         ) -> Any:
             chosen = select(call, layers, "C")
+            ends = [] if to is None else select(call, to, "C")
             output, wanted = _values(call, composite, clean, chosen)
+            weights = _weights(output, target)
             taps = {key("out", s.index): s.probe(s.step.outputs[0]) for s in chosen}
             exposed = frozenset(s.index for s in chosen)
-            _, values, pullback = pull_taps(call, "C", composite, corrupted, taps, exposed)
-            _, found = pullback(_weights(output, target), zeros_like(values))
 
-            def effect(site: Site) -> jax.Array:
+            def effect(site: Site, values: Taps, found: Taps) -> jax.Array:
                 name = key("out", site.index)
                 c, value = found[name], values[name]
                 if site.output_form == "R" and not call.composite.gradient:
@@ -98,7 +109,20 @@ def patching(
                 kept = _axes_of(axes, change.ndim)
                 return change.sum([a for a in range(change.ndim) if a not in kept])
 
-            return {path_of(call, s): effect(s) for s in chosen}
+            if to is None:
+                _, values, pullback = pull_taps(call, "C", composite, corrupted, taps, exposed)
+                _, found = pullback(weights, zeros_like(values))
+                return {path_of(call, s): effect(s, values, found) for s in chosen}
+            values, sent = _sent_by(call, composite, corrupted, weights, taps, chosen, ends)
+            above = call.resolved.plan.layers
+            return {
+                path_of(call, s): {
+                    path_of(call, end): effect(s, values, sent[end])
+                    for end in ends
+                    if s.index in above[end.index].above
+                }
+                for s in chosen
+            }
 
         return explained.run(call, "patching", evaluate, clean, target, corrupted)
 
@@ -121,7 +145,9 @@ def activation_patching(
 
     The score is the sum over outputs of the target's weights times the output. It takes a forward
     pass for every unit. Examples of a batch are units of their own; to patch a unit in all of them
-    together, map the function over examples: `jax.vmap(measure, (None, 0, 0))`.
+    together, map the function over examples: `jax.vmap(measure, (None, 0, 0))`. Layers asked for
+    together are one compiled program; where there are few of many units, asked for one by one they
+    take less time, as what lies in front of a layer is then computed once for all of its units.
 
     Args:
         apply_fn, layers, argnums, axes, has_aux: as `patching`.
@@ -163,24 +189,65 @@ def activation_patching(
 
             before = score({})
 
-            def measured(site: Site) -> jax.Array:
-                value = wanted[key("out", site.index)]
-                kept = _axes_of(axes, value.ndim)
-                shape = tuple(n if a in kept else 1 for a, n in enumerate(value.shape))
-                numbers = jnp.arange(int(np.prod(shape))).reshape(shape)
+            values = [wanted[key("out", site.index)] for site in chosen]
+            kept = [_axes_of(axes, value.ndim) for value in values]
+            shapes = [
+                tuple(n if a in axes else 1 for a, n in enumerate(value.shape))
+                for value, axes in zip(values, kept, strict=True)
+            ]
+            ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
 
-                def patched(number: jax.Array) -> jax.Array:
-                    where = jnp.broadcast_to(numbers == number, value.shape)
-                    return score({key("patch", site.index): (where, value)}) - before
+            # One program for the units of all layers: one for each layer would hold the function
+            # as often as there are layers.
+            def patched(number: jax.Array) -> jax.Array:
+                patches = {}
+                for site, value, shape, first in zip(chosen, values, shapes, ends, strict=False):
+                    own = jnp.arange(first, first + math.prod(shape)).reshape(shape) == number
+                    where = jnp.broadcast_to(own, value.shape)
+                    patches[key("patch", site.index)] = (where, value)
+                return score(patches) - before
 
-                found = jax.lax.map(patched, numbers.reshape(-1), batch_size=chunk)
-                return found.reshape([value.shape[a] for a in kept])
-
-            return {path_of(call, s): measured(s) for s in chosen}
+            found = jax.lax.map(patched, jnp.arange(ends[-1]), batch_size=chunk)
+            return {
+                path_of(call, site): found[first:end].reshape([value.shape[a] for a in axes])
+                for site, value, axes, first, end in zip(
+                    chosen, values, kept, ends[:-1], ends[1:], strict=True
+                )
+            }
 
         return explained.run(call, "activation patching", evaluate, clean, target, corrupted)
 
     return effects
+
+
+def _sent_by(
+    call: Call, composite: Composite, leaves: Any, weights: Any, taps: Taps,
+    chosen: Sequence[Site], ends: Sequence[Site],
+) -> tuple[Taps, dict[Site, Taps]]:  # fmt: skip
+    """The outputs of layers, and what the inputs of each end send to them by themselves."""
+    nodes = [*chosen, *ends]
+    if any(site.loops for site in nodes):
+        raise ValueError(
+            "a layer in a loop is another end of an edge in every turn: write the loop out to ask "
+            "for edges."
+        )
+    exposed = frozenset(site.index for site in nodes)
+    inner = {
+        key("in", end.index, i): end.probe(v) for end in ends for i, v in enumerate(end.step.inputs)
+    }
+    # What every end sends to its inputs, with all that arrives there.
+    _, values, pullback = pull_taps(call, "C", composite, leaves, inner, exposed)
+    _, at_inputs = pullback(weights, zeros_like(values))
+    # From there on to the next layers of the two kinds, which hand nothing on.
+    output, values, pullback = pull_taps(call, "C", composite, leaves, taps, exposed, exposed)
+    nothing, silent = zeros_like(output), zeros_like(values)
+
+    def sent(end: Site) -> Taps:
+        own = {name: at_inputs[name] for name in inner if name.startswith(f"in:{end.index}:")}
+        found: Taps = pullback(nothing, {**silent, **own})[1]
+        return found
+
+    return values, {end: sent(end) for end in ends}
 
 
 def _two_runs(

@@ -21,6 +21,7 @@ from .._calls.call import Start
 from .._calls.explained import Explained
 from .._calls.hints import no_target
 from .._files import replacing
+from .._tables import Shown, Table, counted
 from ..composites import Composite
 from ..datasets import checksum_of, progress_bar, results
 from .flow import Flow, key_of, pooled
@@ -94,8 +95,8 @@ def concept_scores(
     return scores
 
 
-@dataclass(frozen=True)
-class References:
+@dataclass(frozen=True, repr=False)
+class References(Shown):
     """The examples of a data set that score highest for each concept, the best first.
 
     Attributes:
@@ -105,6 +106,25 @@ class References:
 
     indices: np.ndarray
     scores: np.ndarray
+
+    def _table(self) -> Table:
+        first = self.scores[..., 0]
+        order = np.argsort(-first, None, kind="stable")[:_PRINTED]
+        rows = []
+        for unit in zip(*np.unravel_index(order, first.shape), strict=True):
+            best = zip(self.indices[unit], self.scores[unit], strict=True)
+            told = ", ".join(f"{i} ({score:.3g})" for i, score in best)
+            rows.append((", ".join(map(str, unit)), told))
+        notes = (f"and {first.size - _PRINTED} more units",) if first.size > _PRINTED else ()
+        return Table(("unit", "examples, the best first"), tuple(rows), notes=notes)
+
+    def _title(self) -> str:
+        count = int(np.prod(self.scores.shape[:-1]))
+        return f"The best examples of {counted(count, 'unit')}"
+
+
+_PRINTED = 20
+"""Units of references that are shown, those with the best examples."""
 
 
 def reference_samples(
