@@ -1,11 +1,12 @@
 """Is it a good explanation? All ways to measure that.
 
 Read `correlations` (shared), `fills`, `flipping`, then `maps` (of relevance alone), `faithfulness`
-(that ask the model), `stability` and `randomisation`, then `studies` (tables of many methods) and
-`quantus` (the adapter for that library).
+(that ask the model), `stability` and `randomisation`, then `studies` (tables of many methods),
+`language` (prompts of known truth), `tuning` (numbers of composites) and `quantus` (the adapter for
+that library).
 """
 
-from . import fills as fills
+from . import fills as fills, language as language
 from .correlations import pearson as pearson, spearman as spearman
 from .faithfulness import (
     completeness as completeness,
@@ -34,3 +35,4 @@ from .randomisation import (
 )
 from .stability import max_sensitivity as max_sensitivity, random_logit as random_logit
 from .studies import Grid as Grid, Rank as Rank, Table as Table, study as study
+from .tuning import Tuned as Tuned, tune as tune

@@ -18,14 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._tables import Shown, Table
 from ..targets import scoring
 from . import fills
 from .correlations import key_or_default
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Curves:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Curves(Shown):
     """The score while the input is removed.
 
     Attributes:
@@ -35,6 +36,12 @@ class Curves:
 
     fraction: Array
     score: Array
+
+    def _table(self) -> Table:
+        removed = np.asarray(self.fraction)
+        means = np.asarray(self.score).reshape(-1, removed.size).mean(0)
+        rows = tuple((f"{part:.3f}", f"{m:.4g}") for part, m in zip(removed, means, strict=True))
+        return Table(("removed", "score, the mean of examples"), rows, frozenset({0, 1}))
 
 
 def pixel_flipping(

@@ -11,15 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from .._tables import Shown, Table
 from ..targets import scoring
 from .correlations import key_or_default, spearman
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Randomisation:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Randomisation(Shown):
     """How alike explanations stay while parameters are randomised.
 
     Attributes:
@@ -29,6 +31,11 @@ class Randomisation:
 
     similarity: Array
     layers: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+
+    def _table(self) -> Table:
+        means = np.asarray(self.similarity).reshape(len(self.layers), -1).mean(1)
+        rows = tuple((name, f"{v:.4f}") for name, v in zip(self.layers, means, strict=True))
+        return Table(("randomised last", "similarity"), rows, frozenset({1}))
 
 
 def parameter_randomisation(

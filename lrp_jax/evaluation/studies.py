@@ -27,7 +27,6 @@ from jax import Array
 from .. import _tables
 from .._analysis.identity import checksum_of_any, program_of
 from .._files import differences, locked
-from .._tables import counted, terminal_width
 from ..datasets import checksum_of, progress_bar, require
 from ..targets import scoring
 from .flipping import interval
@@ -61,7 +60,7 @@ class Grid:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Table:
+class Table(_tables.Shown):
     """One row for each method, point of its grid, example and metric.
 
     Attributes:
@@ -71,14 +70,11 @@ class Table:
 
     columns: dict[str, np.ndarray]
 
-    def __repr__(self) -> str:
-        return self._shown().text(terminal_width())
-
-    def _repr_html_(self) -> str:
+    def _title(self) -> str:
         examples = len(set(self.columns["example"].tolist()))
-        return self._shown().page(f"Means over {counted(examples, 'example')}")
+        return f"Means over {_tables.counted(examples, 'example')}"
 
-    def _shown(self) -> _tables.Table:
+    def _table(self) -> _tables.Table:
         """Means over the examples, with 95 % intervals: a row for each method and point."""
         metrics = list(dict.fromkeys(self.columns["metric"].tolist()))
         found: dict[tuple[str, ...], dict[str, str]] = {}
