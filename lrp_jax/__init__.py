@@ -18,6 +18,7 @@ from .composites import (
 from .datasets import explain_dataset as explain_dataset
 from .kinds import (
     Activation as Activation,
+    Attention as Attention,
     AvgPool as AvgPool,
     BatchNorm as BatchNorm,
     Bias as Bias,
@@ -52,10 +53,17 @@ from .questions import (
     concept_scores as concept_scores,
     conservation as conservation,
     explain_generation as explain_generation,
+    group_relevance as group_relevance,
+    head_relevance as head_relevance,
     layer_relevances as layer_relevances,
+    neuron_relevance as neuron_relevance,
     parameter_relevance as parameter_relevance,
     patching as patching,
+    query_relevance as query_relevance,
     relevance_matrix as relevance_matrix,
+    strongest_walks as strongest_walks,
+    token_layers as token_layers,
+    walk_relevance as walk_relevance,
 )
 from .rules import (
     AlphaBeta as AlphaBeta,
@@ -90,4 +98,4 @@ from .transform import (
 
 _former_paths.install()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

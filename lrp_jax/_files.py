@@ -7,10 +7,11 @@ import os
 import platform
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from ._warnings import warn
 
 if sys.platform == "win32":
     import msvcrt
@@ -102,10 +103,9 @@ def locked(path: Path) -> Iterator[None]:
                 "its own)"
             ) from None
         except OSError as error:
-            warnings.warn(
+            warn(
                 f"{path.parent} has no file locks ({error.strerror}): see to it that one process "
-                "alone writes there",
-                stacklevel=4,
+                "alone writes there"
             )
         # The one before may have removed the file between our opening and locking it.
         if _is_there(descriptor, lock):

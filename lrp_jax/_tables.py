@@ -8,8 +8,13 @@ import html
 import os
 import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Table:
         header: the names of the columns.
         rows: one cell for each column.
         numbers: positions of the columns that hold numbers.
-        keep: how many columns at the left are never shortened.
+        keep: how many columns at the left are shortened last, and from their beginnings.
         notes: lines below.
         tints: for each row the name that gives it a colour; empty for none.
         bars: for each row and column of numbers a length from -1 to 1; empty for none.
@@ -38,30 +43,44 @@ class Table:
         """The table in columns.
 
         Args:
-            width: characters that a line may have; longer cells end in an ellipsis.
+            width: characters that a line may have. Longer cells have an ellipsis; where that is not
+                enough, columns of text are left out, the last first. Numbers are whole.
         """
-        widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        whole = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        widths = dict(enumerate(whole))
         if width is not None:
-            widths = self._fitted(widths, width)
-        rule = tuple("-" * w for w in widths)
+            self._fit(widths, width)
+        rule = tuple("-" * widths.get(i, 0) for i in range(len(whole)))
         lines = [
-            "  ".join(
-                _cut(cell, w).rjust(w) if i in self.numbers else _cut(cell, w).ljust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
+            "  ".join(self._cell(row[i], i, size) for i, size in widths.items()).rstrip()
             for row in (self.header, rule, *self.rows)
         ]
-        return "\n".join([*lines, *self.notes])
+        notes = [line for note in self.notes for line in _lines(note, width)]
+        return "\n".join([*lines, *notes])
 
-    def _fitted(self, widths: list[int], width: int) -> list[int]:
-        """Narrower columns of text, the widest first."""
-        shrinkable = [i for i in range(self.keep, len(widths)) if i not in self.numbers]
-        while sum(widths) + 2 * (len(widths) - 1) > width:
-            widest = max(shrinkable, key=lambda i: widths[i], default=None)
-            if widest is None or widths[widest] <= _NARROWEST:
-                break
-            widths[widest] -= 1
-        return widths
+    def _fit(self, widths: dict[int, int], width: int) -> None:
+        """Make columns of text narrower, the widest first, and leave out what is too much."""
+        beside = [i for i in widths if i >= self.keep and i not in self.numbers]
+        kept = [i for i in range(self.keep) if i not in self.numbers]
+
+        def spare() -> int:
+            return width - sum(widths.values()) - 2 * (len(widths) - 1)
+
+        for columns, least in ((beside, _NARROWEST), (kept, _NARROWEST_KEPT)):
+            while columns and spare() < 0:
+                widest = max(columns, key=widths.__getitem__)
+                if widths[widest] <= least:
+                    break
+                widths[widest] -= 1
+        while beside and spare() < 0:
+            del widths[beside.pop()]
+
+    def _cell(self, cell: str, column: int, size: int) -> str:
+        if column in self.numbers:
+            return cell.rjust(size)
+        if len(cell) > size:
+            cell = f"…{cell[1 - size :]}" if column < self.keep else f"{cell[: size - 1]}…"
+        return cell[:size].ljust(size)
 
     def page(self, title: str) -> str:
         """The table as HTML, folded where it is long.
@@ -103,7 +122,59 @@ class Table:
         return f"style='text-align:{side};padding:.15em .6em;white-space:nowrap{more}'"
 
 
-_NARROWEST, _FOLDED_FROM = 8, 40
+_NARROWEST, _NARROWEST_KEPT, _FOLDED_FROM = 8, 20, 40
+
+
+class Shown:
+    """What shows itself as a table, in a terminal of any width and in a notebook."""
+
+    def _table(self) -> Table:
+        raise NotImplementedError
+
+    def _title(self) -> str:
+        return type(self).__name__
+
+    def _shown(self) -> Table | None:
+        """The table; none while it is traced, or where `vmap` has put other axes in front."""
+        leaves = [leaf for leaf in jax.tree.leaves(self) if leaf is not self]
+        arrays = all(isinstance(leaf, np.ndarray | jax.Array) for leaf in leaves)
+        if not arrays or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return None
+        try:
+            return self._table()
+        except (IndexError, TypeError, ValueError):
+            return None
+
+    def __repr__(self) -> str:
+        table = self._shown()
+        if table is not None:
+            return table.text(terminal_width())
+        leaves = (
+            f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else str(leaf)
+            for leaf in jax.tree.leaves(self)
+        )
+        return f"{type(self).__name__}({', '.join(leaves)})"
+
+    def _repr_html_(self) -> str | None:
+        table = self._shown()
+        return None if table is None else table.page(self._title())
+
+
+def arrays(named: Mapping[str, Any]) -> Table:
+    """Arrays by their shapes and their numbers from the least to the largest."""
+    found = {name: np.asarray(value, float) for name, value in named.items()}
+    rows = tuple(
+        (name, str(a.shape), *(f"{of(a):.4g}" for of in (np.min, np.mean, np.max)))
+        for name, a in found.items()
+    )
+    return Table(("", "shape", "least", "mean", "largest"), rows, frozenset({2, 3, 4}))
+
+
+def strongest(values: Any, names: Sequence[str], top: int = 5) -> str:
+    """The names of the largest sizes among some numbers that are not zero, with the numbers."""
+    values = np.asarray(values)
+    best = [i for i in np.argsort(-np.abs(values))[:top] if values[i]]
+    return ", ".join(f"{names[i]} ({values[i]:.3g})" for i in best)
 
 
 def terminal_width() -> int | None:
@@ -140,8 +211,10 @@ def _shape(text: str) -> str:
 _ARRAY = re.compile(r"np\.array\((\[[^()]*\])\)")
 
 
-def _cut(cell: str, width: int) -> str:
-    return cell if len(cell) <= width else cell[: width - 1] + "…"
+def _lines(note: str, width: int | None) -> list[str]:
+    if width is None:
+        return [note]
+    return textwrap.wrap(note, max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _safe(text: str) -> str:

@@ -312,8 +312,8 @@ class _Parts:
                 rows = {name: file[name][: stored["size"]] for name in file if name != "index"}
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(
-                f"{self.path} is there and was not written by explain_dataset ({error}); give "
-                "another path, or remove it"
+                f"{self.path} is there and does not say which run wrote it, as files of "
+                f"explain_dataset do since 0.2 ({error}); give another path, or remove it"
             ) from error
         now = {"batches": stored["batches"] if self.total is None else self.total, **self.identity}
         self._compare(stored, now, rows, f"the results in {self.path}", "it")
@@ -343,10 +343,10 @@ class _Parts:
         if not found and self.again is not None and rows is not None:
             found = "" if _equal(rows, self.again()) else "what the function returns"
         if found:
-            raise ValueError(
-                f"{what} are of another run, which differs in {found}: give another path, or "
-                f"remove {them} to start anew"
-            )
+            why = f"are of another run, which differs in {found}"
+            if not stored:
+                why = "do not say which run wrote them, as they do since 0.2"
+            raise ValueError(f"{what} {why}: give another path, or remove {them} to start anew")
 
     def part(self, index: int) -> Path:
         return self.folder / f"{index:08d}.npz"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import json
 import os
@@ -44,6 +45,10 @@ def stopped():
 
 def numbers():
     return (lambda params, x: apply(params, x)[:, 0]), ready()[1]
+
+def words():
+    table = {"embed": jnp.arange(12.0).reshape(6, 2), "head": jnp.eye(2)}
+    return (lambda params, ids: params["embed"][ids].sum(1) @ params["head"]), table
 
 def dense():
     return (lambda params, x: x @ params["w"]), {"w": jnp.ones((3, 5))}
@@ -106,7 +111,10 @@ def test_explain_writes_what_relevance_returns(
     np.testing.assert_allclose(np.load("out/relevance.npy"), expected, rtol=1e-5, atol=1e-6)
     files = {file.name for file in (folder / "out").iterdir()}
     assert files == {"relevance.npy", "00000.png", "00001.png", "00002.png"}
-    assert (folder / "out" / "00000.png").read_bytes().startswith(b"\x89PNG")
+    heatmap = pytest.importorskip("matplotlib.image").imread(folder / "out" / "00000.png")
+    assert heatmap.shape[:2] == (256, 256)
+    colours = lrp.plot.rgb(np.load("out/relevance.npy")[0])
+    np.testing.assert_array_equal(heatmap[64::128, 64::128, :3] * 255, colours)
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
@@ -131,6 +139,7 @@ def test_evaluate_ranks_an_explanation_before_a_random_one(
     command = ["evaluate", "cli_net:apply", "x.npy", "--checkpoint", "net.npz", "--steps", "4"]
     run(*command, "--composite", "Zero", "--composite", "EpsilonPlus")
     lines = capsys.readouterr().out.splitlines()
+    assert "morf: low is good" in lines.pop()
     assert [line.split("  ")[0] for line in lines] == [
         "method",
         "Zero",
@@ -159,6 +168,11 @@ def test_module_runs_as_a_command() -> None:
 )
 def test_composites_are_read_from_text(text: str, expected: Any) -> None:
     assert cli.composite_from(text) == expected
+
+
+def test_every_preset_has_its_name_here() -> None:
+    public = {n for n, value in vars(lrp.composites).items() if inspect.isfunction(value)}
+    assert public - {"as_composite"} == set(commands.COMPOSITES)
 
 
 @pytest.mark.parametrize(
@@ -228,13 +242,20 @@ def test_nothing_is_written_outside_of_the_folder(
     [
         (["plan", "cli_net", "x.npy"], "module:function"),
         (["plan", "no_such_net:apply", "x.npy"], "no module 'no_such_net'"),
-        (["plan", "cli_net:missing", "x.npy"], "no function 'missing'"),
+        (["plan", "cli_net:missing", "x.npy"], "no function 'missing'."),
+        (["plan", "cli_net:redy", "x.npy"], "did you mean ready?"),
+        (["plan", "cli_net:ready", "x.npy", "--composite=ZPlu"], "did you mean ZPlus? Known are"),
+        (["plan", "cli_net:ready", "x.npy", "--composite=Gamma(gama=1)"], "Gamma takes gamma, "),
         (["plan", "cli_net:half_ready", "x.npy"], "the pair"),
         (["plan", "cli_net:apply", "x.npy"], "needs parameters: give --checkpoint"),
         (["plan", "cli_net:ready", "cli_net.py"], "is none of .npy"),
         (["plan", "cli_net:ready", "x.csv"], "there is no file x.csv"),
         (["plan", "cli_net:unreadable", "x.npy"], "unreadable() failed: FileNotFoundError"),
         (["plan", "cli_net:stopped", "x.npy"], "stopped() failed: SystemExit: no"),
+        (
+            ["plan", "cli_net:apply", "x.npy", "--checkpoint", "cli_net.py"],
+            "is none of .npy, .npz, .safetensors. Pickles",
+        ),
         (["plan", "cli_net:ready", "x.npy", "--limit", "nan"], "--limit"),
         (["plan", "cli_net:ready", "x.npy", "--size", "0", "1"], "--size"),
         (["plan", "cli_net:ready", "x.npy", "--size", "99999", "99999"], "--size"),
@@ -258,9 +279,15 @@ def test_bad_arguments_are_named(
     assert message in refused(capsys, *words)
 
 
-def test_integers_are_no_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.save(folder / "tokens.npy", np.arange(4))
-    assert "floating-point" in refused(capsys, "plan", "cli_net:ready", "tokens.npy")
+def test_token_ids_are_explained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(folder / "ids.npy", np.array([[1, 5, 0]]))
+    run("explain", "cli_net:words", "ids.npy", "--out", "out", "--target", "1")
+    np.testing.assert_allclose(np.load("out/relevance.npy"), [[3, 11, 1]], rtol=1e-5)
+    np.save(folder / "pixels.npy", np.zeros((1, 2, 2, 3), np.uint8))
+    message = refused(capsys, "explain", "cli_net:ready", "pixels.npy", "--out", "out")
+    assert "cast counts and images with x.astype" in message
+    np.save(folder / "words.npy", np.array(["a"]))
+    assert "floating-point" in refused(capsys, "plan", "cli_net:ready", "words.npy")
 
 
 def test_images_are_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -363,6 +390,8 @@ def test_names_and_shapes_of_wrong_parameters_are_listed(
     assert "(40 in all)" in refused(capsys, *call, "many.npz")
     assert message.count("\n") == 2
     np.save(folder / "narrow.npy", np.ones((3, 5), np.float32))
+    own = refused(capsys, "explain", "cli_net:ready", "x.npy", "--out=o", "--target", "3")
+    assert "the parameters are" not in own  # the model has done nothing wrong
     message = refused(capsys, "plan", "cli_net:ready", "narrow.npy")
     assert "shape (3, 5)" in message
     with pytest.raises(cli.InputError) as shown:

@@ -259,7 +259,7 @@ def test_a_file_of_something_else_is_not_returned(tmp_path):
         file["attribution"] = DATA
     (tmp_path / "text.h5").write_text("no HDF5")
     for name in ("other.h5", "text.h5"):
-        with pytest.raises(ValueError, match=f"{name} is there and was not written by"):
+        with pytest.raises(ValueError, match=f"{name} is there and does not say which run"):
             explain_dataset(fn, batches(), path=tmp_path / name, progress=False)
 
 
@@ -268,7 +268,7 @@ def test_parts_of_unknown_origin_are_refused(tmp_path):
     path = tmp_path / "a.h5"
     interrupted(path)
     (tmp_path / "a.h5.parts" / "run.json").unlink()
-    with pytest.raises(ValueError, match="are of another run"):
+    with pytest.raises(ValueError, match="do not say which run wrote them"):
         explain_dataset(fn, batches(), path=path, progress=False)
 
 

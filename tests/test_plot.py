@@ -1,6 +1,7 @@
 """Pictures: colours where they should be, and every figure drawn without a warning."""
 
 import html.parser
+import itertools
 import re
 import sys
 
@@ -70,6 +71,33 @@ def test_zero_is_the_middle_and_lightness_tells_only_the_size(name):
     assert np.abs(grey - grey[::-1]).max() < 50
     steps = np.diff(grey[10:])
     assert (steps <= 0).all() or (steps >= 0).all()
+
+
+# What eyes without one kind of cone see of linear red, green and blue (Machado et al. 2009).
+BLIND = {
+    "red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998]],
+    "green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+              [-0.011820, 0.042940, 0.968881]],
+    "blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+             [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", BLIND)
+@pytest.mark.parametrize("name", ZERO_COLOUR)
+def test_signs_are_told_apart_without_a_kind_of_cone(name, missing):
+    def seen(shares):
+        part = colormaps.colours(np.array(shares) / 2 + 0.5, name) / 255
+        linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+        linear = np.clip(linear @ np.array(BLIND[missing]).T, 0, 1)
+        return 255 * np.where(
+            linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+        )
+
+    shares = np.array([0.05, 0.1, 0.2, 0.5, 1.0])
+    apart = np.abs(seen(shares) - seen(-shares)).sum(-1)
+    assert (apart > [25, 50, 75, 100, 100]).all()
 
 
 def test_unknown_names_are_named():
@@ -150,6 +178,8 @@ def test_every_figure_is_drawn(tmp_path, style, kind):
             plot.grid(None, {"a": R[None]}, colorbars=True).axes[0],
             plot.time_series(R, R**2, cmap=cmap),
             plot.time_series(R[0], R[1]),
+            plot.uncertainty(R, labels=[f"unit {i}" for i in range(7)], cmap=cmap),
+            plot.uncertainty(images, cmap=cmap),
             plot.text(["a", " long", " text\n", "\nline"], np.array([1, -2, 0, np.nan]), width=1),
         ]
         for ax in axes:
@@ -160,6 +190,28 @@ def test_heatmaps_show_zero_in_the_middle_whatever_is_drawn():
     (image,) = plot.heatmap(np.abs(R) + 1).images
     low, high = image.get_clim()
     assert low == -high
+
+
+def test_uncertainty_of_features_is_the_range_of_the_central_members():
+    members = np.stack([np.arange(101.0), -2 * np.arange(101.0)], 1)
+    ax = plot.uncertainty(members, level=0.8)
+    bars = [bar.get_height() for bar in ax.patches]
+    np.testing.assert_allclose(bars, [50, -100])
+    ranges = [line[:, 1] for line in ax.collections[0].get_segments()]
+    np.testing.assert_allclose(ranges, [[10, 90], [-180, -20]])
+    with pytest.raises(ValueError, match="3 labels for 2 features"):
+        plot.uncertainty(members, labels="abc")
+
+
+def test_a_pixel_fades_the_more_members_disagree():
+    maps = np.ones((4, 1, 3))
+    maps[0, 0, 1] = -0.5  # one of four
+    maps[:2, 0, 2] = -0.5  # half of them
+    (image,) = plot.uncertainty(np.stack([maps, 0 * maps], -1)).images
+    np.testing.assert_allclose(image.get_array(), [[1, 0.625 * 0.5, 0]])
+    assert image.get_clim() == (-1, 1)
+    with pytest.raises(ValueError, match="one example"):
+        plot.uncertainty(np.ones((2, 3, 4, 5, 6)))
 
 
 def test_grid_has_one_picture_each():
@@ -281,6 +333,8 @@ def test_the_ledger_has_a_bar_for_each_cause(tmp_path):
     expected = [row[cause] for row in made.rows.values() for cause in causes]
     np.testing.assert_allclose(widths, expected, atol=1e-12)
     assert max(np.abs(widths)) > 0.1
+    hatches = {handle.get_hatch() for handle in ax.get_legend().legend_handles}
+    assert len(hatches) == len(causes)  # told apart without colours
     drawn(ax, tmp_path)
 
 
@@ -347,3 +401,84 @@ def test_a_missing_matplotlib_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="matplotlib is needed for plots"):
         plot.heatmap(R)
+
+
+def test_titles_do_not_run_into_each_other(tmp_path):
+    names = ["EpsilonGammaBox(low=-3, high=3)", "gradient times input, averaged", "short"]
+    figure = plot.grid(None, dict.fromkeys(names, R[None, :4, :4]))
+    figure.savefig(tmp_path / "grid.png")
+    boxes = [ax.title.get_window_extent() for ax in figure.axes]
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+    assert figure.axes[2].title.get_fontsize() == 10
+
+
+# Layers, heads, tokens, neurons.
+
+
+def cells(ax):
+    return np.ma.filled(ax.collections[0].get_array(), np.nan)
+
+
+def labels(axis):
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+def test_heads_of_layers_and_of_turns(tmp_path):
+    apart = {"a": R[0, :3], "b": R[1, :2]}
+    ax = plot.heads(apart)
+    np.testing.assert_array_equal(cells(ax), [[*R[1, :2], np.nan], R[0, :3]])
+    assert labels(ax.yaxis) == ["b", "a"]
+    assert drawn(ax, tmp_path)
+    ax = plot.heads({"a": R[:2], "b": R[2:4], "c": R[4]})
+    np.testing.assert_array_equal(cells(ax)[::-1], R[[0, 2, 1, 3, 4]])
+    assert labels(ax.yaxis)[::-1] == ["a [0]", "b [0]", "a [1]", "b [1]", "c"]
+
+
+def test_names_may_be_an_array():
+    names = np.array(["a", "b"])
+    assert labels(plot.matrix(R[:2, :2], names, names).yaxis) == ["a", "b"]
+
+
+def test_long_names_leave_room_for_the_cells(tmp_path):
+    name = "transformer/block/attention/MatMul"
+    ax = plot.matrix(R[:2, :2], [name, name + ":1"], [name, name + ":1"])
+    assert drawn(ax, tmp_path)
+    assert ax.get_window_extent().width > 30
+
+
+def test_tokens_of_layers(tmp_path):
+    ax = plot.token_layers({"x": R[0], "y": R[1]}, ["Ġthe", "Ċ", *"abcde"])
+    np.testing.assert_array_equal(cells(ax), R[1::-1])
+    assert labels(ax.xaxis)[:3] == ["the", "\\n", "a"]
+    assert drawn(ax, tmp_path)
+    with pytest.raises(ValueError, match="named"):
+        plot.token_layers({"x": R[0]}, ["a"])
+    with pytest.raises(ValueError, match="one example"):
+        plot.token_layers({"x": R[None, None]}, ["a"])
+
+
+def test_the_strongest_neurons(tmp_path):
+    ax = plot.neurons({"up": np.array([0.5, -3.0, 0.0]), "deep": np.array([[1.0], [2.0]])}, k=3)
+    assert labels(ax.yaxis) == ["up · 1", "deep [1] · 0", "deep [0] · 0"]
+    assert [bar.get_width() for bar in ax.patches] == [-3, 2, 1]
+    assert drawn(ax, tmp_path)
+
+
+def test_a_matrix_of_tokens(tmp_path):
+    ax = plot.matrix(R, columns=list("abcdefg"))
+    assert ax.collections[0].get_clim() == (-np.abs(R).max(), np.abs(R).max())
+    assert drawn(ax, tmp_path)
+
+
+def test_walks_are_lines_between_layers_or_on_their_graph():
+    nodes, relevance = np.array([[0, 0, 1], [2, 1, 0]]), np.array([1.0, -0.5])
+    ax = plot.walks(nodes, relevance, labels=list("abc"), layers=["x", "y", "z"])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b", "c"]
+    weak, strong = ax.get_lines()
+    assert np.round(weak.get_xdata()).tolist() == nodes[1].tolist()
+    assert weak.get_linewidth() < strong.get_linewidth()
+    assert weak.get_color()[2] > weak.get_color()[0]  # blue is negative
+    ax = plot.walks(nodes, relevance, positions=[[0, 0], [1, 0], [1, 1]], edges=[(0, 1), (1, 2)])
+    assert len(ax.get_lines()) == 2 + 2 + 1  # edges, walks, and the circle of one that stays
+    with pytest.raises(ValueError, match=r"walks \(walks, layers\)"):
+        plot.walks(nodes, relevance[:1])

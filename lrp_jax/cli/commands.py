@@ -7,12 +7,14 @@ The model is a function that you name, and its module is imported: that is your 
 import argparse
 import ast
 import contextlib
+import difflib
 import importlib
 import inspect
 import math
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,12 @@ from .files import PIXELS, Folder, InputError, inputs, optional, read_arrays, sa
 COMPOSITES = (
     "AttnLRP", "CPLRP", "DeepTaylor", "EpsilonAlpha2Beta1", "EpsilonAlpha2Beta1Flat",
     "EpsilonGammaBox", "EpsilonPlus", "EpsilonPlusFlat", "ExcitationBackprop", "LRPOverview",
-    "beta_smooth", "deconvnet", "guided_backprop",
+    "MambaLRP", "RelP", "beta_smooth", "deconvnet", "guided_backprop",
 )  # fmt: skip
 SHOWN = 12
 """How many names of parameters are shown."""
+SIDE = 256
+"""Heatmaps of fewer pixels are enlarged to about this many, each pixel to a square."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,10 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{parser.prog}: warning: {message}", file=sys.stderr)
 
     try:
-        if options.command is _doctor:
-            _doctor(options)
-            return 0
-        _check_options(options)
         with warnings.catch_warnings():
             warnings.showwarning = tell
             options.command(options)
@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
             name, help=text, description=text, formatter_class=argparse.RawTextHelpFormatter
         )
         added.set_defaults(command=run)
+        added.add_argument(
+            "--traceback", action="store_true", help="show where in the code a mistake was found"
+        )
+        return added
+
+    def of_a_model(name: str, run: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
+        added = command(name, run, text)
         added.add_argument(
             "model",
             metavar="module:function",
@@ -149,24 +156,23 @@ def _parser() -> argparse.ArgumentParser:
             metavar="GIB",
             help="refuse files that unpack to more than this many GiB (default: 4)",
         )
-        added.add_argument(
-            "--traceback", action="store_true", help="show where in the code a mistake was found"
-        )
         return added
 
-    text = "Print versions, devices and what is installed, and try some known numbers."
-    doctor = commands.add_parser("doctor", help=text, description=text)
-    doctor.set_defaults(command=_doctor, traceback=False)
-    planned = command("plan", _plan, "Print which layer gets which rule, and why.")
+    planned = of_a_model("plan", _plan, "Print which layer gets which rule, and why.")
     planned.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    explained = command(
+    explained = of_a_model(
         "explain", _explain, "Write relevance.npy and a heatmap for each image-like example."
     )
-    evaluated = command(
+    evaluated = of_a_model(
         "evaluate",
         _evaluate,
         "Print how fast the explained output falls when the most relevant parts are removed\n"
         "first (morf, low is good) or last (lerf, high is good), beside simple baselines.",
+    )
+    command(
+        "doctor",
+        _doctor,
+        "Print versions, devices and what is installed, and try some known numbers.",
     )
     for added in (explained, evaluated):
         added.add_argument(
@@ -192,16 +198,14 @@ def _doctor(options: Any) -> None:
 
 
 def _plan(options: Any) -> None:
-    apply_fn, params = _model(options)
-    _, x = inputs(options)
+    apply_fn, params, _, x = _loaded(options)
     with _model_runs(options, params, x):
         found = plan(apply_fn, _one_composite(options))(params, x[:1])
     print(found.to_json() if options.json else found)
 
 
 def _explain(options: Any) -> None:
-    apply_fn, params = _model(options)
-    names, x = inputs(options)
+    apply_fn, params, names, x = _loaded(options)
     explain = value_and_relevance(apply_fn, _one_composite(options))
     folder = Folder(options.out)
     outputs, relevances = [], []
@@ -218,7 +222,10 @@ def _explain(options: Any) -> None:
         image = optional("matplotlib.image", "matplotlib", "heatmaps (relevance.npy is written)")
         for name, one in zip(names, relevance, strict=True):
             with folder.file(f"{name}.png") as partial:
-                image.imsave(partial, plot.rgb(one), format="png")
+                colours = plot.rgb(one)
+                times = max(SIDE // max(colours.shape[:2]), 1)
+                enlarged = colours.repeat(times, 0).repeat(times, 1)
+                image.imsave(partial, enlarged, format="png")
     for name, scores, one in zip(names, output, relevance, strict=True):
         result = (
             f"largest output {scores.argmax(-1).tolist()}"
@@ -229,8 +236,7 @@ def _explain(options: Any) -> None:
 
 
 def _evaluate(options: Any) -> None:
-    apply_fn, params = _model(options)
-    _, x = inputs(options)
+    apply_fn, params, _, x = _loaded(options)
     methods: dict[str, Any] = {
         text: value_and_relevance(apply_fn, composite)
         for text, composite in _composites(options).items()
@@ -255,6 +261,9 @@ def _evaluate(options: Any) -> None:
                     areas[order].append(np.asarray(evaluation.area(curve)))
         means = [np.concatenate(areas[order]).mean() for order in orders]
         print("  ".join([name.ljust(width), *(f"{mean:10.4g}" for mean in means)]))
+    print(
+        "mean output while the most (morf: low is good) or least (lerf: high) relevant is removed"
+    )
 
 
 def _batches(x: np.ndarray, options: Any) -> Iterator[tuple[Any, Any]]:
@@ -265,6 +274,12 @@ def _batches(x: np.ndarray, options: Any) -> Iterator[tuple[Any, Any]]:
     for start in range(0, len(x), options.batch):
         part = slice(start, start + options.batch)
         yield jnp.asarray(x[part]), None if each is None else jnp.asarray(each[part])
+
+
+def _loaded(options: Any) -> tuple[Callable[..., Any], Any, list[str], np.ndarray]:
+    """The function, its parameters, a name for each example, and the batch."""
+    _check_options(options)
+    return *_model(options), *inputs(options)
 
 
 def _model(options: Any) -> tuple[Callable[..., Any], Any]:
@@ -279,10 +294,11 @@ def _model(options: Any) -> tuple[Callable[..., Any], Any]:
         raise InputError(f"there is no module {module!r} on the path or in this folder.") from error
     except (Exception, SystemExit) as error:
         raise InputError(f"module {module!r} cannot be imported: {said(error)}") from error
+    offered = [n for n, value in vars(found).items() if callable(value)]
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        raise InputError(f"module {module!r} has no function {name!r}.")
+        raise InputError(f"module {module!r} has no function {name!r}{_near(name, offered)}")
     if options.checkpoint is not None:
         arrays = read_arrays(options.checkpoint, options.limit)
         for path, array in arrays.items():
@@ -309,6 +325,8 @@ def _model_runs(options: Any, params: Any, x: np.ndarray) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
+        if _is_ours(error):
+            raise InputError(f"{options.model} cannot be explained: {error}") from error
         paths = jax.tree_util.tree_flatten_with_path(params)[0]
         held = [
             f"{jax.tree_util.keystr(path, simple=True, separator='/')} {np.shape(leaf)}"
@@ -319,6 +337,17 @@ def _model_runs(options: Any, params: Any, x: np.ndarray) -> Iterator[None]:
             f"{options.model} cannot be explained: {said(error)}\n"
             f"the input has the shape {x.shape}; the parameters are {shown or 'none'}."
         ) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether this library raised it, and not the model: then it says all that there is to say."""
+    place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return Path(__file__).parent.parent in place.parents
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "."
 
 
 def _needs_arguments(function: Callable[..., Any]) -> bool:
@@ -346,8 +375,7 @@ def composite_from(text: str) -> Any:
     try:
         return _called(ast.parse(text, mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
-        known = ", ".join([*COMPOSITES, *rules.RULES])
-        raise InputError(f"--composite {text!r}: {error} (known: {known})") from error
+        raise InputError(f"--composite {text!r}: {error}") from error
 
 
 def _called(node: ast.expr) -> Any:
@@ -356,15 +384,23 @@ def _called(node: ast.expr) -> Any:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
         return ast.literal_eval(node)
     name = node.func.id
-    if name not in COMPOSITES and name not in rules.RULES:
-        raise ValueError(f"{name!r} is neither a composite nor a rule")
+    known = [*COMPOSITES, *rules.RULES]
+    if name not in known:
+        raise ValueError(
+            f"{name!r} is neither a composite nor a rule{_near(name, known)} "
+            f"Known are {', '.join(known)}."
+        )
     make = rules.RULES[name] if name in rules.RULES else getattr(composites, name)
     if any(keyword.arg is None for keyword in node.keywords):
         raise ValueError("write every argument by itself")
-    return make(
-        *(_called(argument) for argument in node.args),
-        **{str(keyword.arg): _called(keyword.value) for keyword in node.keywords},
-    )
+    given = [_called(argument) for argument in node.args]
+    named = {str(keyword.arg): _called(keyword.value) for keyword in node.keywords}
+    try:
+        return make(*given, **named)
+    except TypeError as error:
+        raise ValueError(
+            f"{error}; {name} takes {', '.join(inspect.signature(make).parameters)}"
+        ) from error
 
 
 def _composites(options: Any) -> dict[str, Any]:

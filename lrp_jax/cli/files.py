@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._files import replacing, writable
+from .._tables import counted
 
 IMAGES = (".png", ".jpg", ".jpeg")
 PIXELS = 100_000_000
@@ -71,16 +72,19 @@ def inputs(options: Any) -> tuple[list[str], np.ndarray]:
             raise InputError("the images differ in size or channels: give --size HEIGHT WIDTH.")
         names = [f"{i:05d}-{_plain(file.stem)}" for i, file in enumerate(files)]
         return names, np.stack(pictures)
+    if files[0].suffix.lower() not in (*READERS, *IMAGES):
+        raise InputError(f"{files[0]} is none of {', '.join([*READERS, *IMAGES])}.")
     if len(files) > 1:
         raise InputError("inputs are either images or one .npy or .npz file.")
     arrays = read_arrays(files[0], options.limit)
     if len(arrays) > 1 and "x" not in arrays:
         raise InputError(f"{files[0]} has the arrays {', '.join(arrays)}, and none is called x.")
     x = np.asarray(arrays["x"] if "x" in arrays else next(iter(arrays.values())))
-    if not x.ndim or not len(x) or not jnp.issubdtype(x.dtype, jnp.floating):
+    numbers = any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    if not x.ndim or not len(x) or not numbers:
         raise InputError(
-            f"{files[0]} holds {x.dtype} of shape {x.shape}; the input is a floating-point array "
-            "with the batch in front."
+            f"{files[0]} holds {x.dtype} of shape {x.shape}; the input is an array of "
+            "floating-point numbers, or of token ids, with the batch in front."
         )
     bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
     if len(bad):
@@ -124,7 +128,8 @@ def _image(file: Path, options: Any) -> np.ndarray:
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     for name, values in (("--mean", options.mean), ("--std", options.std)):
         if len(values) not in (1, pixels.shape[-1]):
-            raise InputError(f"{name} has {len(values)} numbers for {pixels.shape[-1]} channels.")
+            channels = counted(pixels.shape[-1], "channel")
+            raise InputError(f"{name} has {counted(len(values), 'number')} for {channels}.")
     scaled: np.ndarray = (pixels - np.float32(options.mean)) / np.float32(options.std)
     return scaled
 
@@ -143,15 +148,17 @@ def read_arrays(file: Path, limit: float = 4.0) -> dict[str, Any]:
         InputError: for another kind of file, one that is broken, holds Python objects or is larger
             than the limit.
     """
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
     _require_file(file)
     suffix = file.suffix.lower()
-    if suffix not in readers:
-        raise InputError(f"{file} is none of {', '.join([*readers, *IMAGES])}.")
+    if suffix not in READERS:
+        raise InputError(
+            f"{file} is none of {', '.join(READERS)}. Pickles and checkpoints of other kinds can "
+            "hold code: load them in Python and write np.savez(file, **arrays)."
+        )
     if not file.stat().st_size:
         raise InputError(f"{file} is empty.")
     try:
-        return readers[suffix](file, int(limit * 2**30))
+        return READERS[suffix](file, int(limit * 2**30))
     except InputError:
         raise
     except Exception as error:  # of a broken file a reader raises what it likes
@@ -185,6 +192,9 @@ def _read_safetensors(file: Path, limit: int) -> dict[str, Any]:
     except importlib.import_module("safetensors").SafetensorError as error:
         raise ValueError(str(error)) from error
     return arrays
+
+
+READERS = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
 
 
 def _check_size(size: int, limit: int) -> None:

@@ -83,8 +83,8 @@ def curves(
     ax.set_xlabel("fraction removed")
     ax.set_ylabel(score)
     ax.set_xlim(0, 1)
-    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if outside else {}
-    ax.legend(framealpha=0.7, edgecolor="none", **beside)
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
+    ax.legend(**(beside if outside else {"framealpha": 0.7, "edgecolor": "none"}))
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 

@@ -1,9 +1,9 @@
 """Colours for relevance, with NumPy alone: a map from numbers to red, green and blue.
 
 Positive relevance is warm, negative cold, zero the middle, and a twentieth of the largest can be
-told from zero. `relevance` (the default; white in the
-middle) and `relevance_dark` (black in the middle, for dark pages) are told apart with every
-common colour vision deficiency; the other names are those of zennit.
+told from zero. `relevance` (the default; white in the middle) and `relevance_dark` (black in the
+middle, for dark pages) are told apart with every common colour vision deficiency; the other names
+are those of zennit.
 """
 
 import numpy as np
@@ -16,7 +16,8 @@ STOPS: dict[str, Stops] = {
         (0.55, "fbd3c0"), (0.75, "ef7d4b"), (1.0, "8b1a00"),
     ),
     "relevance_dark": (
-        (0.0, "bfe6ff"), (0.25, "2b7fc4"), (0.5, "000000"), (0.75, "d3541a"), (1.0, "ffe3a0"),
+        (0.0, "bfe6ff"), (0.25, "2b7fc4"), (0.45, "123a5c"), (0.5, "000000"),
+        (0.55, "54240c"), (0.75, "d3541a"), (1.0, "ffe3a0"),
     ),
     "gray": ((0.0, "000000"), (1.0, "ffffff")),
     "wred": ((0.0, "ffffff"), (1.0, "ff0000")),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._tables import brief
+from .tokens import hexadecimal, ink_on
 from .tools import bound, colormap, distinct, is_dark, new_axes
 
 Place = tuple[float, float]
@@ -15,6 +16,7 @@ _KIND_COLOURS = {
     False: ("#cfe6f5", "#fde3cc", "#d0ece2", "#f3dde9", "#fbf3c4", "#e4e4e4", "#ddf1fb"),
     True: ("#0b3f5f", "#6b3208", "#0c4f3b", "#5a2c48", "#5c4a06", "#3f3f3f", "#1c4a63"),
 }
+_HATCHES = ("", "///", "...", "xxx")
 
 
 def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = None) -> Any:
@@ -126,10 +128,10 @@ def concept_graph(
         limit = bound(values)
         for place, unit, value in zip(places[row], units, values, strict=True):
             colour = colours(value / limit / 2 + 0.5)
-            dark = np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5
+            ink = hexadecimal(ink_on(255 * np.array(colour[:3])))
             box = _box("circle,pad=0.4", colour, 0.8)
             look = {"ha": "center", "va": "center", "fontsize": "small", "bbox": box, "zorder": 2}
-            ax.text(place, row, str(unit), color="white" if dark else "black", **look)
+            ax.text(place, row, str(unit), color=ink, **look)
     ax.set_yticks(range(len(chosen)), [_short(path) for path in graph.layers])
     ax.set_ylim(len(chosen) - 0.6, -0.4)
     ax.set_xlim(-0.6, width - 0.4)
@@ -158,14 +160,17 @@ def ledger(ledger: Any, ax: Any = None) -> Any:
         raise ValueError("the ledger has no layers")
     ax = new_axes(ax, (6, 0.28 * len(entries) + 1))
     causes = list(next(iter(entries.values())))
-    colours = distinct(len(causes))
+    # Stripes and dots for those who see no difference between green, pink and grey.
+    looks = [
+        {"color": colour, "hatch": hatch, "edgecolor": ax.get_facecolor(), "linewidth": 0}
+        for colour, hatch in zip(distinct(len(causes)), _HATCHES, strict=True)
+    ]
     for row, parts in enumerate(entries.values()):
         # Gains and losses grow from zero to their own side, so they never hide each other.
         ends = {1: 0.0, -1: 0.0}
         for cause, amount in parts.items():
             side = 1 if amount >= 0 else -1
-            colour = colours[causes.index(cause)]
-            ax.barh(row, amount, 0.7, ends[side], color=colour, label=cause)
+            ax.barh(row, amount, 0.7, ends[side], label=cause, **looks[causes.index(cause)])
             ends[side] += amount
     ax.axvline(0, color="#7f7f7f", linewidth=0.8)
     ax.set_yticks(range(len(entries)), [_short(path) for path in entries])

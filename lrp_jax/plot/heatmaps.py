@@ -1,5 +1,6 @@
 """Heatmaps of images: alone, over the picture, in a grid of methods, of references of concepts."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -153,7 +154,7 @@ def grid(
                 below = images[i] if overlaid else None
                 heatmap(pictures[i], ax, scale=scale, cmap=cmap, image=below, colorbar=colorbars)
             if i == 0:
-                ax.set_title(name, fontsize="medium")
+                _title(ax, name, size)
             if j == 0 and labels is not None:
                 ax.set_ylabel(labels[i], rotation=0, ha="right", va="center")
     return figure
@@ -211,17 +212,18 @@ def gallery(
 
 
 def _overlay(image: Any, values: np.ndarray, limit: float, colours: Any) -> np.ndarray:
-    grey = _grey(image)
-    if grey.shape != values.shape:
-        raise ValueError(f"image and relevance have the sizes {grey.shape} and {values.shape}")
+    ground = grey(image)
+    if ground.shape != values.shape:
+        raise ValueError(f"image and relevance have the sizes {ground.shape} and {values.shape}")
     known = np.nan_to_num(values, posinf=0.0, neginf=0.0)
     strength = np.clip(np.abs(known) / limit, 0, 1)[..., None] ** 0.5
     # Half the contrast is left to the picture, or dark pixels would read as relevance.
-    ground = np.repeat(0.35 + 0.6 * grey[..., None], 3, -1)
-    return (1 - strength) * ground + strength * colours(unit(known, limit))[..., :3]
+    faint = np.repeat(0.35 + 0.6 * ground[..., None], 3, -1)
+    return (1 - strength) * faint + strength * colours(unit(known, limit))[..., :3]
 
 
-def _grey(image: Any) -> np.ndarray:
+def grey(image: Any) -> np.ndarray:
+    """An image `(height, width)` or `(height, width, channels)` in grey, from 0 to 1."""
     image = np.asarray(image, float)
     return _stretched(image.mean(-1) if image.ndim == 3 else image)
 
@@ -229,6 +231,14 @@ def _grey(image: Any) -> np.ndarray:
 def _stretched(image: np.ndarray) -> np.ndarray:
     low, high = image.min(), image.max()
     return (image - low) / ((high - low) or 1)
+
+
+def _title(ax: Any, text: Any, width: float) -> None:
+    """A title in lines that are not wider than so many inches, in smaller letters if need be."""
+    wrap = textwrap.TextWrapper(max(int(12 * width), 1), break_long_words=False).wrap
+    lines = [line for part in str(text).split("\n") for line in wrap(part)]
+    longest = max(map(len, lines), default=1)
+    ax.set_title("\n".join(lines), fontsize=min(10, 120 * width / longest))
 
 
 def _show(ax: Any, image: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Coloured tokens: in HTML, in a terminal, in LaTeX, in a figure."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def text_html(
     '<p style="line-height:1.8"><span title="1" style="background:#8b1a00;col'
     """
     spans = [
-        f'<span title="{value:.3g}" style="background:{_hex(back)};color:{_hex(ink)};'
+        f'<span title="{value:.3g}" style="background:{hexadecimal(back)};color:{hexadecimal(ink)};'
         f'white-space:pre-wrap;padding:0.15em 0">{html.escape(token)}</span>'
         for token, value, back, ink in _coloured(tokens, relevance, scale, cmap)
     ]
@@ -64,8 +64,8 @@ def text_latex(
     \strut 5\%}}}
     """
     boxes = [
-        f"\\colorbox[HTML]{{{_hex(back)[1:].upper()}}}"
-        f"{{\\textcolor[HTML]{{{_hex(ink)[1:].upper()}}}{{\\strut {_latex(token)}}}}}"
+        f"\\colorbox[HTML]{{{hexadecimal(back)[1:].upper()}}}"
+        f"{{\\textcolor[HTML]{{{hexadecimal(ink)[1:].upper()}}}{{\\strut {_latex(token)}}}}}"
         for token, _, back, ink in _coloured(tokens, relevance, scale, cmap)
     ]
     return "{\\setlength{\\fboxsep}{0pt}" + "\\allowbreak ".join(boxes) + "}"
@@ -128,9 +128,18 @@ def text(
 
     for (token, _, back, ink), (row, left) in zip(coloured, places, strict=True):
         shown = token.replace("\n", "") or " "
-        box = Rectangle((left, row + 0.08), len(shown), 0.84, facecolor=_hex(back), linewidth=0)
+        box = Rectangle(
+            (left, row + 0.08), len(shown), 0.84, facecolor=hexadecimal(back), linewidth=0
+        )
         ax.add_patch(box)
-        ax.text(left, row + 0.5, shown, color=_hex(ink), fontproperties=font, va="center_baseline")
+        ax.text(
+            left,
+            row + 0.5,
+            shown,
+            color=hexadecimal(ink),
+            fontproperties=font,
+            va="center_baseline",
+        )
     return ax
 
 
@@ -146,11 +155,15 @@ def _coloured(
         )
     tokens = clean(tokens)
     backs = colormaps.colours(unit(values, bound(values, scale)), cmap)
-    inks = [(0, 0, 0) if _luminance(back) > 0.18 else (255, 255, 255) for back in backs]
     return [
-        (token, float(value), tuple(int(c) for c in back), ink)
-        for token, value, back, ink in zip(tokens, values, backs, inks, strict=True)
+        (token, float(value), tuple(int(c) for c in back), ink_on(back))
+        for token, value, back in zip(tokens, values, backs, strict=True)
     ]
+
+
+def ink_on(ground: np.ndarray) -> tuple[int, int, int]:
+    """Black or white, whichever reads better on a colour."""
+    return (0, 0, 0) if _luminance(ground) > 0.18 else (255, 255, 255)
 
 
 def _luminance(colour: np.ndarray) -> float:
@@ -160,5 +173,6 @@ def _luminance(colour: np.ndarray) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def _hex(colour: tuple[int, ...]) -> str:
+def hexadecimal(colour: Iterable[int]) -> str:
+    """A colour as HTML writes it."""
     return "#" + "".join(f"{c:02x}" for c in colour)

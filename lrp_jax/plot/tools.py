@@ -17,7 +17,7 @@ def distinct(count: int) -> list[Any]:
     """As many colours, no two alike."""
     if count <= len(COLOURS):
         return list(COLOURS[:count])
-    return [pyplot().get_cmap("turbo")(x) for x in np.linspace(0.05, 0.95, count)]
+    return [pyplot().get_cmap("turbo")(x) for x in np.linspace(0.12, 0.88, count)]
 
 
 def is_dark(ax: Any) -> bool:
