@@ -253,6 +253,7 @@ def test_a_checkpointed_model_is_the_model(name: str) -> None:
     close(explainer(jax.jit(apply), usual(model))(params, x), expected)
 
 
+@pytest.mark.slow
 def test_threads_do_not_meet() -> None:
     """Four models with their own composites, explained at once and again."""
     jobs = []

@@ -1,0 +1,177 @@
+"""Keras 3 on JAX: its applications, small and with random weights, without the last softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+from .guest import IMAGES, Case, Guest, drawn, filled
+
+PACKAGE = "keras"
+
+
+def apply_of(model: Any) -> Callable[[Any, Any], Any]:
+    """A model as a function of its variables, by path, and input."""
+    import keras
+
+    counted = [f"{i:04d}/{v.path}" for i, v in enumerate(model.variables)]
+    place = {id(v): name for v, name in zip(model.variables, counted, strict=True)}
+
+    def function(values: Any, x: Any) -> Any:
+        trainable = [values[place[id(v)]] for v in model.trainable_variables]
+        fixed = [values[place[id(v)]] for v in model.non_trainable_variables]
+        with in_float64(keras.src.backend):
+            return model.stateless_call(trainable, fixed, x, training=False)[0]
+
+    return function
+
+
+def values_of(model: Any, name: str) -> Any:
+    """Random values for the variables, by path."""
+    shapes = {
+        f"{i:04d}/{v.path}": jax.ShapeDtypeStruct(v.shape, v.dtype)
+        for i, v in enumerate(model.variables)
+    }
+    return filled(shapes, name)
+
+
+@contextmanager
+def in_float64(backend: Any) -> Iterator[None]:
+    """Norms and means are of the wider one of float64 and float32; Keras has it be float32."""
+    usual = backend.result_type
+
+    def result_type(*types: Any) -> Any:
+        return "float64" if "float64" in map(str, types) else usual(*types)
+
+    with (
+        mock.patch.object(backend, "result_type", result_type),
+        mock.patch.object(backend.common.dtypes, "result_type", result_type),
+    ):
+        yield
+
+
+def _empty(variable: Any, initializer: Any) -> None:
+    """Drawing weights that are not used compiles a program for each of their shapes."""
+    variable._initialize(np.zeros(variable.shape, variable.dtype))
+
+
+Factory = Callable[..., Any]
+
+
+def application(name: str, size: int, factory: Factory) -> Callable[[], Case]:
+    """A classifier of pictures into three classes; its name, their size, and who makes it."""
+
+    def build() -> Case:
+        import keras
+
+        keras.config.set_floatx("float64")
+        shape = (size, size, 3)
+        common = dict(weights=None, input_shape=shape, classes=3, classifier_activation=None)
+        with mock.patch.object(keras.Variable, "_initialize_with_initializer", _empty):
+            model = factory(**common)
+        return Case(apply_of(model), values_of(model, name), drawn(name, 1, *shape))
+
+    return build
+
+
+def published(name: str, **options: Any) -> Factory:
+    """An application as it is."""
+
+    def factory(**common: Any) -> Any:
+        import keras
+
+        return getattr(keras.applications, name)(**common, **options)
+
+    return factory
+
+
+# The published builders of whole families, with fewer blocks.
+
+
+def _resnet(version: int) -> Factory:
+    def factory(**common: Any) -> Any:
+        from keras.src.applications import resnet
+
+        stack = resnet.stack_residual_blocks_v1 if version == 1 else resnet.stack_residual_blocks_v2
+
+        def blocks(x: Any) -> Any:
+            return stack(stack(x, 8, 2, name="conv2"), 16, 2, name="conv3")
+
+        return resnet.ResNet(
+            blocks, version == 2, True, weights_name="resnet", name="resnet", **common
+        )
+
+    return factory
+
+
+def _densenet(**common: Any) -> Any:
+    from keras.src.applications import densenet
+
+    return densenet.DenseNet([2, 2, 2, 2], **common)
+
+
+def _efficientnet(**common: Any) -> Any:
+    from keras.src.applications import efficientnet
+
+    return efficientnet.EfficientNet(0.25, 0.1, 32, name="b", weights_name="b0", **common)
+
+
+def _convnext(**common: Any) -> Any:
+    from keras.src.applications import convnext
+
+    return convnext.ConvNeXt([1, 1, 1, 1], [8, 16, 24, 32], weights_name="tiny", **common)
+
+
+def _nasnet(**common: Any) -> Any:
+    from keras.src.applications import nasnet
+
+    return nasnet.NASNet(
+        penultimate_filters=96, num_blocks=1, stem_block_filters=8, skip_reduction=False,
+        default_size=32, **common,
+    )  # fmt: skip
+
+
+def guest(name: str, size: int, factory: Factory, **more: Any) -> Guest:
+    build = application(name, size, factory)
+    return Guest(f"Keras {name}", PACKAGE, build, **{"composites": IMAGES, **more})
+
+
+FAMILIES: tuple[Guest, ...] = (
+    guest("ResNet", 32, _resnet(1)),
+    guest("ResNetV2", 32, _resnet(2)),
+    guest("EfficientNet", 32, _efficientnet),
+    guest("ConvNeXt", 32, _convnext),
+    guest("DenseNet", 32, _densenet),
+    guest("NASNet", 32, _nasnet),
+    guest("VGG16", 32, published("VGG16")),
+    guest("MobileNet", 32, published("MobileNet", alpha=0.25)),
+    guest("MobileNetV2", 32, published("MobileNetV2", alpha=0.35)),
+    guest("MobileNetV3Small", 32, published("MobileNetV3Small", alpha=0.35)),
+    guest("Xception", 71, published("Xception")),
+    guest("InceptionV3", 75, published("InceptionV3")),
+    *(
+        guest(
+            f"{name} as published",
+            size,
+            published(name),
+            composites=("EpsilonPlus",),
+            explained=("EpsilonGammaBox", "EpsilonAlpha2Beta1"),
+            published=True,
+        )
+        for name, size in (
+            ("MobileNetV2", 64),
+            ("ResNet50V2", 64),
+            ("EfficientNetB0", 64),
+            ("ConvNeXtTiny", 64),
+            ("Xception", 71),
+            ("InceptionV3", 75),
+            ("DenseNet121", 64),
+            ("NASNetMobile", 64),
+        )
+    ),
+)
