@@ -68,7 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
         sections.append((name, float(cosine[0]), [np.asarray(r).sum(-1) for r in relevances]))
 
     page = ['<!doctype html><meta charset="utf-8"><title>Relevance for a similarity</title>']
-    page.append('<body style="font-family:sans-serif;max-width:60em;margin:2em auto">')
+    style = "font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em"
+    page.append(f'<body style="{style}">')
     for name, cosine, relevances in sections:
         reached = sum(relevance.sum() for relevance in relevances)
         heading = f"{name}: similarity {cosine:.3f}, of which the words hold {reached:.3f}"

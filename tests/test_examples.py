@@ -499,6 +499,75 @@ def test_the_choice_of_a_composite_ends_in_words_and_pictures(
     assert (tmp_path / "digits.jsonl").read_bytes() == kept
 
 
+@pytest.mark.slow
+def test_the_bytes_of_files_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("magika")
+    pytest.importorskip("onnx")
+    explain_file = pytest.importorskip("explain_file")
+    files = {
+        "notes.txt": "Writing an extension\n====================\n\nIt can *define* new keys.\n"
+        * 8,
+        "code.py": "import os\n\n\ndef main() -> None:\n    print(os.getcwd())\n" * 8,
+        "page.html": '<html><body><p class="a">text</p></body></html>\n' * 8,
+        "small.c": "int x;",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with explain_file.jax.enable_x64(False):  # as users have it
+        explain_file.main(["--folder", str(tmp_path), "--flipped", "2", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "right: 2 of 3 files" in printed  # what is underlined is no plain text
+    assert "notes.txt is rst, and not txt: why rather rst than txt" in printed
+    assert "logit on average while bytes are flipped, 2 files" in printed
+    assert "why rst" in (tmp_path / "bytes.html").read_text()
+    assert (tmp_path / "flipping.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_is_seen_from_both_ends() -> None:
+    net = pytest.importorskip("magika_net")
+    short = net.seen(b"  ab ")
+    assert short[:3].tolist() == [97, 98, net.PADDING]
+    assert short[-3:].tolist() == [net.PADDING, 97, 98]
+    long = net.seen(b" " + b"a" * 5000 + b"z\n")
+    assert long[: net.END].tolist() == [97] * net.END
+    assert long[-1] == ord("z")
+    assert net.PADDING not in long
+
+
+@pytest.mark.slow
+def test_the_charge_of_an_atom_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rdkit")
+    pytest.importorskip("expaloma")
+    explain_molecule = pytest.importorskip("explain_molecule")
+    options = ["--smiles", "NCCC(=O)O", "--atom", "4", "-k", "5", "--out", str(tmp_path)]
+    with explain_molecule.jax.enable_x64(False):  # as users have it
+        explain_molecule.main(options)
+    printed = capsys.readouterr().out
+    assert "where the charge of O4, -0.5" in printed
+    assert "strongest walks (for certain)" in printed
+    assert "carboxyl, not amine" in printed or "amine, not carboxyl" in printed
+    assert (tmp_path / "molecule.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        explain_molecule.main(["--atom", "11", "--out", str(tmp_path)])
+    assert "there are 11 atoms" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_hum_is_found_among_frequencies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("aeon")
+    explain_series = pytest.importorskip("explain_series")
+    with explain_series.jax.enable_x64(False):  # as users have it
+        explain_series.main(["--steps", "300", "--out", str(tmp_path)])
+    assert "sees 0% of the guns" in capsys.readouterr().out
+    assert (tmp_path / "series.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_photos_to_choose_by_are_read_from_a_folder(tmp_path: Path) -> None:
     study = pytest.importorskip("choose_composite")
     image = pytest.importorskip("PIL.Image")

@@ -36,6 +36,7 @@ def no_windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     matplotlib.use("Agg")
     monkeypatch.setattr(plt, "show", lambda: None)
     monkeypatch.chdir(tmp_path)
+    plt.close("all")  # what other tests of this process left open
     yield
     plt.close("all")
 
