@@ -237,7 +237,9 @@ class LSTM(nn.Module):
         return nn.Dense(10)(nn.RNN(nn.OptimizedLSTMCell(self.width))(x)[:, -1])
 
 
-def _linen(model: nn.Module, shape: tuple[int, ...], family: str) -> Network:
+def linen(model: nn.Module, shape: tuple[int, ...], family: str) -> Network:
+    """A Linen module as a network."""
+
     def init(key: jax.Array) -> Any:
         return jax.jit(model.init)(key, jnp.zeros((1, *shape)))
 
@@ -250,10 +252,10 @@ NETWORKS: dict[str, Network] = {
     "MLP": chain((784,), head(512, 512, 512, 10)[1:], "plain"),
     "MNIST CNN": chain((28, 28, 1), [*_stages(*_DIGITS), *head(128, 10)], "conv"),
     "VGG16": chain(_IMAGE, [*_stages(*_VGG16), *head(4096, 4096, 1000)], "conv"),
-    "ResNet-18": _linen(ResNet((2, 2, 2, 2), False), _IMAGE, "conv"),
-    "ResNet-50": _linen(ResNet((3, 4, 6, 3), True), _IMAGE, "conv"),
-    "EfficientNet-Lite0": _linen(EfficientNetLite0(), _IMAGE, "conv"),
-    "ViT-Ti/16": _linen(ViT(192, 12, 3), _IMAGE, "attention"),
-    "Llama, 6 layers": _linen(Llama(), (128, 512), "attention"),
-    "LSTM": _linen(LSTM(), (64, 32), "attention"),
+    "ResNet-18": linen(ResNet((2, 2, 2, 2), False), _IMAGE, "conv"),
+    "ResNet-50": linen(ResNet((3, 4, 6, 3), True), _IMAGE, "conv"),
+    "EfficientNet-Lite0": linen(EfficientNetLite0(), _IMAGE, "conv"),
+    "ViT-Ti/16": linen(ViT(192, 12, 3), _IMAGE, "attention"),
+    "Llama, 6 layers": linen(Llama(), (128, 512), "attention"),
+    "LSTM": linen(LSTM(), (64, 32), "attention"),
 }  # fmt: skip

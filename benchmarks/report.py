@@ -168,6 +168,38 @@ def write(folder: Path, described: Record, rows: Sequence[Record]) -> None:
     figure(rows, folder / "results.png")
 
 
+RATIOS = Path(__file__).with_name("ratios.json")
+
+
+def keep(described: Record, rows: Sequence[Record]) -> None:
+    """Ratios to the gradient, and their spread, for `slower` to compare with."""
+    ratios = {_case(r): [round(r["cpu_ratio"], 3), round(r["cpu_ratio_spread"], 3)] for r in rows}
+    kept = {"machine": described, "ratios": ratios}
+    RATIOS.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def slower(rows: Sequence[Record], kept: dict[str, Any] | None = None) -> str:
+    """Which explanations cost more gradients than those that were kept, beyond the noise.
+
+    Noise is twice the spread of both runs, and a twentieth: two quiet runs differ by that.
+    """
+    if kept is None and not RATIOS.exists():
+        return f"No ratios are kept in {RATIOS.name}: run with --keep on a quiet machine first."
+    ratios = (kept or json.loads(RATIOS.read_text()))["ratios"]
+    known = [r for r in rows if _case(r) in ratios]
+    lines = []
+    for r in known:
+        before, spread_before = ratios[_case(r)]
+        noise = 2 * (spread_before + r["cpu_ratio_spread"]) + 0.05 * before
+        if r["cpu_ratio"] > before + noise:
+            lines.append(f"{_case(r)}: {r['cpu_ratio']:.2f} gradients, {before:.2f} before")
+    return "\n".join(lines) or f"Nothing became slower than the noise, of {len(known)} kept."
+
+
+def _case(row: Record) -> str:
+    return f"{row['network']}:{row['batch']} {row['system']}"
+
+
 def main() -> None:
     """Join the results of several runs, and draw some of them."""
     parser = argparse.ArgumentParser(description=main.__doc__)

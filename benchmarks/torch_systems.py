@@ -13,6 +13,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from .contestants import HIGH, LOW, Build, batches_of
@@ -27,7 +28,7 @@ def systems(network: Network, size: int, params: Any, threads: int) -> dict[str,
     import torch
 
     torch.set_num_threads(threads)
-    model = _rebuild(network, params)
+    model = _rebuild(network, params).to(device())
     batches = [_as_torch(x, labels) for x, labels in batches_of(network, size)]
     found = {"torch gradient": (_gradient(model), "")}
     if _installed("zennit"):
@@ -45,24 +46,42 @@ def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def device() -> str:
+    """torch's name of the device that JAX computes on."""
+    return "cuda" if jax.default_backend() in ("gpu", "cuda", "rocm") else "cpu"
+
+
+def timed(name: str, explain: Callable[[int], Any], explains: str) -> Contestant:
+    """A torch explanation, by the number of a round, that is finished when it is returned."""
+    import torch
+
+    def call(number: int) -> Any:
+        found = explain(number)
+        if device() == "cuda":
+            torch.cuda.synchronize()
+        return found
+
+    return Contestant(name, call, explains, read=lambda found: found.cpu().numpy())
+
+
 def _as_torch(x: Any, labels: Any) -> tuple[Any, Any]:
     import torch
 
     values = torch.from_numpy(np.array(x))
     if values.ndim == 4:
         values = values.permute(0, 3, 1, 2).contiguous()
-    return values, torch.from_numpy(np.array(labels)).long()
+    return values.to(device()), torch.from_numpy(np.array(labels)).long().to(device())
 
 
 def _contestant(
     name: str, explain: Callable[..., Any], batches: Sequence[Any], explains: str
 ) -> Contestant:
-    def call(number: int) -> Any:
+    def of_round(number: int) -> Any:
         x, labels = batches[number % len(batches)]
         found = explain(x.clone().requires_grad_(), labels).detach()
-        return (found.permute(0, 2, 3, 1) if found.ndim == 4 else found).numpy()
+        return found.permute(0, 2, 3, 1) if found.ndim == 4 else found
 
-    return Contestant(name, call, explains)
+    return timed(name, of_round, explains)
 
 
 def _rebuild(network: Network, params: Any) -> Any:

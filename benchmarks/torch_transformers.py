@@ -20,6 +20,7 @@ import numpy as np
 from .contestants import Build, batches_of
 from .measure import Contestant
 from .networks import Network
+from .torch_systems import device, timed
 
 
 def systems(name: str, network: Network, size: int, params: Any, threads: int) -> dict[str, Build]:
@@ -31,10 +32,11 @@ def systems(name: str, network: Network, size: int, params: Any, threads: int) -
 
     torch.set_num_threads(threads)
     weights = {
-        path: torch.from_numpy(np.array(value)) for path, value in _flat(params["params"]).items()
+        path: torch.from_numpy(np.array(value)).to(device())
+        for path, value in _flat(params["params"]).items()
     }
     batches = [
-        (torch.from_numpy(np.array(x)), torch.from_numpy(np.array(labels)).long())
+        tuple(torch.from_numpy(np.array(v)).to(device()) for v in (x, np.asarray(labels, np.int64)))
         for x, labels in batches_of(network, size)
     ]
     found: dict[str, tuple[Callable[..., Any], str]] = {
@@ -58,11 +60,11 @@ def _flat(tree: Any, path: str = "") -> dict[str, Any]:
 
 
 def _contestant(name: str, explain: Callable[..., Any], batches: Any, explains: str) -> Contestant:
-    def call(number: int) -> Any:
+    def of_round(number: int) -> Any:
         x, labels = batches[number % len(batches)]
-        return explain(x.clone().requires_grad_(), labels).detach().numpy()
+        return explain(x.clone().requires_grad_(), labels).detach()
 
-    return Contestant(name, call, explains)
+    return timed(name, of_round, explains)
 
 
 def _gradient(model: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,7 +185,7 @@ class _Llama(_Model):
         import torch
         from torch.nn import functional
 
-        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
         for block in range(6):
             qkv = self.dense(5 * block, self.rms_norm(2 * block, x))
             q, k, v = qkv.unflatten(-1, (3, 8, -1)).permute(2, 0, 3, 1, 4)
@@ -199,7 +201,7 @@ def _rotate(x: Any) -> Any:
     import torch
 
     half = x.shape[-1] // 2
-    frequencies = 10000.0 ** (-torch.arange(half) / half)
-    angles = torch.arange(x.shape[-2])[:, None] * frequencies
+    frequencies = 10000.0 ** (-torch.arange(half, device=x.device) / half)
+    angles = torch.arange(x.shape[-2], device=x.device)[:, None] * frequencies
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)
