@@ -15,18 +15,19 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
 import lrp_jax as lrp
 from lrp_jax import plot
-from lrp_jax.questions import concept_graph
+from lrp_jax.questions import concept_graph, ensemble_relevance
 
 DOCS = Path(__file__).resolve().parent
 PICTURES = DOCS / "pictures"
 NOTEBOOKS = DOCS.parent / "examples" / "notebooks"
-COLOURS = 128  # of a picture's palette: enough for a heatmap, a third of the bytes
+COLOURS = 256  # of a picture's palette: a third of the bytes
 
 Names = dict[str, Any]
 Draw = Callable[[Names, str], Any]
@@ -77,6 +78,25 @@ def ledger(n: Names, cmap: str) -> Any:
     return plot.ledger(explain(n["variables"], n["x"], target=n["y"])).figure
 
 
+def uncertainty(n: Names, cmap: str) -> Any:
+    """Twenty networks around the trained one: a digit's pixels, and its columns."""
+    random = np.random.default_rng(0)
+
+    def around(weights: Any) -> Any:
+        return weights + 0.5 * np.std(weights) * random.normal(size=(20, *weights.shape))
+
+    members = jax.tree.map(around, n["variables"])
+    explain = ensemble_relevance(n["net"].apply, lrp.EpsilonGammaBox(low=0.0, high=1.0))
+    one = explain(members, n["x"][1:2], target=n["y"][1:2]).members[:, 0]
+    figure, axes = plt.subplots(
+        1, 3, figsize=(8, 2.2), layout="constrained", width_ratios=(1, 1, 2)
+    )
+    plot.heatmap(one.mean(0), axes[0], cmap=cmap, title="mean")
+    plot.uncertainty(one, axes[1], cmap=cmap).set_title("where they agree")
+    plot.uncertainty(one.sum((1, 3)), axes[2], cmap=cmap).set_title("columns")
+    return figure
+
+
 def plan(n: Names, cmap: str) -> Any:
     one = n["Block"](32, n["nnx"].Rngs(0))
     found = lrp.plan(lambda model, x: model(x), lrp.AttnLRP())(one, n["embedded"][:1])
@@ -101,6 +121,7 @@ GALLERY: dict[str, tuple[str, Draw]] = {
     "concepts": ("mnist", concepts),
     "curves": ("mnist", curves),
     "ledger": ("mnist", ledger),
+    "uncertainty": ("mnist", uncertainty),
     "plan": ("transformer", plan),
     "words": ("transformer", words),
 }
@@ -111,7 +132,15 @@ def save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=140, transparent=True, bbox_inches="tight", pad_inches=0.05)
     plt.close(figure)
     with Image.open(path) as image:
-        small = image.quantize(COLOURS, method=Image.Quantize.FASTOCTREE)
+        pixels = np.asarray(image.convert("RGBA"))
+    # The commonest colours as they are, so that what is told apart by its colour stays so.
+    found, place, count = np.unique(
+        pixels.reshape(-1, 4), axis=0, return_inverse=True, return_counts=True
+    )
+    kept = found[np.argsort(-count)[:COLOURS]]
+    nearest = [int(((kept.astype(int) - colour) ** 2).sum(1).argmin()) for colour in found]
+    small = Image.fromarray(np.array(nearest, np.uint8)[place].reshape(pixels.shape[:2]), "P")
+    small.putpalette(kept.ravel().tolist(), "RGBA")
     small.save(path, optimize=True)
 
 

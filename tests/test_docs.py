@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import unicodedata
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,15 @@ class Block(NamedTuple):
     line: int
     code: str
     printed: str | None
+    tab: bool = False
+    """Whether it stands in a tab, one of several ways to begin."""
+
+    def run(self, page: Path, namespace: dict[str, Any]) -> str:
+        """What it prints."""
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(compile("\n" * (self.line - 1) + self.code, str(page), "exec"), namespace)
+        return output.getvalue()
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -54,7 +64,7 @@ def blocks(page: Path) -> Iterator[Block]:
             between = text[match.end() : found[i + 1].start()]
             printed = None if between.strip() else textwrap.dedent(found[i + 1][3])
         line = text.count("\n", 0, match.start()) + 2
-        yield Block(line, textwrap.dedent(match[3]), printed)
+        yield Block(line, textwrap.dedent(match[3]), printed, tab=bool(match[1]))
 
 
 def words(text: str) -> list[str | float]:
@@ -79,24 +89,41 @@ def same(printed: str, expected: str) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if list(blocks(p))], ids=lambda p: str(p.relative_to(ROOT))
-)
+def readings(page: Path) -> Iterator[list[Block]]:
+    """The code of a page as it is read: one of its tabs, each with all that stands below them."""
+    found = list(blocks(page))
+    tabs = [block for block in found if block.tab] or [None]
+    for tab in tabs:
+        yield [block for block in found if not block.tab or block is tab]
+
+
+READINGS = [
+    pytest.param(
+        page, reading, number == 0, id=f"{page.relative_to(ROOT)}{f'-{number}' if number else ''}"
+    )
+    for page in PAGES
+    for number, reading in enumerate(readings(page))
+    if reading
+]
+
+
+@pytest.mark.parametrize(("page", "reading", "first"), READINGS)
 def test_code_of_page_runs_and_prints_what_the_page_says(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, reading: list[Block], first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """After another tab than the first, other names are printed."""
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     with jax.enable_x64(False):  # as users have it
-        for block in blocks(page):
-            code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")
-            output = io.StringIO()
-            with contextlib.redirect_stdout(output):
-                exec(code, namespace)
-            if block.printed is not None:
-                assert same(output.getvalue(), block.printed), (
-                    f"{page}:{block.line} prints\n{output.getvalue()}"
-                )
+        for block in reading:
+            printed = block.run(page, namespace)
+            if first and block.printed is not None:
+                assert same(printed, block.printed), f"{page}:{block.line} prints\n{printed}"
+
+
+def test_every_tab_is_read_by_itself() -> None:
+    assert sum(block.tab for block in blocks(DOCS / "start.md")) == 4
+    assert sum(1 for _ in readings(DOCS / "start.md")) == 4
 
 
 def test_printed_texts_are_compared_by_words_and_numbers() -> None:
@@ -108,11 +135,44 @@ def test_printed_texts_are_compared_by_words_and_numbers() -> None:
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as they stand in addresses."""
+    found = HEADING.findall(FENCE.sub("", page.read_text()))
+    plain = (unicodedata.normalize("NFKD", h).encode("ascii", "ignore").decode() for h in found)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", h).strip().lower()) for h in plain}
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    file, _, anchor = link.partition("#")
+    other = page.parent / file if file else page
+    return other.exists() and (not anchor or anchor in anchors(other))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_between_files_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text())
-    targets = [t for t in LINK.findall(text) if not t.startswith(("http", "#", "mailto:"))]
-    assert [t for t in targets if not (page.parent / t.partition("#")[0]).exists()] == []
+    links = [t for t in LINK.findall(text) if not t.startswith(("http", "mailto:"))]
+    links = [t for t in links if not t.endswith(("#only-light", "#only-dark"))]
+    assert [t for t in links if not leads_somewhere(page, t)] == []
+
+
+def test_dead_links_are_found() -> None:
+    page = DOCS / "start.md"
+    assert leads_somewhere(page, "theory.md#conservation")
+    assert leads_somewhere(page, "#draw-it")
+    for dead in ("nowhere.md", "theory.md#nowhere", "#nowhere"):
+        assert not leads_somewhere(page, dead)
+
+
+def test_the_index_of_questions_is_one() -> None:
+    lines = (DOCS / "how-do-i.md").read_text().splitlines()
+    questions = [i for i, line in enumerate(lines) if line.startswith("- ...")]
+    assert len(questions) >= 40
+    for i in questions:
+        assert "](" in " ".join(lines[i : i + 2]), lines[i]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -177,7 +237,13 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 
 # -- the reference ------------------------------------------------------------------------------
 
-WHOLE = ("evaluation.fills", "evaluation.flipping", "evaluation.quantus", "plot.colormaps")
+WHOLE = (
+    "evaluation.fills",
+    "evaluation.flipping",
+    "evaluation.quantus",
+    "plot.colormaps",
+    "plot.sections",
+)
 """Modules in folders that are used whole; of the others the folder offers what is public."""
 MODULES = [
     *(
@@ -203,6 +269,15 @@ def directives() -> dict[str, set[str] | None]:
             members = MEMBERS.search(match[0])
             found[match[1]] = set(members[1].split(", ")) if members else None
     return found
+
+
+def test_the_reference_shows_everything_once_and_under_its_name() -> None:
+    text = "\n".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
+    shown = DIRECTIVE.findall(text)
+    assert len(shown) == len(set(shown))
+    for match in DIRECTIVE.finditer(text):
+        is_module = importlib.util.find_spec(match[1]) is not None
+        assert is_module or "show_root_heading: true" in match[0], match[1]
 
 
 def public(module: Any) -> dict[str, Any]:
@@ -291,7 +366,7 @@ def test_a_parameter_that_is_not_documented_is_found() -> None:
 def test_every_kind_of_layer_is_documented() -> None:
     source = (ROOT / "lrp_jax" / "kinds.py").read_text()
     assert [
-        k for k in KINDS if not re.search(rf'^{k} = _kind\(.*\)\n"""', source, re.MULTILINE)
+        k for k in KINDS if not re.search(rf'^{k}: Kind = _kind\(.*\)\n"""', source, re.MULTILINE)
     ] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -96,6 +97,11 @@ def test_changelog_and_citation_know_the_version() -> None:
 
 def test_package_is_marked_as_typed() -> None:
     assert files("lrp_jax").joinpath("py.typed").is_file()
+
+
+def test_what_users_write_in_types_runs_too() -> None:
+    """Its types are checked beside those of the package, by mypy and by pyright."""
+    runpy.run_path(str(ROOT / "tests" / "typed" / "user.py"), run_name="__main__")
 
 
 def test_import_brings_only_core_dependencies() -> None:
