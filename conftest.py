@@ -66,7 +66,7 @@ QUICK_ROWS = {
     "test_every_composite": 4,
     "test_every_other_composite": 4,
     "test_every_query_takes_every_start": 3,
-    "test_every_query_under_jit_and_vmap_ties_in_with_the_ledger": 1,
+    "test_every_query_under_jit_and_vmap_ties_in_with_the_ledger": 0,
     "test_every_rule_below_every_other": 2,
     "test_every_rule_matches_the_oracle": 6,
     "test_every_way_to_look_up": 6,

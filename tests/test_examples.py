@@ -464,6 +464,7 @@ def test_marks_are_cleared_before_new_ones_are_drawn() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_choice_of_a_composite_ends_in_words_and_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
