@@ -130,21 +130,21 @@ def stretches(eqn: Equation) -> bool:
 
 def zero_at_zero(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
     """Whether a pointwise function is 0 at 0 whatever its array constants are."""
-    value = _at_zero(eqns, {start: 0.0}, end)
+    value = _value_of(eqns, {start: 0.0}, end)
     return value is not None and abs(value) < 1e-12
 
 
 def is_homogeneous(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
     """Whether f(2 x) = 2 f(x) for a pointwise function, as for rectifiers: a scale before it is one
     behind it."""
-    values = [_at_zero(eqns, {start: x}, end) for x in (1.0, 2.0, -1.0, -2.0)]
+    values = [_value_of(eqns, {start: x}, end) for x in (1.0, 2.0, -1.0, -2.0)]
     one, two, minus_one, minus_two = (math.nan if v is None else v for v in values)
     return abs(two - 2 * one) + abs(minus_two - 2 * minus_one) < 1e-9
 
 
 def is_reciprocal(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
     """Whether a pointwise function is one over its argument, up to a factor."""
-    one, two, five = (_at_zero(eqns, {start: x}, end) for x in (1.0, 2.0, -5.0))
+    one, two, five = (_value_of(eqns, {start: x}, end) for x in (1.0, 2.0, -5.0))
     if not one or two is None or five is None:
         return False
     return abs(two - one / 2) + abs(five + one / 5) < 1e-9 * abs(one)
@@ -155,7 +155,7 @@ def looks_like(eqns: Sequence[Equation], start: Var, end: Any) -> str:
     negative, a "power" up to a factor, or "another"; "" where its values are not known."""
 
     def at(x: float) -> float | None:
-        return _at_zero(eqns, {start: x}, end)
+        return _value_of(eqns, {start: x}, end)
 
     one, two = at(1.0), at(2.0)
     if one is None or two is None:
@@ -176,7 +176,8 @@ def looks_like(eqns: Sequence[Equation], start: Var, end: Any) -> str:
     return "another"
 
 
-def _at_zero(eqns: Sequence[Equation], known: dict[Any, float | None], end: Any) -> float | None:
+def _value_of(eqns: Sequence[Equation], known: dict[Any, float | None], end: Any) -> float | None:
+    """What some equations make of known numbers; None where that takes more."""
     def read(atom: Any) -> float | None:
         return literal_value(atom) if is_literal(atom) else known.get(atom)
 
@@ -198,7 +199,7 @@ def scalar(eqn: Equation, values: list[float | None]) -> float | None:
     if body is not None:
         jaxpr = compat.open_jaxpr(body)
         inner = dict(zip(jaxpr.invars, values, strict=True))
-        return _at_zero(jaxpr.eqns, inner, jaxpr.outvars[0])
+        return _value_of(jaxpr.eqns, inner, jaxpr.outvars[0])
     if primitive is prim.SELECT:
         cases = set(values[1:])
         if values[0] is not None:
