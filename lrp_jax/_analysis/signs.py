@@ -178,6 +178,7 @@ def looks_like(eqns: Sequence[Equation], start: Var, end: Any) -> str:
 
 def _value_of(eqns: Sequence[Equation], known: dict[Any, float | None], end: Any) -> float | None:
     """What some equations make of known numbers; None where that takes more."""
+
     def read(atom: Any) -> float | None:
         return literal_value(atom) if is_literal(atom) else known.get(atom)
 
