@@ -2,8 +2,8 @@
 
     python -m benchmarks.queries --only concepts --threads 1
 
-Prints two tables: concepts of one layer, from one forward pass, against a loop of explanations; and
-the two modes of the relevance matrix.
+Prints three tables: concepts of one layer, from one forward pass, against a loop of explanations;
+the two modes of the relevance matrix; and a grid of rules' numbers.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import lrp_jax as lrp
 
@@ -106,18 +108,59 @@ def matrices(seconds: float) -> None:
         )
 
 
+def grids(seconds: float) -> None:
+    """What one point of a grid of gamma and epsilon takes, in explanations."""
+    gammas, epsilons = jnp.meshgrid(
+        jnp.array([0.05, 0.1, 0.25, 0.5]), jnp.array([1e-3, 0.01, 0.1, 1])
+    )
+    points = jnp.stack([gammas.ravel(), epsilons.ravel()], axis=1)
+    print("| network, batch | explanation ms | jax.lax.map | jax.vmap |")
+    print("|---|---|---|---|")
+    for batch in (1, 8):
+        network = NETWORKS["MNIST CNN"]
+        params = network.init(jax.random.key(0))
+        x = jax.random.normal(jax.random.key(1), (batch, *network.shape))
+
+        def at(point: jax.Array, params: Any, x: Any, network: Network = network) -> jax.Array:
+            rules = lrp.Composite(
+                [(lrp.Conv, lrp.Gamma(point[0])), (lrp.Linear, lrp.Epsilon(point[1]))]
+            )
+            return lrp.relevance(network.apply, rules)(params, x, target=0)
+
+        def by(
+            over: Callable[..., Any], at: Callable[..., jax.Array] = at
+        ) -> Callable[..., jax.Array]:
+            return lambda p, inputs: over(partial(at, params=p, x=inputs), points)
+
+        racing = [
+            of_jax("one", partial(at, points[5]), params, [(x,)], ""),
+            of_jax("map", by(jax.lax.map), params, [(x,)], "same"),
+            of_jax("vmap", by(lambda f, of: jax.vmap(f)(of)), params, [(x,)], "same"),
+        ]
+        race(racing, seconds, fewest=5, most=200)
+        one, mapped, batched = (spread(c.cpu_seconds)[0] for c in racing)
+        count = len(points)
+        print(
+            f"| MNIST CNN, {batch} | {1e3 * one:.1f} | {mapped / count / one:.2f} "
+            f"| {batched / count / one:.2f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("concepts", "matrix"))
+    parser.add_argument("--only", choices=("concepts", "matrix", "grid"))
     parser.add_argument("--chunks", type=int, nargs="+", default=[16])
     parser.add_argument("--seconds", type=float, default=3.0, help="of rounds for each case")
     parser.add_argument("--threads", type=int, default=1, help="processor cores; 0: all")
     options = parser.parse_args()
     use_cores(options.threads)
-    if options.only != "matrix":
+    if options.only in (None, "concepts"):
         concepts(tuple(options.chunks), options.seconds)
-    if options.only != "concepts":
+    if options.only in (None, "matrix"):
         matrices(options.seconds)
+    if options.only in (None, "grid"):
+        grids(options.seconds)
 
 
 if __name__ == "__main__":
