@@ -29,6 +29,13 @@ class Known:
         self._maker, self._constants = maker, constants
         self._known: dict[Var, np.ndarray | None] = {}
 
+    @classmethod
+    def of(cls, closed_jaxpr: Any) -> "Known":
+        """What the code knows of the variables of a closed jaxpr."""
+        jaxpr = compat.open_jaxpr(closed_jaxpr)
+        made = {v: e for e in jaxpr.eqns for v in e.outvars}
+        return cls(made, dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True)))
+
     def is_zero(self, atom: Any) -> bool:
         """Whether an operand is nothing but zeros."""
         while not is_literal(atom):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from . import compat
+from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .indices import MOST, Known
 
@@ -410,6 +410,12 @@ _RULES: dict[Any, Callable[[Known, Equation, Sequence[Any]], Place | None]] = {
 }  # fmt: skip
 
 
+MOVES = frozenset(_RULES)
+"""Primitives that change places."""
+CUTS = MOVES - prim.SHAPE_ONLY
+"""And perhaps leave some numbers out, or change their order along an axis."""
+
+
 def without_round_trips(closed_jaxpr: Any) -> Any:
     """The same function without moves at whose end every number is back in its place.
 
@@ -417,8 +423,7 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
         closed_jaxpr: a flat jaxpr.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    maker = {v: e for e in jaxpr.eqns for v in e.outvars}
-    known = Known(maker, dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True)))
+    known = Known.of(closed_jaxpr)
     places: dict[Var, Place] = {}
     renamed: dict[Var, Var] = {}
     eqns: list[Equation] = []

@@ -99,7 +99,7 @@ def analyse(
             )  # fmt: skip
 
         written = reading_of(function)
-        whole = with_wholes(function, written.graph, calls)
+        whole = with_wholes(function, written.graph, written.found, calls)
         if whole is not None:
             function, written = whole, reading_of(whole)
         normal = normal_form(
