@@ -23,6 +23,7 @@ from .._analysis.trace import in_place_of, inline, scopes
 from .._analysis.unroll import Standing
 from .combinations import combined
 from .log_sums import logarithm
+from .moved_products import moved_products
 from .normalised import normalised
 from .past_moves import past_moves
 from .step import SOFTMAX, Found
@@ -90,19 +91,23 @@ def normal_form(
     return _rewritten(closed_jaxpr, written, monomials.same, calls, graph)
 
 
-def with_wholes(
-    closed_jaxpr: Any, graph: Graph, found: Mapping[Var, Found], calls: Sequence[str]
+def with_moves(
+    closed_jaxpr: Any,
+    graph: Graph,
+    found: Mapping[Var, Found],
+    monomials: Monomials,
+    calls: Sequence[str],
 ) -> Any | None:
-    """The same function with norms and softmaxes of which only parts are written (`wholes`), or
-    None where there are none.
+    """The same function with norms and softmaxes of which only parts are written (`wholes`), and
+    products that are moved on the way; None where there are none.
 
     Args:
         closed_jaxpr, graph, found, calls: see `normal_form`.
+        monomials: the products of the graph.
     """
     if not any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
         return None
-    same = value_numbers(graph)
-    written = wholes(graph, same, found)
+    written = {**moved_products(graph, monomials), **wholes(graph, value_numbers(graph), found)}
     return _rewritten(closed_jaxpr, written, {}, calls, graph) if written else None
 
 

@@ -33,7 +33,7 @@ from .elementwise import Elementwise
 from .fixed import FixedMap
 from .lookups import Lookup, Moved
 from .moves import Move
-from .normal_form import normal_form, with_wholes
+from .normal_form import normal_form, with_moves
 from .normalization import Normalization
 from .product import Product, gate_rank
 from .reading import Reading, refusal
@@ -99,7 +99,7 @@ def analyse(
             )  # fmt: skip
 
         written = reading_of(function)
-        whole = with_wholes(function, written.graph, written.found, calls)
+        whole = with_moves(function, written.graph, written.found, written.monomials, calls)
         if whole is not None:
             function, written = whole, reading_of(whole)
         normal = normal_form(
