@@ -14,7 +14,7 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .._analysis.indices import Known
 from .._analysis.monomials import link
-from .._analysis.places import Place, itself, made_by
+from .._analysis.places import CUTS, Place, itself, made_by
 from .._analysis.primitives import Family, family
 from .normalization import is_statistic
 from .softmax import unshifted
@@ -90,6 +90,8 @@ def _moved(
 ) -> Part | None:
     """What a move makes of parts of one whole."""
     above = [parts[a] for a in eqn.invars if not is_literal(a) and a in parts]
+    if not above and eqn.primitive not in CUTS:
+        return None
     place = made_by(eqn, known, lambda v: parts[v].place if v in parts else itself(same.get(v, v)))
     if place is None or place.has_zeros or (any(p.changed for p in above) and len(above) > 1):
         return None
@@ -153,7 +155,10 @@ def _logarithm_of_quotient(
     if graph.explained_operands(divides) != [0, 1]:
         return None
     two = [parts[a] for a in divides.invars if a in parts]
-    if len(two) < 2 or not all(_is_of_exponentials(part.like, graph) for part in two):
+    made = (graph.position[part.like] < graph.position[eqn.outvars[0]] for part in two)
+    if len(two) < 2 or not all(made):
+        return None
+    if not all(_is_of_exponentials(part.like, graph) for part in two):
         return None
     one, other = map(_as_logarithm, two)
     return lambda read: _way(one)(read) - _way(other)(read)
