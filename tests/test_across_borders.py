@@ -281,6 +281,39 @@ def test_what_is_looked_up_for_a_place_is_a_bias(rows: Any) -> None:
     assert_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "constant",
+    [
+        lambda p: p["b0"] @ p["w0"] + p["b1"],  # a shift before the layer, folded into it
+        lambda p: jnp.ones((EXAMPLES, 1)) @ p["b0"][None],  # a bias by a column of ones
+    ],
+)
+def test_what_the_weights_of_a_layer_make_of_constants_is_its_bias(constant: Any) -> None:
+    p = P | {"bias": constant(P)}
+    one, other = (
+        lrp.relevance(f, lrp.ZPlus())(p, X, target=1)
+        for f in (
+            lambda p, x: jnp.tanh(x @ p["w0"] + constant(p)) @ p["w5"],
+            lambda p, x: jnp.tanh(x @ p["w0"] + p["bias"]) @ p["w5"],
+        )
+    )
+    assert_equal(one, other)
+
+
+def test_a_cell_of_parts_of_one_kernel_has_a_state() -> None:
+    kernel = jnp.concatenate([P["w0"], P["w1"]])
+    one, other = (
+        lrp.relevance(f, lrp.ZPlus())(P | {"kernel": kernel}, X, target=1)
+        for f in (
+            lambda p, x: (
+                jnp.tanh(x @ p["kernel"][:WIDTH] + jnp.ones_like(x) @ p["kernel"][WIDTH:]) @ p["w5"]
+            ),
+            lambda p, x: jnp.tanh(x @ p["w0"] + jnp.ones_like(x) @ p["w1"]) @ p["w5"],
+        )
+    )
+    assert_equal(one, other)
+
+
 def test_what_begins_with_constants_costs_one_turn_more() -> None:
     """However long it is; and the turns are layers of their own."""
 

@@ -10,19 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from . import primitives as prim
-from .compat import Var, is_literal
+from . import compat, primitives as prim
+from .compat import Equation, Var, is_literal
 from .graph import Graph
 from .monomials import constant
 from .numbers import is_at_hand
 from .primitives import Family, family
+
+_CUTS = compat.primitives("slice dynamic_slice gather split")
 
 
 def states_in_sums(graph: Graph, weights: Collection[Var]) -> dict[Var, Var]:
     """By the sum of an explained value and what weights make of a state, the latter.
 
     A bias is what no contraction made, or one of parameters with what is computed from nothing, as
-    one-hot rows and the matrix of a resize are.
+    one-hot rows and the matrix of a resize are; so is what the weights of the explained value make
+    of a shift that was folded into them, and a product with a column of ones.
 
     Args:
         graph: the graph.
@@ -33,39 +36,70 @@ def states_in_sums(graph: Graph, weights: Collection[Var]) -> dict[Var, Var]:
         operands = graph.explained_operands(eqn) if eqn.primitive in prim.SUMS else ()
         if len(operands) == 1 and graph.is_live(eqn):
             other = eqn.invars[1 - operands[0]]
-            if _is_made_of_a_state(graph, other, weights):
+            own = _kernel(graph, eqn.invars[operands[0]], weights)
+            if _is_made_of_a_state(graph, other, weights, own):
                 found[eqn.outvars[0]] = other
     return found
 
 
-def _is_made_of_a_state(graph: Graph, atom: Any, weights: Collection[Var]) -> bool:
-    """Whether a constant is a contraction of a state, biases and moves aside."""
+def _kernel(graph: Graph, atom: Any, weights: Collection[Var]) -> set[Var]:
+    """The weights of the contraction that makes an explained value, biases and moves aside."""
+    while (eqn := graph.maker.get(atom)) is not None:
+        operands = graph.explained_operands(eqn)
+        if family(eqn.primitive) is Family.CONTRACTION:
+            constants = (a for i, a in enumerate(eqn.invars[:2]) if i not in operands)
+            return {v for a in constants for v in _sources(graph, a, weights)}
+        if len(operands) != 1 or not (eqn.primitive in prim.SUMS or _is_a_move(eqn)):
+            break
+        atom = eqn.invars[operands[0]]
+    return set()
+
+
+def _is_a_move(eqn: Equation) -> bool:
+    return eqn.primitive in prim.SHAPE_ONLY or family(eqn.primitive) is Family.NEUTRAL
+
+
+def _is_made_of_a_state(graph: Graph, atom: Any, weights: Collection[Var], own: set[Var]) -> bool:
+    """Whether a constant is a contraction of a state by other weights than a value's own, biases
+    and moves aside."""
     eqn = None if is_literal(atom) else graph.maker.get(atom)
     if eqn is None:
         return False
     if family(eqn.primitive) is Family.CONTRACTION:
         pair = eqn.invars[:2]
-        given = [_comes_from(graph, a, weights) for a in pair]
+        given = [_sources(graph, a, weights) for a in pair]
+        if any(own & sources for sources in given) or _repeats(eqn):
+            return False
         filled = [_is_filled(graph, a) for a in pair]
         return any(given) and all(map(any, zip(given, filled, strict=True)))
     if eqn.primitive in prim.SUMS:
-        return any(_is_made_of_a_state(graph, a, weights) for a in eqn.invars)
-    moves = eqn.primitive in prim.SHAPE_ONLY or family(eqn.primitive) is Family.NEUTRAL
-    return moves and _is_made_of_a_state(graph, eqn.invars[0], weights)
+        return any(_is_made_of_a_state(graph, a, weights, own) for a in eqn.invars)
+    return _is_a_move(eqn) and _is_made_of_a_state(graph, eqn.invars[0], weights, own)
 
 
-def _comes_from(graph: Graph, atom: Any, weights: Collection[Var]) -> bool:
-    """Whether a constant depends on weights."""
-    todo, seen = [atom], set[Var]()
+def _repeats(eqn: Equation) -> bool:
+    """Whether a matrix product has one number to add, as that with a column of ones has."""
+    if eqn.primitive is not prim.DOT:
+        return False
+    shape, contracted = eqn.invars[0].aval.shape, prim.dot_numbers(eqn)[0][0]
+    return all(shape[i] == 1 for i in contracted)
+
+
+def _sources(graph: Graph, atom: Any, weights: Collection[Var]) -> set[Var]:
+    """The weights that a constant depends on; parts that are cut from one are told apart."""
+    todo, seen, found = [atom], set[Var](), set[Var]()
     while todo:
         if is_literal(atom := todo.pop()) or atom in seen:
             continue
-        if atom in weights:
-            return True
         seen.add(atom)
-        if atom in graph.maker:
-            todo += graph.maker[atom].invars
-    return False
+        eqn = graph.maker.get(atom)
+        if eqn is None:
+            found |= {atom} if atom in weights else set()
+        elif eqn.primitive in _CUTS:
+            found |= {atom} if _sources(graph, eqn.invars[0], weights) else set()
+        else:
+            todo += eqn.invars
+    return found
 
 
 def _is_filled(graph: Graph, atom: Any) -> bool:
