@@ -7,8 +7,6 @@ so what is multiplied before and after a move is one product.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
@@ -66,7 +64,6 @@ def _way(move: Equation, graph: Graph, monomials: Monomials) -> Callable[[Read],
             eqn = graph.maker[atom]
             return eqn.primitive.bind(*(moved(a, read) for a in eqn.invars), **eqn.params)
         others = (a.val if is_literal(a) else read(a) for a in move.invars[1:])
-        value = jnp.broadcast_to(read(atom), move.invars[0].aval.shape)
-        return move.primitive.bind(value, *others, **move.params)
+        return move.primitive.bind(read(atom), *others, **move.params)
 
     return lambda read: moved(move.invars[0], read)
