@@ -17,7 +17,6 @@ from . import (
     integers,
     moves,
     norms,
-    picked,
     products,
     reductions,
     softmaxes,
@@ -28,7 +27,7 @@ from .group import Group
 
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
-    reductions, conv, integers, twice, picked,
+    reductions, conv, integers, twice,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
