@@ -108,6 +108,11 @@ def family(primitive: Primitive) -> Family | None:
     return found
 
 
+def changes_no_number(primitive: Primitive) -> bool:
+    """Whether a primitive hands on all numbers of its operand, as casts, copies and reshapes do."""
+    return primitive in SHAPE_ONLY or family(primitive) is Family.NEUTRAL
+
+
 def dot_numbers(eqn: Any) -> Any:
     """Contracted and batch axes of a (ragged) matrix product."""
     ragged = eqn.params.get("ragged_dot_dimension_numbers")

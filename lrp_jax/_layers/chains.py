@@ -54,7 +54,7 @@ def is_mean_factor(graph: Graph, eqn: Equation) -> bool:
     """Whether an equation can be the division that makes a sum a mean."""
     if eqn.primitive is prim.KEEP:
         return False  # its value is not that of other operands
-    if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
+    if prim.changes_no_number(eqn.primitive):
         return True
     return eqn.primitive is prim.DIV or (
         eqn.primitive is prim.MUL and scales_by_one_number(graph, eqn)
@@ -73,8 +73,7 @@ def _is_one_number(graph: Graph, atom: Any) -> bool:
     """Whether an operand is one number, or an array that is filled with one."""
     while not is_literal(atom) and atom.aval.size != 1:
         eqn = graph.maker.get(atom)
-        moves = eqn is not None and eqn.primitive in prim.SHAPE_ONLY
-        if eqn is None or not (moves or family(eqn.primitive) is Family.NEUTRAL):
+        if eqn is None or not prim.changes_no_number(eqn.primitive):
             return False
         atom = eqn.invars[0]
     return True

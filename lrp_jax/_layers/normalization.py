@@ -142,8 +142,8 @@ def _norm_before(graph: Graph, var: Var, found: Mapping[Var, Found]) -> Statisti
         eqn = graph.maker.get(var)
         if eqn is None or len(operands := graph.explained_operands(eqn)) != 1:
             return None
-        kind = family(eqn.primitive)
-        if not (kind in (Family.AFFINE, Family.NEUTRAL) or eqn.primitive in prim.SHAPE_ONLY):
+        affine = family(eqn.primitive) is Family.AFFINE
+        if not (affine or prim.changes_no_number(eqn.primitive)):
             return None
         var = eqn.invars[operands[0]]
     return None
@@ -309,7 +309,7 @@ def _made_elementwise_of(
             todo.append(product.invars[1 - position])
             continue
         kind = family(maker.primitive)
-        passes = kind in (Family.AFFINE, Family.NEUTRAL) or maker.primitive in prim.SHAPE_ONLY
+        passes = kind is Family.AFFINE or prim.changes_no_number(maker.primitive)
         if passes or (sums and kind is Family.SUM):
             operands = graph.explained_operands(maker)
             if maker.primitive is prim.SUB or len(operands) == 1:

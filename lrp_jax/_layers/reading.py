@@ -106,7 +106,7 @@ class Reading:
             return False
         if is_complex(eqn.invars[operands[0]]) or not is_float(eqn.invars[operands[0]]):
             return False
-        if family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY:
+        if prim.changes_no_number(eqn.primitive):
             return True
         if prim.is_psum(eqn.primitive):  # completes a contraction whose terms lie on many devices
             maker = self.graph.maker.get(eqn.invars[0])

@@ -128,9 +128,7 @@ def _same(graph: Graph, a: Var, b: Var) -> bool:
 
     def origin(var: Var) -> Var:
         eqn = graph.maker.get(var)
-        while eqn is not None and (
-            family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY
-        ):
+        while eqn is not None and prim.changes_no_number(eqn.primitive):
             var = eqn.invars[0]
             eqn = graph.maker.get(var)
         return var

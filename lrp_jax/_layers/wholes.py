@@ -160,6 +160,6 @@ def _is_mean(var: Var, root: Var, graph: Graph, same: Mapping[Var, Var]) -> bool
         var = eqn.invars[operands[0]]
         if eqn.primitive is prim.REDUCE_SUM:
             return same.get(var, var) is root
-        if not (kind in (Family.AFFINE, Family.NEUTRAL) or eqn.primitive in prim.SHAPE_ONLY):
+        if not (kind is Family.AFFINE or prim.changes_no_number(eqn.primitive)):
             return False
     return False
