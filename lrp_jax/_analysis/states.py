@@ -5,7 +5,7 @@ a network another input of which is not explained.
 does not depend on what of it is explained.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,11 @@ def states_in_sums(graph: Graph, weights: Collection[Var]) -> dict[Var, Var]:
     for eqn in graph.eqns:
         operands = graph.explained_operands(eqn) if eqn.primitive in prim.SUMS else ()
         if len(operands) == 1 and graph.is_live(eqn):
-            other = eqn.invars[1 - operands[0]]
-            own = _kernel(graph, eqn.invars[operands[0]], weights)
-            if _is_made_of_a_state(graph, other, weights, own):
+            explained, other = (eqn.invars[i] for i in (operands[0], 1 - operands[0]))
+            if any(
+                _has_a_state(graph, made, explained, weights)
+                for made in _contractions(graph, other)
+            ):
                 found[eqn.outvars[0]] = other
     return found
 
@@ -49,32 +51,34 @@ def _kernel(graph: Graph, atom: Any, weights: Collection[Var]) -> set[Var]:
         if family(eqn.primitive) is Family.CONTRACTION:
             constants = (a for i, a in enumerate(eqn.invars[:2]) if i not in operands)
             return {v for a in constants for v in _sources(graph, a, weights)}
-        if len(operands) != 1 or not (eqn.primitive in prim.SUMS or _is_a_move(eqn)):
+        passes = eqn.primitive in prim.SUMS or prim.changes_no_number(eqn.primitive)
+        if len(operands) != 1 or not passes:
             break
         atom = eqn.invars[operands[0]]
     return set()
 
 
-def _is_a_move(eqn: Equation) -> bool:
-    return eqn.primitive in prim.SHAPE_ONLY or family(eqn.primitive) is Family.NEUTRAL
-
-
-def _is_made_of_a_state(graph: Graph, atom: Any, weights: Collection[Var], own: set[Var]) -> bool:
-    """Whether a constant is a contraction of a state by other weights than a value's own, biases
-    and moves aside."""
+def _contractions(graph: Graph, atom: Any) -> Iterator[Equation]:
+    """What a constant is a sum of, biases and moves aside."""
     eqn = None if is_literal(atom) else graph.maker.get(atom)
     if eqn is None:
-        return False
+        return
     if family(eqn.primitive) is Family.CONTRACTION:
-        pair = eqn.invars[:2]
-        given = [_sources(graph, a, weights) for a in pair]
-        if any(own & sources for sources in given) or _repeats(eqn):
-            return False
-        filled = [_is_filled(graph, a) for a in pair]
-        return any(given) and all(map(any, zip(given, filled, strict=True)))
-    if eqn.primitive in prim.SUMS:
-        return any(_is_made_of_a_state(graph, a, weights, own) for a in eqn.invars)
-    return _is_a_move(eqn) and _is_made_of_a_state(graph, eqn.invars[0], weights, own)
+        yield eqn
+    elif eqn.primitive in prim.SUMS or prim.changes_no_number(eqn.primitive):
+        for operand in eqn.invars if eqn.primitive in prim.SUMS else eqn.invars[:1]:
+            yield from _contractions(graph, operand)
+
+
+def _has_a_state(graph: Graph, eqn: Equation, explained: Any, weights: Collection[Var]) -> bool:
+    """Whether a contraction of constants is one of a state, by other weights than those of the
+    explained value beside it."""
+    pair = eqn.invars[:2]
+    given = [_sources(graph, a, weights) for a in pair]
+    filled = [_is_filled(graph, a) for a in pair]
+    if not any(given) or not all(map(any, zip(given, filled, strict=True))) or _repeats(eqn):
+        return False
+    return set.union(*given).isdisjoint(_kernel(graph, explained, weights))
 
 
 def _repeats(eqn: Equation) -> bool:
