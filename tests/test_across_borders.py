@@ -144,13 +144,13 @@ def stepped(step: Any, start: Any, xs: Any, reverse: bool = False) -> Any:
     return functools.reduce(step, xs[::-1] if reverse else xs, start)
 
 
-def from_zeros(loop: Any, p: Any, x: Any) -> Any:
-    return loop(functools.partial(gru_cell, p), jnp.zeros((EXAMPLES, WIDTH)), x)
+def from_zeros(loop: Any, p: Any, x: Any, cell: Any = gru_cell) -> Any:
+    return loop(functools.partial(cell, p), jnp.zeros((EXAMPLES, WIDTH)), x)
 
 
-def from_a_parameter(loop: Any, p: Any, x: Any) -> Any:
-    start = jnp.broadcast_to(p["b1"], (EXAMPLES, WIDTH))
-    return loop(functools.partial(gru_cell, p), start, x, True)
+def from_a_parameter(loop: Any, p: Any, x: Any, cell: Any = gru_cell, parameter: str = "b1") -> Any:
+    start = jnp.broadcast_to(p[parameter], (EXAMPLES, WIDTH))
+    return loop(functools.partial(cell, p), start, x, True)
 
 
 def from_constants_and_input(loop: Any, p: Any, x: Any) -> Any:
@@ -179,12 +179,11 @@ def lstm_cell(p: Any, state: Any, x: Any) -> Any:
 
 
 def tanh_from_zeros(loop: Any, p: Any, x: Any) -> Any:
-    return loop(functools.partial(tanh_cell, p), jnp.zeros((EXAMPLES, WIDTH)), x)
+    return from_zeros(loop, p, x, tanh_cell)
 
 
 def tanh_from_a_parameter(loop: Any, p: Any, x: Any) -> Any:
-    start = jnp.broadcast_to(p["b2"], (EXAMPLES, WIDTH))
-    return loop(functools.partial(tanh_cell, p), start, x, True)
+    return from_a_parameter(loop, p, x, tanh_cell, "b2")
 
 
 def lstm_from_zeros(loop: Any, p: Any, x: Any) -> Any:
