@@ -53,6 +53,12 @@ def linear_attention(w: Any, x: jax.Array) -> jax.Array:
     return (q @ (k.T @ x)) / (q @ k.sum(0)[:, None])
 
 
+def one_of_many(w: Any, x: jax.Array) -> jax.Array:
+    """A probability with no exponential above the line."""
+    s = x @ w["a"]
+    return (1 / jnp.exp(s - s[:, 1:2]).sum(-1, keepdims=True)) @ w["b"][:1]
+
+
 SUSPICIONS: dict[str, tuple[Any, Any, str]] = {
     "glob": (dense, lrp.EpsilonPlus().override(("aa", lrp.Zero())), "'aa'.*matches no layer"),
     "call": (dense, lrp.AttnLRP(attention="flash"), r"lrp.call\('flash'\).*matches no layer"),
@@ -62,6 +68,7 @@ SUSPICIONS: dict[str, tuple[Any, Any, str]] = {
         "shadowed",
     ),
     "divided": (linear_attention, lrp.Epsilon(), "divides by a sum over explained values"),
+    "reciprocal": (one_of_many, lrp.Epsilon(), "divides by a sum over explained values"),
     "softmax": (ends_in_softmax, lrp.AttnLRP(), "ends in a softmax"),
     "anonymous": (closes_over, lrp.Epsilon(), "no names"),
     "nothing": (detached, lrp.Epsilon(), "no output depends on the explained argument"),

@@ -7,7 +7,7 @@ label of a sum stands before it; so a shift by any maximum cancels.
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import compat, primitives as prim
@@ -26,11 +26,12 @@ from .monomials import (
     product_operands,
     through,
 )
+from .parts import part_of_contraction
+from .totals import Total, totals
 
-_EXP2, _POW = compat.primitive("exp2"), compat.primitive("pow")
+_EXP2, _POW, _EXPM1 = (compat.primitive(name) for name in ("exp2", "pow", "expm1"))
 _LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
 """Their bases."""
-_SLICE, _CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")
 _EQUAL, _UNEQUAL = compat.primitive("eq"), compat.primitive("ne")
 _DEEPEST, _MOST_TERMS = 48, 64
 NONE: frozenset[int] = frozenset()
@@ -81,7 +82,8 @@ class Exponentials:
 
     def __init__(self, monomials: Monomials) -> None:
         self.monomials, self.graph = monomials, monomials.graph
-        self.inside, self.normalised = _exponentials(self.graph, monomials.whole)
+        self.totals = totals(self.graph, monomials.same)
+        self.inside, self.normalised = _exponentials(self.graph, monomials.whole, self.totals)
         self.settled: set[Var] = set()
         self.named: list[tuple[Factor, Term]] = []
         self._fresh = itertools.count(-1, -1)
@@ -120,6 +122,10 @@ class Exponentials:
 
     def _opened(self, eqn: Equation, index: Index) -> list[Term] | None:
         primitive, invars = eqn.primitive, eqn.invars
+        if (total := self.totals.get(eqn.outvars[0])) is not None:
+            return self._total(total, index)
+        if primitive is _EXPM1:
+            return [self.exponent(invars[0], through(invars[0], None, index)), Term(-1.0)]
         base = _base_of(eqn, self.graph)
         if base is not None:
             term = self.exponent(invars[-1], through(invars[-1], None, index))
@@ -128,7 +134,7 @@ class Exponentials:
         if primitive in prim.SUMS:
             first, second = (self.terms(a, through(a, None, index)) for a in invars)
             both = first + (second if primitive in prim.ADD else negated(second))
-            return [term for term in both if term.number] or [Term(0.0)]
+            return [term for term in _collected(both) if term.number] or [Term(0.0)]
         if primitive is prim.REDUCE_SUM:
             inner, bound = self.summed(eqn, index)
             return [
@@ -137,7 +143,7 @@ class Exponentials:
             ]
         if primitive is prim.DOT:
             return self._contracted(eqn, eqn.invars, index)
-        if (part := _part_of_contraction(eqn, self.graph)) is not None:
+        if (part := part_of_contraction(eqn, self.graph)) is not None:
             return self._contracted(*part, index)
         if primitive is prim.ABS:
             return self.terms(invars[0], index)
@@ -164,6 +170,20 @@ class Exponentials:
                 return None
             result = [a.times(b, power) for a in result for b in parts]
         return [self._unmasked(term) for term in result]
+
+    def _total(self, total: Total, index: Index) -> list[Term]:
+        """A sum that is written out as one over an axis."""
+        shape = total.place.var.aval.shape
+        inner: list[int | None] = [None] * len(shape)
+        for label, (axis, _) in zip(index, total.place.axes, strict=True):
+            if axis is not None:
+                inner[axis] = label
+        inner[total.axis] = label = next(self._fresh)
+        count, bound = total.counts[0], frozenset({label})
+        return [
+            Term(t.number * count, t.powers, t.exponent, t.bound | bound)
+            for t in self.terms(total.place.var, tuple(inner))
+        ]
 
     def _unmasked(self, term: Term) -> Term:
         """A term without the masks of what is not zero, where that is a factor of it."""
@@ -327,6 +347,19 @@ def _rounded(number: float) -> float:
     return round(number) if abs(number - round(number)) < 1e-12 else number
 
 
+def _collected(terms: Iterable[Term]) -> list[Term]:
+    """Terms in which multiples of one, which is no sum, are added up: expm1(s) + 1 is exp(s)."""
+    found: list[Term] = []
+    for term in terms:
+        own = (term.powers, term.exponent, NONE)
+        at = next((i for i, t in enumerate(found) if (t.powers, t.exponent, t.bound) == own), None)
+        if at is None or term.bound:
+            found.append(term)
+        else:
+            found[at] = replace(term, number=found[at].number + term.number)
+    return found
+
+
 def negated(terms: Iterable[Term]) -> list[Term]:
     return [Term(-t.number, t.powers, t.exponent, t.bound) for t in terms]
 
@@ -352,37 +385,9 @@ def _but_nan(eqn: Equation, graph: Graph) -> Any | None:
     return None
 
 
-def _part_of_contraction(eqn: Equation, graph: Graph) -> tuple[Equation, list[Any]] | None:
-    """A matrix product and the operands by which it makes what a slice leaves of it, where one of
-    its operands is put together from parts: values and a column of ones."""
-    dot = graph.maker.get(eqn.invars[0]) if eqn.primitive is _SLICE else None
-    if dot is None or dot.primitive is not prim.DOT or eqn.params["strides"] is not None:
-        return None
-    shape = dot.outvars[0].aval.shape
-    low, high = eqn.params["start_indices"], eqn.params["limit_indices"]
-    cut = [i for i, n in enumerate(shape) if (low[i], high[i]) != (0, n)]
-    contracted, batch = prim.dot_numbers(dot)
-    axis = cut[0] - len(batch[0]) if len(cut) == 1 else -1
-    for position, atom in enumerate(dot.invars):
-        rank = len(atom.aval.shape)
-        free = [i for i in range(rank) if i not in (*contracted[position], *batch[position])]
-        if not 0 <= axis < len(free):
-            axis -= len(free)
-            continue
-        joined = None if is_literal(atom) else graph.maker.get(atom)
-        if joined is None or joined.primitive is not _CONCATENATE:
-            return None
-        begin, along = 0, joined.params["dimension"]
-        for part in joined.invars if along == free[axis] else ():
-            end = begin + part.aval.shape[along]
-            if (begin, end) == (low[cut[0]], high[cut[0]]):
-                return dot, [part if i == position else a for i, a in enumerate(dot.invars)]
-            begin = end
-        return None
-    return None
-
-
-def _exponentials(graph: Graph, whole: set[Var]) -> tuple[set[Var], set[Var]]:
+def _exponentials(
+    graph: Graph, whole: set[Var], written_out: Mapping[Var, Total]
+) -> tuple[set[Var], set[Var]]:
     """Variables that are sums and products of exponentials, and exponentials with logarithms."""
     made: set[Var] = set()
     logs: set[Var] = set()
@@ -404,6 +409,8 @@ def _exponentials(graph: Graph, whole: set[Var]) -> tuple[set[Var], set[Var]]:
         if _base_of(eqn, graph) is not None:
             made.add(out)
             normalised |= {out} if log else set()
+        elif primitive is _EXPM1 or (out in written_out and written_out[out].place.var in made):
+            made.add(out)
         elif primitive in _LOGARITHMS:
             logs |= {out} if inside else set()
         elif moves or primitive in (*prim.ADD, prim.SUB, prim.NEG):
@@ -411,7 +418,7 @@ def _exponentials(graph: Graph, whole: set[Var]) -> tuple[set[Var], set[Var]]:
             logs |= {out} if log else set()
         elif inside:
             opens = primitive is prim.DOT and not any(a in closed for a in operands)
-            opens = opens or _part_of_contraction(eqn, graph) is not None
+            opens = opens or part_of_contraction(eqn, graph) is not None
             opens = opens or primitive in (prim.REDUCE_SUM, prim.ABS) or power_of(eqn) is not None
             if opens or product_operands(eqn, graph) is not None:
                 made.add(out)

@@ -132,7 +132,7 @@ def _form(atom: Any, index: Index, exponentials: Exponentials) -> Any:
         for f, c in before.exponent.items():
             exponent[f] = exponent.get(f, 0) + power * c
         todo += [(f, p * power) for f, p in before.powers.items()]
-    if not sums:
+    if not sums and (logs or not exponent):
         return None
     return Term(number, {}, {f: c for f, c in exponent.items() if c}), logs, sums
 

@@ -17,11 +17,13 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.exponentials import Exponentials
 from .._analysis.graph import Graph, is_float
 from .._analysis.monomials import Factor, Monomials, joined, own_index, powers_of, value_numbers
+from .._analysis.places import CUTS
 from .._analysis.primitives import Family, family
 from .._analysis.trace import in_place_of, inline, scopes
 from .._analysis.unroll import Standing
 from .combinations import combined
 from .log_sums import logarithm
+from .moved_products import moved_products
 from .normalised import normalised
 from .past_moves import past_moves
 from .step import SOFTMAX, Found
@@ -29,7 +31,6 @@ from .weighted_mean import Made, aligned, found_in, times
 from .wholes import wholes
 
 Read = Callable[[Var], Any]
-_SLICE = compat.primitive("slice")
 
 
 def normal_form(
@@ -90,17 +91,23 @@ def normal_form(
     return _rewritten(closed_jaxpr, written, monomials.same, calls, graph)
 
 
-def with_wholes(closed_jaxpr: Any, graph: Graph, calls: Sequence[str]) -> Any | None:
-    """The same function with norms and softmaxes of which only parts are written (`wholes`), or
-    None where there are none.
+def with_moves(
+    closed_jaxpr: Any,
+    graph: Graph,
+    found: Mapping[Var, Found],
+    monomials: Monomials,
+    calls: Sequence[str],
+) -> Any | None:
+    """The same function with norms and softmaxes of which only parts are written (`wholes`), and
+    products that are moved on the way; None where there are none.
 
     Args:
-        closed_jaxpr, graph, calls: see `normal_form`.
+        closed_jaxpr, graph, found, calls: see `normal_form`.
+        monomials: the products of the graph.
     """
-    if not any(e.primitive is _SLICE and graph.is_live(e) for e in graph.eqns):
+    if not any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
         return None
-    same = value_numbers(graph)
-    written = wholes(graph, same)
+    written = {**moved_products(graph, monomials), **wholes(graph, value_numbers(graph), found)}
     return _rewritten(closed_jaxpr, written, {}, calls, graph) if written else None
 
 
@@ -142,7 +149,7 @@ def _other_way(
     number, powers = monomials.factors(var)
     explained = [f for f in powers if monomials.explained(f)]
     made: list[Made] = []
-    suspect = any(
+    suspect = var in exponentials.normalised or any(
         (powers[f] < 0 and f.var in exponentials.inside) or f.var in exponentials.normalised
         for f in explained
     )

@@ -18,6 +18,7 @@ from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.loops import with_bounded_loops
 from .._analysis.numbers import with_numbers
+from .._analysis.places import without_round_trips
 from .._analysis.splice import tidied
 from .._analysis.turns import with_like_turns
 from .._analysis.units import without_passing_axes
@@ -32,7 +33,7 @@ from .elementwise import Elementwise
 from .fixed import FixedMap
 from .lookups import Lookup, Moved
 from .moves import Move
-from .normal_form import normal_form, with_wholes
+from .normal_form import normal_form, with_moves
 from .normalization import Normalization
 from .product import Product, gate_rank
 from .reading import Reading, refusal
@@ -78,7 +79,7 @@ def analyse(
     gates = None if gates is None else tuple(gates)
     closed_jaxpr = with_bounded_loops(closed_jaxpr, explained, outputs)
     closed_jaxpr = with_like_turns(closed_jaxpr, explained, outputs, calls)
-    closed_jaxpr = with_numbers(without_passing_axes(tidied(closed_jaxpr)))
+    closed_jaxpr = with_numbers(without_passing_axes(tidied(without_round_trips(closed_jaxpr))))
     closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
@@ -98,7 +99,7 @@ def analyse(
             )  # fmt: skip
 
         written = reading_of(function)
-        whole = with_wholes(function, written.graph, calls)
+        whole = with_moves(function, written.graph, written.found, written.monomials, calls)
         if whole is not None:
             function, written = whole, reading_of(whole)
         normal = normal_form(

@@ -38,7 +38,7 @@ class Softmax(Step):
             exponential = _walk(graph, summed, lambda e: e.primitive is prim.EXP)
             if exponential is None:
                 continue
-            logits = _unshifted(graph, exponential.invars[0])
+            logits = unshifted(graph, exponential.invars[0])
             out = eqn.outvars[0] if divides else _shifted_back(graph, eqn.outvars[0], logits)
             _, outside = graph.between(out, [logits])
             if not outside:
@@ -78,7 +78,7 @@ def _shifted_back(graph: Graph, logarithm: Var, logits: Var) -> Var:
     return logarithm
 
 
-def _unshifted(graph: Graph, logits: Var) -> Var:
+def unshifted(graph: Graph, logits: Var) -> Var:
     """The logits before their maximum was subtracted."""
     above = graph.maker.get(logits)
     if above is None:

@@ -55,6 +55,8 @@ def divided_by_sum(frame: Frame, idle: Collection[Step] = ()) -> Step | None:
 def _divided_by_sum(frame: Frame, idle: Collection[Step]) -> Step | None:
     makers = {var: step for step in frame.steps for var in step.outputs}
     for step in frame.steps:
+        if step not in idle and _is_reciprocal_of_exponentials(step, makers):
+            return step
         divisors = (*step.divisors(), *_reciprocals(step, makers))
         todo = [] if step in idle else [*divisors]
         while todo:
@@ -67,6 +69,27 @@ def _divided_by_sum(frame: Frame, idle: Collection[Step]) -> Step | None:
             if maker.kind in ("", "Bias", "BatchNorm", "Merge", "Product"):
                 todo += maker.inputs
     return None
+
+
+def _is_reciprocal_of_exponentials(step: Step, makers: Mapping[Var, Step]) -> bool:
+    """Whether a step is one over a sum of exponentials: a probability that is written with no
+    exponential above the line, which is recognised of whole softmaxes alone."""
+    if step.kind != "Activation" or not is_reciprocal(step.eqns, step.inputs[0], step.outputs[0]):
+        return False
+    total = _past_moves(step.inputs[0], makers)
+    if total is None or total.kind not in ("Merge", "AvgPool") or len(total.inputs) != 1:
+        return False
+    summed = _past_moves(total.inputs[0], makers)
+    exponential = summed is not None and summed.kind == "Activation" and summed.eqns[-1].primitive
+    return exponential in EXPONENTIALS
+
+
+def _past_moves(var: Var, makers: Mapping[Var, Step]) -> Step | None:
+    """The layer that makes a variable, before it was moved."""
+    maker = makers.get(var)
+    while maker is not None and not maker.kind and len(maker.inputs) == 1:
+        maker = makers.get(maker.inputs[0])
+    return maker
 
 
 def _reciprocals(step: Step, makers: Mapping[Var, Step]) -> Iterator[Var]:

@@ -9,44 +9,52 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .._analysis import compat, primitives as prim
+from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
+from .._analysis.indices import Known
 from .._analysis.monomials import link
+from .._analysis.places import CUTS, Place, itself, made_by
 from .._analysis.primitives import Family, family
 from .normalization import is_statistic
+from .softmax import unshifted
+from .step import Found
 
 Read = Callable[[Var], Any]
-_SLICE, _SQUEEZE = compat.primitive("slice"), compat.primitive("squeeze")
 
 
 class Part(NamedTuple):
-    """A variable as moves of a larger one.
+    """A variable as moved numbers of a larger one.
 
     Attributes:
         whole: computes the larger one.
-        like: the variable of the graph that it is, or is an affine function of.
-        moves: slices and axes that are dropped, in order.
-        axes: the axis of the whole that each axis of the part is.
-        cut: the axes of the whole of which the part has less.
+        place: its numbers, of the variable of the graph that the larger one is, or is an affine
+            function of.
         changed: whether a statistic of the whole, or a logarithm, was moved into it.
+        logarithm: whether it is the logarithm of a probability.
     """
 
     whole: Callable[[Read], Any]
-    like: Var
-    moves: tuple[Equation, ...]
-    axes: tuple[int, ...]
-    cut: frozenset[int]
+    place: Place
     changed: bool = False
+    logarithm: bool = False
+
+    @property
+    def like(self) -> Var:
+        return self.place.var
 
 
-def wholes(graph: Graph, same: Mapping[Var, Var]) -> dict[int, Callable[[Read], Any]]:
+def wholes(
+    graph: Graph, same: Mapping[Var, Var], layers: Mapping[Var, Found]
+) -> dict[int, Callable[[Read], Any]]:
     """How parts are computed of their wholes, by the `id` of the equations that make them.
 
     Args:
         graph: a graph.
         same: for each variable the first one that is computed in the same way.
+        layers: what is recognised as it stands.
     """
+    log_sums = {v: layer.root for v, layer in layers.items() if _is_log_sum(v, layer, graph)}
     parts: dict[Var, Part] = {}
     found: dict[int, Callable[[Read], Any]] = {}
     exponentials = {
@@ -54,64 +62,76 @@ def wholes(graph: Graph, same: Mapping[Var, Var]) -> dict[int, Callable[[Read], 
         for e in graph.eqns
         if e.primitive is prim.EXP and not is_literal(e.invars[0])
     }
+    known = Known.of(graph.closed)
     for eqn in graph.eqns:
         if not graph.is_live(eqn) or len(eqn.outvars) != 1:
             continue
-        part = _part(eqn, parts, exponentials, graph, same)
+        part = _moved(eqn, known, parts, same)
+        moves = part is not None
+        part = part or _part(eqn, parts, exponentials, graph, same, log_sums)
         if part is None:
+            quotient = _logarithm_of_quotient(eqn, parts, graph)
+            found |= {} if quotient is None else {id(eqn): quotient}
             continue
         (out,) = eqn.outvars
         parts[out] = part
         is_made = graph.position[part.like] < graph.position[out]
-        if part.changed and is_made and eqn.primitive not in (_SLICE, _SQUEEZE):
-            found[id(eqn)] = _moved(part)
+        if part.changed and is_made and not moves:
+            found[id(eqn)] = _way(part)
     return found
 
 
-def _moved(part: Part) -> Callable[[Read], Any]:
-    def way(read: Read) -> Any:
-        value = part.whole(read)
-        for move in part.moves:
-            value = move.primitive.bind(value, **move.params)
-        return value
+def _way(part: Part) -> Callable[[Read], Any]:
+    return lambda read: part.place.of(part.whole(read))
 
-    return way
+
+def _moved(
+    eqn: Equation, known: Known, parts: Mapping[Var, Part], same: Mapping[Var, Var]
+) -> Part | None:
+    """What a move makes of parts of one whole."""
+    above = [parts[a] for a in eqn.invars if not is_literal(a) and a in parts]
+    if not above and eqn.primitive not in CUTS:
+        return None
+    place = made_by(eqn, known, lambda v: parts[v].place if v in parts else itself(same.get(v, v)))
+    if place is None or place.has_zeros or (any(p.changed for p in above) and len(above) > 1):
+        return None
+    return above[0]._replace(place=place) if above else _itself(place.var)._replace(place=place)
 
 
 def _part(
     eqn: Equation, parts: Mapping[Var, Part], exponentials: Mapping[Var, Var], graph: Graph,
-    same: Mapping[Var, Var],
+    same: Mapping[Var, Var], log_sums: Mapping[Var, Var],
 ) -> Part | None:  # fmt: skip
-    """What an equation makes as a part of something, if it is one."""
+    """What an equation that is no move makes as a part of something, if it is one."""
     operands = graph.explained_operands(eqn)
     (first, *_), primitive = eqn.invars, eqn.primitive
     part = None if is_literal(first) else parts.get(first)
-    if primitive is _SLICE:
-        part = part or _itself(same.get(first, first))
-        shape = first.aval.shape
-        low, high = eqn.params["start_indices"], eqn.params["limit_indices"]
-        cut = {part.axes[i] for i, n in enumerate(shape) if (low[i], high[i]) != (0, n)}
-        return part._replace(moves=(*part.moves, eqn), cut=part.cut | cut)
     if part is None:
         return None
-    if primitive is _SQUEEZE:
-        gone = eqn.params["dimensions"]
-        axes = tuple(a for i, a in enumerate(part.axes) if i not in gone)
-        return part._replace(moves=(*part.moves, eqn), axes=axes)
+    if primitive is prim.EXP and (part.logarithm or _is_logarithm(part.like, graph, log_sums)):
+        return part._replace(
+            whole=lambda read: jax.lax.exp(part.whole(read)), changed=True, logarithm=False
+        )
     if primitive is prim.EXP and not part.changed:
         made = exponentials.get(part.like)
         return None if made is None else _itself(made)._replace(
-            moves=part.moves, axes=part.axes, cut=part.cut
+            place=part.place._replace(var=made)
         )  # fmt: skip
     if primitive is prim.LOG and _is_of_exponentials(part.like, graph):
-        return part._replace(whole=lambda read: jax.lax.log(part.whole(read)), changed=True)
+        return _as_logarithm(part)
     if primitive not in (prim.SUB, prim.MUL, prim.DIV) or operands != [0, 1]:
         return None
-    return _with_statistic(eqn, part, graph, same)
+    return _with_statistic(eqn, part, graph, same, log_sums)
+
+
+def _as_logarithm(part: Part) -> Part:
+    return part._replace(
+        whole=lambda read: jax.lax.log(part.whole(read)), changed=True, logarithm=True
+    )
 
 
 def _itself(var: Var) -> Part:
-    return Part(lambda read: read(var), var, (), tuple(range(len(var.aval.shape))), frozenset())
+    return Part(lambda read: read(var), itself(var))
 
 
 def _is_of_exponentials(var: Var, graph: Graph) -> bool:
@@ -125,30 +145,78 @@ def _is_of_exponentials(var: Var, graph: Graph) -> bool:
     return eqn is not None
 
 
+def _logarithm_of_quotient(
+    eqn: Equation, parts: Mapping[Var, Part], graph: Graph
+) -> Callable[[Read], Any] | None:
+    """The logarithm of a quotient of two parts of exponentials as a difference."""
+    divides = graph.maker.get(eqn.invars[0]) if eqn.primitive is prim.LOG else None
+    if divides is None or divides.primitive is not prim.DIV:
+        return None
+    if graph.explained_operands(divides) != [0, 1]:
+        return None
+    two = [parts[a] for a in divides.invars if a in parts]
+    made = (graph.position[part.like] < graph.position[eqn.outvars[0]] for part in two)
+    if len(two) < 2 or not all(made):
+        return None
+    if not all(_is_of_exponentials(part.like, graph) for part in two):
+        return None
+    one, other = map(_as_logarithm, two)
+    return lambda read: _way(one)(read) - _way(other)(read)
+
+
+def _is_log_sum(var: Var, layer: Found, graph: Graph) -> bool:
+    """Whether a layer is a log-sum-exp."""
+    return not (layer.gate or layer.takes_affine) and graph.maker[var].primitive in (
+        prim.LOG, *prim.ADD
+    )  # fmt: skip
+
+
+def _is_logarithm(var: Var, graph: Graph, log_sums: Mapping[Var, Var]) -> bool:
+    """Whether a variable is logits minus their own log-sum-exp."""
+    eqn = graph.maker.get(var)
+    if eqn is None or eqn.primitive is not prim.SUB or graph.explained_operands(eqn) != [0, 1]:
+        return False
+    return _is_log_sum_of(eqn.invars[1], eqn.invars[0], graph, log_sums)
+
+
+def _is_log_sum_of(var: Var, root: Var, graph: Graph, log_sums: Mapping[Var, Var]) -> bool:
+    """Whether a variable is the log-sum-exp of another, spread out."""
+    while var not in log_sums and (eqn := graph.maker.get(var)) is not None and link(eqn):
+        var = eqn.invars[0]
+    return log_sums.get(var) in (root, unshifted(graph, root))
+
+
 def _with_statistic(
-    eqn: Equation, part: Part, graph: Graph, same: Mapping[Var, Var]
+    eqn: Equation, part: Part, graph: Graph, same: Mapping[Var, Var], log_sums: Mapping[Var, Var]
 ) -> Part | None:
     """A part and a statistic of its whole, as a part of the whole with the statistic."""
     other, divides = eqn.invars[1], eqn.primitive is prim.DIV
+    logarithm = False
     if eqn.primitive is prim.SUB:
-        fits = _is_mean(other, part.like, graph, same)
+        logarithm = _is_log_sum_of(other, part.like, graph, log_sums) and not part.changed
+        fits = logarithm or _is_mean(other, part.like, graph, same)
     else:
         fits = is_statistic(graph, part.like, other, same, divides=divides) is not None
     maker = graph.maker.get(other)
-    axes, spread = part.axes, other
+    own = [axis for axis, _ in part.place.axes]
+    spread, where = other, list(range(len(own)))
     if maker is not None and maker.primitive is prim.BROADCAST:
-        spread = maker.invars[0]
-        axes = tuple(part.axes[i] for i in maker.params["broadcast_dimensions"])
+        spread, where = maker.invars[0], list(maker.params["broadcast_dimensions"])
     shape = other.aval.shape if is_literal(spread) else spread.aval.shape
-    if not fits or any(a in part.cut and n > 1 for a, n in zip(axes, shape, strict=True)):
+    wide = [i for i, n in enumerate(shape) if n > 1]
+    axes = [own[where[i]] for i in wide]
+    if not fits or any(a is None or a in part.place.cut for a in axes):
         return None
 
     def whole(read: Read) -> Any:
         value = part.whole(read)
-        statistic = jax.lax.broadcast_in_dim(read(spread), value.shape, axes)
+        statistic = jax.lax.squeeze(read(spread), [i for i, n in enumerate(shape) if n == 1])
+        there = [a for a in axes if a is not None]
+        statistic = jax.lax.transpose(statistic, [there.index(a) for a in sorted(there)])
+        statistic = jax.lax.broadcast_in_dim(statistic, value.shape, sorted(there))
         return eqn.primitive.bind(value, statistic, **eqn.params)
 
-    return part._replace(whole=whole, changed=True)
+    return part._replace(whole=whole, changed=True, logarithm=logarithm)
 
 
 def _is_mean(var: Var, root: Var, graph: Graph, same: Mapping[Var, Var]) -> bool:

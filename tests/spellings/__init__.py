@@ -17,6 +17,7 @@ from . import (
     integers,
     moves,
     norms,
+    picked,
     products,
     reductions,
     softmaxes,
@@ -27,7 +28,7 @@ from .group import Group
 
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
-    reductions, conv, integers, twice,
+    reductions, conv, integers, twice, picked,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 

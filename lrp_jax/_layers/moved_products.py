@@ -1,0 +1,72 @@
+"""Products that are moved before they are multiplied further: (a b)[i] c is a[i] b[i] c.
+
+A part of a product, or a product in another order, is the product of the same parts of its factors:
+so what is multiplied before and after a move is one product.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.graph import Graph
+from .._analysis.indices import Known
+from .._analysis.monomials import Monomials, link
+from .._analysis.places import CUTS, itself, made_by
+
+Read = Callable[[Var], Any]
+
+
+def moved_products(graph: Graph, monomials: Monomials) -> Mapping[int, Callable[[Read], Any]]:
+    """How products are moved factor by factor, by the `id` of the equations that move them.
+
+    Args:
+        graph: a graph.
+        monomials: its products.
+    """
+    known = Known.of(graph.closed)
+    return {
+        id(eqn): _way(eqn, graph, monomials)
+        for eqn in graph.eqns
+        if eqn.primitive in CUTS
+        and graph.explained_operands(eqn) == [0]
+        and _is_product(eqn.invars[0], graph, monomials)
+        and made_by(eqn, known, itself) is not None
+        and _is_multiplied(eqn.outvars[0], graph, monomials)
+    }
+
+
+def _is_product(var: Var, graph: Graph, monomials: Monomials) -> bool:
+    """Whether a variable is a product of several values, number by number."""
+    eqn = graph.maker.get(var)
+    if eqn is None or eqn.primitive not in (prim.MUL, prim.DIV):
+        return False
+    several = graph.explained_operands(eqn) == [0, 1] and monomials.is_product(eqn)
+    return several and len(monomials.groups(monomials.factors(var)[1])) > 1
+
+
+def _is_multiplied(var: Var, graph: Graph, monomials: Monomials) -> bool:
+    """Whether somebody multiplies a variable, perhaps after a change of its shape."""
+    readers = [r for r in graph.readers.get(var, ()) if r is not None and graph.is_live(r)]
+    return any(
+        _is_multiplied(r.outvars[0], graph, monomials)
+        if link(r) is not None
+        else _is_product(r.outvars[0], graph, monomials)
+        for r in readers
+    )
+
+
+def _way(move: Equation, graph: Graph, monomials: Monomials) -> Callable[[Read], Any]:
+    def moved(atom: Any, read: Read) -> Any:
+        if is_literal(atom):
+            return atom.val
+        if _is_product(atom, graph, monomials):
+            eqn = graph.maker[atom]
+            return eqn.primitive.bind(*(moved(a, read) for a in eqn.invars), **eqn.params)
+        others = (a.val if is_literal(a) else read(a) for a in move.invars[1:])
+        value = jnp.broadcast_to(read(atom), move.invars[0].aval.shape)
+        return move.primitive.bind(value, *others, **move.params)
+
+    return lambda read: moved(move.invars[0], read)
