@@ -54,7 +54,6 @@ RECIPES = {
     "checkpointed layers, blocks of queries": Recipe("queries"),
     "checkpointed layers, blocks of keys": Recipe("keys"),
 }
-SLOW = "checkpointed layers, blocks of keys"  # its turns are written out to explain it
 
 
 def whole(q: jax.Array, k: jax.Array, v: jax.Array, block: int) -> jax.Array:
@@ -158,18 +157,12 @@ def temporaries(recipe: Recipe, tokens: int, explains: bool, sizes: Sizes = Size
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
     parser.add_argument("--tokens", nargs="+", type=int, default=[512, 1024, 2048, 4096, 8192])
-    parser.add_argument("--longest", type=int, default=1024, help="tokens for blocks of keys")
     options = parser.parse_args()
     print("| MiB | of | " + " | ".join(f"{n:,} tokens" for n in options.tokens) + " |")
     print("| --- | --- |" + " ---: |" * len(options.tokens))
     for name, recipe in RECIPES.items():
         for of, explains in (("the gradient", False), ("AttnLRP", True)):
-            cells = [
-                f"{temporaries(recipe, n, explains) / 2**20:,.0f}"
-                if name != SLOW or n <= options.longest
-                else ""
-                for n in options.tokens
-            ]
+            cells = [f"{temporaries(recipe, n, explains) / 2**20:,.0f}" for n in options.tokens]
             print(f"| {name} | {of} | {' | '.join(cells)} |", flush=True)
 
 

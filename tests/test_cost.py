@@ -163,9 +163,10 @@ def temporaries(recipe: str, tokens: int, explains: bool) -> int:
         return memory.temporaries(memory.RECIPES[recipe], tokens, explains, small)
 
 
-def test_long_contexts_need_memory_linear_in_the_tokens() -> None:
-    """By blocks of queries what the gradient needs; without them as much as all weights need."""
-    blocks = "checkpointed layers, blocks of queries"
+@pytest.mark.parametrize("of", ["queries", "keys"])
+def test_long_contexts_need_memory_linear_in_the_tokens(of: str) -> None:
+    """By blocks what the gradient needs; without them as much as all weights need."""
+    blocks = f"checkpointed layers, blocks of {of}"
     short, long = (temporaries(blocks, tokens, True) for tokens in (128, 256))
     assert long <= 1.05 * temporaries(blocks, 256, False)
     assert long < 2.1 * short

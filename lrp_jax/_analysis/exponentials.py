@@ -33,7 +33,7 @@ _EXP2, _POW, _EXPM1 = (compat.primitive(name) for name in ("exp2", "pow", "expm1
 _LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
 """Their bases."""
 _EQUAL, _UNEQUAL = compat.primitive("eq"), compat.primitive("ne")
-_DEEPEST, _MOST_TERMS = 48, 64
+_DEEPEST, _MOST_TERMS = 160, 64
 NONE: frozenset[int] = frozenset()
 
 

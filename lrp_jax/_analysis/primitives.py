@@ -86,6 +86,7 @@ SUMS = frozenset((*ADD, SUB))
 DOT, CONV = (compat.primitive(name) for name in ("dot_general", "conv_general_dilated"))
 EXP, LOG, SELECT = (compat.primitive(name) for name in ("exp", "log", "select_n"))
 ABS, MAX, MIN = (compat.primitive(name) for name in ("abs", "max", "min"))
+WINNERS = compat.primitives("max min reduce_max reduce_min cummax cummin")
 REDUCE_PROD, LINEAR_SOLVE, TRIDIAGONAL_SOLVE = (
     compat.primitive(name) for name in ("reduce_prod", "linear_solve", "tridiagonal_solve")
 )

@@ -1,10 +1,14 @@
 """Some equations of a jaxpr written in another way, all other variables as they are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
+
+import jax
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .inside import bodies_of
 
 
 def splice(closed_jaxpr: Any, others: Mapping[int, Callable[..., list[Any]]]) -> Any:
@@ -38,6 +42,42 @@ def splice(closed_jaxpr: Any, others: Mapping[int, Callable[..., list[Any]]]) ->
         for var, atom in zip(eqn.outvars, written.outvars, strict=True):
             renamed[var] = atom if is_literal(atom) else own.get(atom, atom)
     return compat.rewritten(closed_jaxpr, constants, list(map(now, jaxpr.outvars)), eqns)
+
+
+def without_derivative(closed_jaxpr: Any, stopped: Collection[Any]) -> Any:
+    """The same function with the results of some primitives as constants, in its bodies too.
+
+    Args:
+        closed_jaxpr: a jaxpr.
+        stopped: the primitives.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    eqns, others = [], {}
+
+    def held(eqn: Equation, *operands: Any) -> list[Any]:
+        return [jax.lax.stop_gradient(eqn.primitive.bind(*operands, **eqn.params))]
+
+    for eqn in jaxpr.eqns:
+        body = eqn.params.get("jaxpr")
+        if eqn.primitive in (prim.SCAN, prim.REMAT) or compat.plain_call(eqn) is not None:
+            inner = without_derivative(compat.closed(body), stopped)
+            inner = inner if hasattr(body, "consts") else compat.open_jaxpr(inner)
+            eqn = eqn.replace(params={**eqn.params, "jaxpr": inner})
+        elif eqn.primitive in stopped:
+            others[id(eqn)] = partial(held, eqn)
+        eqns.append(eqn)
+    return splice(compat.with_equations(closed_jaxpr, eqns, jaxpr.outvars), others)
+
+
+def has_own_derivative(jaxpr: Any) -> bool:
+    """Whether a function calls one whose derivative its author wrote, in its bodies too."""
+    for eqn in jaxpr.eqns:
+        if compat.custom_call(eqn) is not None:
+            return True
+        bodies = bodies_of(eqn)
+        if bodies is not None and any(map(has_own_derivative, bodies.jaxprs)):
+            return True
+    return False
 
 
 def insert(

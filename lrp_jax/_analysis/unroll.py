@@ -67,7 +67,7 @@ def is_map(eqn: Equation) -> bool:
 
 
 def written_out(
-    eqn: Equation, calls: Sequence[str], turns: int | None = None
+    eqn: Equation, calls: Sequence[str], turns: int | None = None, body: Any = None
 ) -> Callable[..., list[Any]]:
     """A `scan` as a function of its operands: all turns side by side, or one after another.
 
@@ -76,10 +76,11 @@ def written_out(
         calls: globs of the names of called functions that stay whole.
         turns: how many turns, marked, for a look: where there are fewer the last one is repeated,
             where there are more their results are the last one's.
+        body: an equal function of what a turn reads, which stands for the turn.
     """
     length = eqn.params["length"]
     constants, carries = compat.scan_arity(eqn)
-    body = compat.closed(eqn.params["jaxpr"])
+    body = body or compat.closed(eqn.params["jaxpr"])
 
     def one(number: int, values: Sequence[Any]) -> list[Any]:
         with scopes([] if turns is None else [Inside.of(eqn, number)]):
@@ -139,8 +140,8 @@ def with_neighbours(
         calls: globs of the names of called functions that stay whole.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    region = _with_between(
-        jaxpr, [e for e in jaxpr.eqns if e is eqn or any(v in beside for v in e.outvars)]
+    region = with_between(
+        jaxpr.eqns, [e for e in jaxpr.eqns if e is eqn or any(v in beside for v in e.outvars)]
     )
     later = set(eqn.outvars)
     before: list[Equation] = []
@@ -178,18 +179,18 @@ def with_neighbours(
     return insert(closed_jaxpr, outside, written, list(read), results)
 
 
-def _with_between(jaxpr: Any, chosen: Sequence[Equation]) -> list[Equation]:
-    """Some equations and all that lie between two of them, in order."""
+def with_between(eqns: Sequence[Equation], chosen: Sequence[Equation]) -> list[Equation]:
+    """Some of all equations and what lies between two of them, in order."""
     after = {v for e in chosen for v in e.outvars}
     follows = set()
-    for e in jaxpr.eqns:
+    for e in eqns:
         if any(a in after for a in e.invars if not is_literal(a)):
             follows.add(id(e))
             after.update(e.outvars)
     before = {a for e in chosen for a in e.invars if not is_literal(a)}
     found = {id(e) for e in chosen}
-    for e in reversed(jaxpr.eqns):
+    for e in reversed(eqns):
         if any(v in before for v in e.outvars):
             before.update(a for a in e.invars if not is_literal(a))
             found |= {id(e)} & follows
-    return [e for e in jaxpr.eqns if id(e) in found]
+    return [e for e in eqns if id(e) in found]

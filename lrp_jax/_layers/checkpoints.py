@@ -5,21 +5,35 @@ both sides of a border; it is computed inside then. Steps of one checkpoint beco
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 import jax
 
 from .._analysis import compat
-from .._analysis.compat import Var, is_literal
+from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.opening import Checkpointed
 from .bodies import Body
 from .step import Frame, Step
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Checkpoint(Body):
+class Group(Body):
+    """Some steps of a frame as one."""
+
+    holds_checkpoints: ClassVar[bool] = False  # it lies in those alone that hold all of it
+
+    def arguments(self) -> Sequence[Any]:
+        return self.frames[0].invars
+
+    def results(self) -> Sequence[Any]:
+        return self.frames[0].outvars
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Checkpoint(Group):
     """`jax.checkpoint` around some steps.
 
     Attributes:
@@ -28,20 +42,17 @@ class Checkpoint(Body):
 
     options: dict[str, Any] = field(default_factory=dict)
 
-    def arguments(self) -> Sequence[Any]:
-        return self.frames[0].invars
-
-    def results(self) -> Sequence[Any]:
-        return self.frames[0].outvars
-
     def call(self, evaluation: Any, bodies: Any, values: Any, taps: Any) -> Any:
         return jax.checkpoint(bodies[0], **self.options)(values, taps)
 
 
+_Group = TypeVar("_Group", bound=Group)
+
+
 def flat(steps: Iterable[Step]) -> Iterator[Step]:
-    """Steps, with those of checkpoints in the place of these."""
+    """Steps, with those of groups in the place of these."""
     for step in steps:
-        if isinstance(step, Checkpoint):
+        if isinstance(step, Group):
             yield from flat(step.frames[0].steps)
         else:
             yield step
@@ -49,11 +60,15 @@ def flat(steps: Iterable[Step]) -> Iterator[Step]:
 
 def mark_of(step: Step, depth: int = 0) -> Checkpointed | None:
     """The checkpoint that a step is computed in, inside of so many others."""
-    for eqn in reversed(step.eqns):
-        around = [mark for mark in compat.marks(eqn) if isinstance(mark, Checkpointed)]
-        if len(around) > depth:
-            return around[depth]
-    return None
+    around = [checkpoints_around(eqn) for eqn in reversed(step.eqns)]
+    if isinstance(step, Group) and step.holds_checkpoints:
+        around = [min(around, key=len)]
+    return next((marks[depth] for marks in around if len(marks) > depth), None)
+
+
+def checkpoints_around(eqn: Equation) -> list[Checkpointed]:
+    """The checkpoints that an equation lies in, the outermost first."""
+    return [mark for mark in compat.marks(eqn) if isinstance(mark, Checkpointed)]
 
 
 def checkpointed(frame: Frame, depth: int = 0) -> Frame:
@@ -73,13 +88,29 @@ def checkpointed(frame: Frame, depth: int = 0) -> Frame:
         if mark is None or not any(step.inputs for step in run):
             found += run
         else:
-            found.append(_one_step(frame, mark, run, later, depth))
+            inside = partial(checkpointed, depth=depth + 1)
+            found.append(one_step(Checkpoint, frame, run, later, inside, options=mark.options))
     return replace(frame, steps=tuple(found))
 
 
-def _one_step(
-    frame: Frame, mark: Checkpointed, run: Sequence[Step], later: set[Var], depth: int
-) -> Checkpoint:
+def one_step(
+    group: type[_Group],
+    frame: Frame,
+    run: Sequence[Step],
+    later: set[Var],
+    within: Callable[[Frame], Frame],
+    **own: Any,
+) -> _Group:
+    """Some steps of a frame as one.
+
+    Args:
+        group: its family.
+        frame: the frame.
+        run: the steps.
+        later: what is read after them.
+        within: what becomes of the frame that they are.
+        own: what is particular to the family.
+    """
     made = dict.fromkeys(v for step in run for v in step.outputs)
     read = dict.fromkeys(v for step in run for v in (*step.inputs, *step.constants))
     outer = [v for v in read if v not in made]
@@ -88,14 +119,14 @@ def _one_step(
     jaxpr = compat.part(frame.jaxpr, eqns, outer, outputs)
     explained, wanted = ([v in frame.live for v in variables] for variables in (outer, outputs))
     inside = Frame(jaxpr, tuple(run), tuple(explained), tuple(wanted), frame.live, frame.reached)
-    return Checkpoint(
+    return group(
         eqns=eqns,
         inputs=tuple(v for v in outer if v in frame.live),
         constants=tuple(v for v in outer if v not in frame.live),
         outputs=tuple(outputs),
         position=max(step.position for step in run),
-        frames=(checkpointed(inside, depth + 1),),
-        options=mark.options,
+        frames=(within(inside),),
+        **own,
     )
 
 

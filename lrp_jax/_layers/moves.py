@@ -1,7 +1,8 @@
 """Operations that move numbers without mixing them: JAX's own derivative routes relevance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from .._analysis import primitives as prim
 from .._analysis.compat import Var
@@ -29,3 +30,7 @@ class Move(Step):
         inputs = [eqn.invars[i] for i in reading.graph.explained_operands(eqn)]
         kind = "MaxPool" if eqn.primitive is prim.POOL_MAX else ""
         return reading.step(cls, [eqn], inputs, eqn.outvars, kind)
+
+    def gradient_shares(self, rule: Any) -> Sequence[Any] | None:
+        wins = any(e.primitive in prim.WINNERS for e in self.eqns)
+        return None if self.kind or wins else [1.0] * len(self.inputs)

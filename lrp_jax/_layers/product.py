@@ -11,7 +11,7 @@ from .._analysis.primitives import Family, family
 from .._analysis.signs import looks_like
 from .arithmetic import halve, negate, weigh
 from .reading import Reading
-from .step import SOFTMAX, Backward, Step, Visit, WeightedMean
+from .step import SOFTMAX, Backward, Step, Visit, Way, WeightedMean
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,6 +81,12 @@ class Product(Step):
 
     def backward(self, rule: Any, out: str) -> Backward:
         return Backward("C", self._shared, True)
+
+    def gradient_shares(self, rule: Any) -> Sequence[Any] | None:
+        alone = len(self.inputs) == len(self.powers) and min(self.powers) > 0
+        if rule.way is Way.NOTHING or not alone:
+            return None
+        return rule.shares(len(self.powers), self.gates) or [1.0] * len(self.powers)
 
     def _shared(self, visit: Visit) -> list[Any]:
         """The product with its own gradient, a share of it for each factor.

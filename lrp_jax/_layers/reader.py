@@ -37,6 +37,7 @@ from .normal_form import normal_form, with_moves
 from .normalization import Normalization
 from .product import Product, gate_rank
 from .reading import Reading, refusal
+from .rolled import rolled
 from .shift import Shift
 from .softmax import Softmax
 from .solves import Solve
@@ -122,7 +123,7 @@ def analyse(
             better.jaxpr, explained, names, nonnegative, outputs, gates, calls, closed_over, unroll
         )
     frame = _frame(reading, better.torn)
-    return checkpointed(dataclasses.replace(frame, steps=tuple(steps)))
+    return checkpointed(rolled(dataclasses.replace(frame, steps=tuple(steps))))
 
 
 def _unread(

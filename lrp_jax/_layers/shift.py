@@ -1,5 +1,6 @@
 """Stand-alone affine functions, number by number: a batch norm or a bias beside no contraction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -50,6 +51,16 @@ class Shift(Step):
         if self.kind and rule.way is not Way.UNCHANGED:
             return Backward("C", _proportional)
         return super().backward(rule, out) if out == "C" and not self.kind else _UNCHANGED
+
+    def gradient_shares(self, rule: Any) -> Sequence[Any] | None:
+        if not self.kind:
+            return [1.0]
+        adds = rule.way not in (Way.NOTHING, Way.UNCHANGED)
+        return [1.0] if adds and _is_zero(rule.divisor) else None
+
+
+def _is_zero(epsilon: Any) -> bool:
+    return isinstance(epsilon, int | float) and epsilon == 0
 
 
 def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Step | None:

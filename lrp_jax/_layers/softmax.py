@@ -1,6 +1,6 @@
 """Softmaxes: a quotient of `exp(u)` by its own sum; and logarithms of such sums."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -8,9 +8,9 @@ from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family, is_reduction
-from .arithmetic import of_one
+from .arithmetic import held, of_one
 from .reading import Reading
-from .step import SOFTMAX, Backward, Found, Step
+from .step import SOFTMAX, Backward, Found, Step, Way
 
 _SEGMENTS = compat.primitive("scatter_max")
 _SUMS = (Family.SUM, Family.SCATTER_SUM)
@@ -57,6 +57,11 @@ class Softmax(Step):
 
     def backward(self, rule: Any, out: str) -> Backward:
         return of_one(rule)
+
+    def gradient_shares(self, rule: Any) -> Sequence[Any] | None:
+        if rule.way in (Way.NOTHING, Way.UNCHANGED):
+            return None
+        return [0.0 if of_one(rule).outputs is held else 1.0]
 
 
 def _shifted_back(graph: Graph, logarithm: Var, logits: Var) -> Var:

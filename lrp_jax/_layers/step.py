@@ -213,6 +213,11 @@ class Step:
         """What a rule that hands something on does to this step: what its family says."""
         return Backward(out, Visit.as_it_is)
 
+    def gradient_shares(self, rule: Any) -> Sequence[Any] | None:
+        """What each input gets of the step's own derivative, where that is all that the rule does
+        with multipliers; None elsewhere."""
+        return None
+
     def in_gradient(self, out: str) -> Backward:
         """What happens to this step in a modified gradient that has no rule for it."""
         return Backward(out, Visit.as_it_is)

@@ -58,11 +58,12 @@ def _divided_by_sum(frame: Frame, idle: Collection[Step]) -> Step | None:
         if step not in idle and _is_reciprocal_of_exponentials(step, makers):
             return step
         divisors = (*step.divisors(), *_reciprocals(step, makers))
-        todo = [] if step in idle else [*divisors]
+        todo, seen = [] if step in idle else [*divisors], set[Step]()
         while todo:
             maker = makers.get(todo.pop())
-            if maker is None or maker.kind == "Activation":
-                continue  # a function of one value, which may be a gate
+            if maker is None or maker.kind == "Activation" or maker in seen:
+                continue  # a function of one value may be a gate
+            seen.add(maker)
             sums = len(maker.inputs) == 1 and maker.kind in ("Merge", "AvgPool")
             if sums or maker.kind in ("MatMul", "Attention"):
                 return step
@@ -94,12 +95,15 @@ def _past_moves(var: Var, makers: Mapping[Var, Step]) -> Step | None:
 
 def _reciprocals(step: Step, makers: Mapping[Var, Step]) -> Iterator[Var]:
     """What one is divided by in the factors of a product."""
-    todo = [*step.inputs] if step.kind in ("Product", "MatMul") else []
+    todo, seen = [*step.inputs] if step.kind in ("Product", "MatMul") else [], set[Step]()
     while todo:
         maker = makers.get(todo.pop())
-        if maker is not None and not maker.kind:
+        if maker is None or maker in seen:
+            continue
+        seen.add(maker)
+        if not maker.kind:
             todo += maker.inputs
-        elif maker is not None and maker.kind == "Activation":
+        elif maker.kind == "Activation":
             (start,), (end,) = maker.inputs, maker.outputs
             if is_reciprocal(maker.eqns, start, end):
                 yield start

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var
 from .._analysis.graph import Graph
+from .._analysis.inside import bodies_of
 from .._analysis.splice import splice
 from .._analysis.unroll import (
     Beside,
@@ -25,6 +26,7 @@ from .._analysis.unroll import (
     written_out,
 )
 from .checkpoints import flat
+from .rolled import remembered
 from .step import Frame, Step
 
 MOST_TURNS = 64
@@ -63,13 +65,16 @@ def mended(
     if not bodies:
         return Rewritten(None)
     makers = {tuple(eqn.outvars): eqn for eqn in bodies}
+    mended_inside = {
+        id(s.eqns[0]): s.frames[0].jaxpr for s in steps if s.frames and _has_bodies(s.eqns[0])
+    }
     branches = [len(e.params["branches"]) for e in bodies if e.primitive is prim.COND]
     torn: dict[tuple[Var, ...], set[Var]] = {}
     if unroll:
         torn = {tuple(e.outvars): set() for e in bodies if _is_short(e) and not is_map(e)}
     for number in range(max(branches, default=1)):
         looks = {
-            id(e): written_out(e, calls, 3)
+            id(e): written_out(e, calls, 3, mended_inside.get(id(e)))
             if e.primitive is prim.SCAN
             else branch(e, calls, number)
             for e in bodies
@@ -80,11 +85,11 @@ def mended(
         for eqn in bodies if number == 0 else ():
             if eqn.primitive is prim.SCAN and _reads_otherwise(eqn, graph, steps, seen):
                 torn.setdefault(tuple(eqn.outvars), set())
-    unrolled = {
-        id(eqn): written_out(eqn, calls) for eqn in map(makers.__getitem__, torn) if _is_short(eqn)
-    }
-    if unrolled:
-        return Rewritten(splice(graph.closed, unrolled))
+    short = {id(e): made for e, made in ((makers[v], torn[v]) for v in torn) if _is_short(e)}
+    if short:
+        jaxpr, loops = remembered(graph, short)
+        unrolled = {id(eqn): written_out(eqn, calls) for eqn in loops.values()}
+        return Rewritten(splice(jaxpr, unrolled))
     for outvars, beside in torn.items():
         eqn = makers[outvars]
         if eqn.primitive is prim.COND:
@@ -110,6 +115,12 @@ def torn_layers(frame: Frame) -> list[str]:
 def _is_short(eqn: Equation) -> bool:
     """Whether an equation is a loop that may be written out."""
     return eqn.primitive is prim.SCAN and (is_map(eqn) or eqn.params["length"] <= MOST_TURNS)
+
+
+def _has_bodies(eqn: Equation) -> bool:
+    """Whether a turn of a loop has loops or branches, which are written out by themselves."""
+    found = bodies_of(eqn) if eqn.primitive is prim.SCAN else None
+    return found is not None and any(map(bodies_of, found.jaxprs[0].eqns))
 
 
 def _inside(eqn: Equation) -> Inside | None:

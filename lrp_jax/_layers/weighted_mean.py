@@ -104,7 +104,8 @@ def normaliser_of(divisor: Factor, exponentials: Exponentials) -> Normaliser | N
     first = next((term for term in terms if term.bound), None)
     if first is None and len(terms) < 2:
         return None
-    before = Term() if first is None else first.part(bound=False)  # none: all are blocks of one
+    # Where nothing is bound all are blocks of one, and what they share stands before them.
+    before = _shared(terms) if first is None else first.part(bound=False)
     inner: list[Term] = []
     rest: list[Term] = []
     for term in terms:
@@ -121,6 +122,15 @@ def normaliser_of(divisor: Factor, exponentials: Exponentials) -> Normaliser | N
     if any(term.number <= 0 for term in (*inner, *rest)):
         return None
     return Normaliser(before, inner, rest)
+
+
+def _shared(terms: Sequence[Term]) -> Term:
+    """The exponentials that all terms have, as that of a maximum which shifts them."""
+    first, *others = terms
+    exponent = {
+        f: c for f, c in first.exponent.items() if all(t.exponent.get(f) == c for t in others)
+    }
+    return Term(exponent=exponent)
 
 
 def _matched(
