@@ -4,14 +4,15 @@ In a `Term`, exp(a + b - c) is kept as its exponent and exp(log y) is y, and wha
 label of a sum stands before it; so a shift by any maximum cancels.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .exponential_terms import Term, collected, negated
 from .graph import Graph
 from .monomials import (
     Factor,
@@ -34,43 +35,8 @@ _LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
 """Their bases."""
 _EQUAL, _UNEQUAL = compat.primitive("eq"), compat.primitive("ne")
 _DEEPEST, _MOST_TERMS = 160, 64
-NONE: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Term:
-    """number * prod factor^power * exp(sum coefficient * factor), summed over the bound labels."""
-
-    number: float = 1.0
-    powers: Mapping[Factor, float] = field(default_factory=dict)
-    exponent: Mapping[Factor, float] = field(default_factory=dict)
-    bound: frozenset[int] = frozenset()
-
-    def times(self, other: "Term", sign: float = 1) -> "Term":
-        return Term(
-            self.number * other.number**sign,
-            joined(self.powers, other.powers, sign),
-            joined(self.exponent, other.exponent, sign),
-            self.bound | other.bound,
-        )
-
-    def raised(self, power: float) -> "Term | None":
-        """A power of a term that is no sum; None of what may be negative."""
-        if self.number <= 0 or self.bound:
-            return None
-        powers, exponent = (
-            {f: _rounded(n * power) for f, n in own.items()} for own in (self.powers, self.exponent)
-        )
-        return Term(self.number**power, powers, exponent)
-
-    def part(self, bound: bool) -> "Term":
-        """The factors that have bound labels, or those that have none."""
-
-        def kept(factors: Mapping[Factor, Any]) -> dict[Factor, Any]:
-            return {f: n for f, n in factors.items() if bool(f.labels & self.bound) == bound}
-
-        number = self.number if bound else 1.0
-        return Term(number, kept(self.powers), kept(self.exponent), self.bound if bound else NONE)
+_LEAST = -700.0
+"""The exponential of less is zero in float64."""
 
 
 class Exponentials:
@@ -88,6 +54,14 @@ class Exponentials:
         self.named: list[tuple[Factor, Term]] = []
         self._fresh = itertools.count(-1, -1)
         self._depth = 0
+
+    @contextlib.contextmanager
+    def nothing_settled(self) -> Iterator[None]:
+        """Look into what is known to be a softmax, too."""
+        before = self.settled
+        self.settled = set()
+        yield
+        self.settled |= before
 
     def rep(self, atom: Any) -> Any:
         """The first variable that is computed in the same way."""
@@ -134,7 +108,7 @@ class Exponentials:
         if primitive in prim.SUMS:
             first, second = (self.terms(a, through(a, None, index)) for a in invars)
             both = first + (second if primitive in prim.ADD else negated(second))
-            return [term for term in _collected(both) if term.number] or [Term(0.0)]
+            return [term for term in collected(both) if term.number] or [Term(0.0)]
         if primitive is prim.REDUCE_SUM:
             inner, bound = self.summed(eqn, index)
             return [
@@ -166,10 +140,33 @@ class Exponentials:
                 if power < 0 and (len(parts) > 1 or parts[0].bound):
                     parts = [Term(powers={Factor(self.rep(operand), inner): 1})]
                     parts = [Term(powers=self.unlinked(parts[0].powers))]
+            divides = any(
+                f.var in self.inside for t in result for f, p in t.powers.items() if p < 0
+            )
+            if divides and (len(parts) > 1 or parts[0].bound):
+                parts = [self._of_factors(operand, axes, index)]
             if len(parts) > 1 and len(result) > 1:
                 return None
             result = [a.times(b, power) for a in result for b in parts]
         return [self._unmasked(term) for term in result]
+
+    def _of_factors(self, operand: Any, axes: Any, index: Index) -> Term:
+        """A product as one term, in which sums are factors."""
+        inner = through(operand, axes, index)
+        var = self.rep(operand)
+        eqn = self.graph.maker.get(var)
+        if eqn is not None and link(eqn) is not None:
+            return self._of_factors(eqn.invars[0], link(eqn), inner)
+        operands = None if eqn is None else product_operands(eqn, self.graph)
+        if eqn is None or operands is None or any(isinstance(o, Factor) for o, *_ in operands):
+            return Term(powers={Factor(var, inner): 1})
+        result = Term(number_of(eqn))
+        for own, own_axes, power in operands:
+            parts = self.terms(own, through(own, own_axes, inner))
+            sums = len(parts) > 1 or parts[0].bound
+            term = self._of_factors(own, own_axes, inner) if sums else parts[0]
+            result = result.times(term, power)
+        return result
 
     def _total(self, total: Total, index: Index) -> list[Term]:
         """A sum that is written out as one over an axis."""
@@ -226,6 +223,25 @@ class Exponentials:
             if inner != [Term(powers={factor: 1})]:
                 return [t for part in inner for t in self.expanded(part.times(rest))]
         return [term]
+
+    def of_log_sum(self, factor: Factor) -> list[Term] | None:
+        """exp of what `jnp.logaddexp` makes, as a sum of terms; None of anything else."""
+        eqn = self.graph.maker.get(factor.var)
+        if eqn is None or not is_logaddexp(eqn):
+            return None
+        found: list[Term] = []
+        for atom in eqn.invars:
+            term = self.exponent(atom, through(atom, None, factor.axes))
+            alone = [f for f, c in term.exponent.items() if c == 1]
+            inner = self.of_log_sum(alone[0]) if len(alone) == len(term.exponent) == 1 else None
+            rest = Term(term.number, term.powers)
+            found += [term] if inner is None else [t.times(rest) for t in inner]
+        return found
+
+    def is_least(self, atom: Any, coefficient: float = 1) -> bool:
+        """Whether the exponential of a number, with which maxima and log-sum-exps begin, is 0."""
+        number = constant(self.graph, atom)
+        return number is not None and coefficient * number < _LEAST
 
     def unlinked(self, powers: Mapping[Factor, float]) -> dict[Factor, float]:
         """Factors without the broadcasts and casts that made them."""
@@ -310,6 +326,10 @@ class Exponentials:
             mask, operand = masked
             kept = self.exponent(operand, through(operand, None, index))
             return kept.times(Term(powers={self.monomials.mask(mask, index): 1}))
+        if is_logaddexp(eqn):  # with what is as good as minus infinity
+            for atom, other in itertools.permutations(invars):
+                if self.is_least(atom) and other.aval == eqn.outvars[0].aval:
+                    return self.exponent(other, index)
         if primitive not in (*prim.SUMS, prim.NEG, prim.MUL, prim.DIV, *_LOGARITHMS):
             return None
         inner = [through(a, None, index) for a in invars]
@@ -342,26 +362,9 @@ class Exponentials:
         return None
 
 
-def _rounded(number: float) -> float:
-    """A whole number where only rounding makes none of it: 2 ** (s / log(2)) is exp(s)."""
-    return round(number) if abs(number - round(number)) < 1e-12 else number
-
-
-def _collected(terms: Iterable[Term]) -> list[Term]:
-    """Terms in which multiples of one, which is no sum, are added up: expm1(s) + 1 is exp(s)."""
-    found: list[Term] = []
-    for term in terms:
-        own = (term.powers, term.exponent, NONE)
-        at = next((i for i, t in enumerate(found) if (t.powers, t.exponent, t.bound) == own), None)
-        if at is None or term.bound:
-            found.append(term)
-        else:
-            found[at] = replace(term, number=found[at].number + term.number)
-    return found
-
-
-def negated(terms: Iterable[Term]) -> list[Term]:
-    return [Term(-t.number, t.powers, t.exponent, t.bound) for t in terms]
+def is_logaddexp(eqn: Equation) -> bool:
+    """Whether an equation is a call of `jnp.logaddexp`."""
+    return compat.custom_call(eqn) is not None and compat.called_name(eqn) == "logaddexp"
 
 
 def _base_of(eqn: Equation, graph: Graph) -> float | None:

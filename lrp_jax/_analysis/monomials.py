@@ -389,9 +389,11 @@ def number_of(eqn: Equation) -> float:
 
 
 def constant(graph: Graph, atom: Any) -> float | None:
-    """The number of a literal, cast or spread out."""
+    """The number of a literal, cast or spread out; that of constants times zero is zero."""
     while not is_literal(atom):
         eqn = graph.maker.get(atom)
+        if eqn is not None and eqn.primitive is prim.MUL and atom not in graph.live:
+            return 0.0 if any(constant(graph, a) == 0 for a in eqn.invars) else None
         spreads = eqn is not None and (
             family(eqn.primitive) is Family.NEUTRAL or eqn.primitive in prim.SHAPE_ONLY
         )

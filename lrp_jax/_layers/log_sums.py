@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._analysis import compat, primitives as prim
+from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var
-from .._analysis.exponentials import Exponentials, Term
+from .._analysis.exponential_terms import Term
+from .._analysis.exponentials import Exponentials, is_logaddexp
 from .._analysis.monomials import Factor, Index, joined, link, own_index, through
 from .step import Found
 from .weighted_mean import (
@@ -153,7 +154,7 @@ def _log_sum(logits: list[Logits], normaliser: Normaliser, read: Read, order: li
 
 def _of_two(eqn: Equation, exponentials: Exponentials) -> Callable[[Read], Any] | None:
     """`jnp.logaddexp` of two values, as a log-sum-exp of both on top of each other."""
-    if compat.custom_call(eqn) is None or compat.called_name(eqn) != "logaddexp":
+    if not is_logaddexp(eqn):
         return None
     a, b = eqn.invars
     graph = exponentials.graph

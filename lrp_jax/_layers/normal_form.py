@@ -73,6 +73,12 @@ def normal_form(
             factors = [f.var for f in monomials.factors(out)[1] if f.var in softmaxes]
             way = _other_way(out, parts, opened=True) if len(factors) > 1 else None
             way = way or _other_way(out, exponentials)
+            if way is None and softmaxes and _divides_by_sum(out, exponentials):
+                with parts.nothing_settled():
+                    way = _other_way(out, parts, opened=True)
+        elif _ends_sum(eqn, graph, parts):
+            with parts.nothing_settled():
+                way = _other_way(out, parts, opened=True)
         elif eqn.primitive is prim.REDUCE_SUM and graph.is_live(eqn) and id(eqn) not in recognised:
             way = _contraction(eqn, monomials, weights)
         elif eqn.primitive is prim.DOT and graph.explained_operands(eqn) == [0, 1]:
@@ -125,6 +131,21 @@ def _ends_product(
     return any(r is None or not monomials.is_product(r) for r in readers)
 
 
+def _divides_by_sum(var: Var, exponentials: Exponentials) -> bool:
+    """Whether a product has a sum of exponentials below the line."""
+    powers = exponentials.monomials.factors(var)[1]
+    return any(p < 0 and f.var in exponentials.inside for f, p in powers.items())
+
+
+def _ends_sum(eqn: Equation, graph: Graph, exponentials: Exponentials) -> bool:
+    """Whether somebody reads a sum of exponentials, each of which may be normalised."""
+    out = eqn.outvars[0]
+    if eqn.primitive not in prim.ADD or out not in exponentials.inside or not graph.is_live(eqn):
+        return False
+    readers = [r for r in graph.readers.get(out, ()) if r is None or graph.is_live(r)]
+    return any(r is None or r.primitive not in (*prim.ADD, prim.MUL, prim.DIV) for r in readers)
+
+
 def _is_shifted(softmax: Found, out: Var, exponentials: Exponentials) -> bool:
     """Whether what is added to the logits of a softmax is the same for all that it sums."""
     logits, graph = softmax.root, exponentials.graph
@@ -149,9 +170,13 @@ def _other_way(
     number, powers = monomials.factors(var)
     explained = [f for f in powers if monomials.explained(f)]
     made: list[Made] = []
-    suspect = var in exponentials.normalised or any(
-        (powers[f] < 0 and f.var in exponentials.inside) or f.var in exponentials.normalised
-        for f in explained
+    suspect = (
+        opened
+        or var in exponentials.normalised
+        or any(
+            (powers[f] < 0 and f.var in exponentials.inside) or f.var in exponentials.normalised
+            for f in explained
+        )
     )
     if suspect and (found := found_in(var, exponentials)) is not None:
         layer, number, powers = found

@@ -58,12 +58,17 @@ def _divided_by_sum(frame: Frame, idle: Collection[Step]) -> Step | None:
         if step not in idle and _is_reciprocal_of_exponentials(step, makers):
             return step
         divisors = (*step.divisors(), *_reciprocals(step, makers))
-        todo, seen = [] if step in idle else [*divisors], set[Step]()
+        todo, seen, adds = [] if step in idle else [*divisors], set[Step](), False
         while todo:
             maker = makers.get(todo.pop())
-            if maker is None or maker.kind == "Activation" or maker in seen:
-                continue  # a function of one value may be a gate
+            if maker is None or maker in seen or maker in idle:
+                continue
             seen.add(maker)
+            if maker.kind == "Activation":
+                if adds and maker.eqns[-1].primitive in EXPONENTIALS:
+                    return step
+                continue  # another function of one value may be a gate
+            adds = adds or maker.kind == "Merge"
             sums = len(maker.inputs) == 1 and maker.kind in ("Merge", "AvgPool")
             if sums or maker.kind in ("MatMul", "Attention"):
                 return step

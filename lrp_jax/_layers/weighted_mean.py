@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis.compat import Var
-from .._analysis.exponentials import Exponentials, Term
+from .._analysis.exponential_terms import Term
+from .._analysis.exponentials import Exponentials
 from .._analysis.monomials import Factor, joined, own_index
 
 Read = Callable[[Var], Any]
@@ -60,7 +61,24 @@ def found_in(
         found = _matched([term.times(once) for term in terms], normaliser, exponentials)
         if found is not None and (best is None or len(found[2]) < len(best[2])):
             best = found
-    return best
+    return best or _over_log_sum(terms, exponentials)
+
+
+def _over_log_sum(
+    terms: list[Term], exponentials: Exponentials
+) -> tuple[Made, float, dict[Factor, float]] | None:
+    """The softmax, or mean weighted by one, in terms that all have exp(-log(exp a + exp b))."""
+    for factor in terms[0].exponent:
+        if any(term.exponent.get(factor) != -1 for term in terms):
+            continue
+        summed = exponentials.of_log_sum(factor)
+        normaliser = None if summed is None else normaliser_of(factor, exponentials, summed)
+        if normaliser is not None:
+            once = Term(exponent={factor: 1}).times(normaliser.before, -1)
+            found = _matched([term.times(once) for term in terms], normaliser, exponentials)
+            if found is not None:
+                return found
+    return None
 
 
 def _cancelled(term: Term, exponentials: Exponentials) -> Term:
@@ -96,11 +114,14 @@ def _are_one(first: Normaliser, second: Normaliser) -> bool:
     )
 
 
-def normaliser_of(divisor: Factor, exponentials: Exponentials) -> Normaliser | None:
-    """What divides as a sum of exponentials, or None."""
+def normaliser_of(
+    divisor: Factor, exponentials: Exponentials, summed: list[Term] | None = None
+) -> Normaliser | None:
+    """What divides as a sum of exponentials, or None; `summed` where that is known."""
     explained = exponentials.monomials.explained
-    inside = exponentials.terms(divisor.var, divisor.axes)
+    inside = summed or exponentials.terms(divisor.var, divisor.axes)
     terms = [part for term in inside for part in exponentials.expanded(term)]
+    terms = [term for term in terms if not _is_nothing(term, exponentials)]
     first = next((term for term in terms if term.bound), None)
     if first is None and len(terms) < 2:
         return None
@@ -122,6 +143,11 @@ def normaliser_of(divisor: Factor, exponentials: Exponentials) -> Normaliser | N
     if any(term.number <= 0 for term in (*inner, *rest)):
         return None
     return Normaliser(before, inner, rest)
+
+
+def _is_nothing(term: Term, exponentials: Exponentials) -> bool:
+    """Whether a term is exp(-1e9), with which a running maximum or log-sum-exp begins."""
+    return any(exponentials.is_least(f.var, c) for f, c in term.exponent.items())
 
 
 def _shared(terms: Sequence[Term]) -> Term:

@@ -14,6 +14,7 @@ from . import (
     attention,
     conv,
     gates,
+    in_blocks,
     integers,
     moves,
     norms,
@@ -28,7 +29,7 @@ from .group import Group
 
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
-    reductions, conv, integers, twice, picked,
+    reductions, conv, integers, twice, picked, in_blocks,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 

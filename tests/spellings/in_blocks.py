@@ -1,0 +1,209 @@
+"""Attention put together from blocks that are normalised by themselves, and means step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from .attention import ATTENTION_PARAMS, SEQUENCE, D, T, attention_by_hand, on_qkv, plain, scores
+from .group import EXACT, Group, Params, halves, hold
+
+Blocks = list[tuple[Array, Array]]
+
+
+def blocks(q: Array, k: Array, v: Array, size: int = 2) -> Blocks:
+    """Attention to each block of keys, and the log-sum-exp of its logits."""
+    found = []
+    for i in range(0, T, size):
+        s = scores(q, k[:, i : i + size])
+        found.append((jax.nn.softmax(s, -1) @ v[:, i : i + size], jax.nn.logsumexp(s, -1)))
+    return found
+
+
+def merged_in_python(q: Array, k: Array, v: Array) -> Array:
+    """As what several devices have made is put together."""
+    (first, total), *others = blocks(q, k, v)
+    parts = [(first, total), *others]
+    for _, own in others:
+        total = jnp.logaddexp(total, own)
+    return sum((z * jnp.exp(own - total)[..., None] for z, own in parts), jnp.zeros_like(v))
+
+
+def merged_unnormalised(q: Array, k: Array, v: Array) -> Array:
+    total, parts = None, []
+    for i in range(0, T, 2):
+        s = scores(q, k[:, i : i + 2])
+        own = jax.nn.logsumexp(s, -1)
+        parts.append((jnp.exp(s - own[..., None]) @ v[:, i : i + 2], own))
+        total = own if total is None else jnp.logaddexp(total, own)
+    return sum(z * jnp.exp(own - total)[..., None] for z, own in parts)
+
+
+def merged_one_by_one(q: Array, k: Array, v: Array) -> Array:
+    """Each block into what there is, which stays normalised."""
+    z, total = jnp.zeros_like(v), jnp.full(q.shape[:2], -1e9)
+    for block, own in blocks(q, k, v, 1):
+        both = jnp.logaddexp(total, own)
+        z = z * jnp.exp(total - both)[..., None] + block * jnp.exp(own - both)[..., None]
+        total = both
+    return z
+
+
+def split(z: Array) -> Array:
+    return jnp.swapaxes(z.reshape(z.shape[0], 2, -1, D), 0, 1)
+
+
+def merged_in_a_scan(q: Array, k: Array, v: Array) -> Array:
+    def turn(carry: tuple[Array, Array], block: tuple[Array, Array]) -> Any:
+        z, total = carry
+        s = scores(q, block[0])
+        own = jax.nn.logsumexp(s, -1)
+        both = jnp.logaddexp(total, own)
+        new = jax.nn.softmax(s, -1) @ block[1]
+        z = z * jnp.exp(total - both)[..., None] + new * jnp.exp(own - both)[..., None]
+        return (z, both), None
+
+    start = jnp.zeros_like(v), jnp.full(q.shape[:2], -1e9)
+    return lax.scan(turn, start, (split(k), split(v)))[0][0]
+
+
+def normalised_in_every_turn(q: Array, k: Array, v: Array) -> Array:
+    """The first kernels of this kind carried a mean, not its numerator."""
+
+    def turn(carry: tuple[Array, Array, Array], block: tuple[Array, Array]) -> Any:
+        top, below, z = carry
+        s = scores(q, block[0])
+        higher = jnp.maximum(top, s.max(-1))
+        old, e = jnp.exp(top - higher), jnp.exp(s - higher[..., None])
+        new = below * old + e.sum(-1)
+        z = (z * (below * old)[..., None] + e @ block[1]) / new[..., None]
+        return (higher, new, z), None
+
+    zeros = jnp.zeros(q.shape[:2])
+    start = zeros - 1e9, zeros, jnp.zeros_like(v)
+    return lax.scan(turn, start, (split(k), split(v)))[0][2]
+
+
+def denominators_first(q: Array, k: Array, v: Array) -> Array:
+    """Once through the keys for the denominator, once more for the mean."""
+
+    def first(below: Array, block: Array) -> Any:
+        return below + jnp.exp(scores(q, block)).sum(-1), None
+
+    below, _ = lax.scan(first, jnp.zeros(q.shape[:2]), split(k))
+
+    def turn(z: Array, block: tuple[Array, Array]) -> Any:
+        weights = jnp.exp(scores(q, block[0])) / below[..., None]
+        return z + weights @ block[1], None
+
+    return lax.scan(turn, jnp.zeros_like(v), (split(k), split(v)))[0]
+
+
+IN_BLOCKS: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "at once": plain,
+    "merged": merged_in_python,
+    "merged, unnormalised": merged_unnormalised,
+    "merged one by one": merged_one_by_one,
+    "merged in a scan": merged_in_a_scan,
+    "normalised in every turn": normalised_in_every_turn,
+    "denominators first": denominators_first,
+}
+
+
+# -- means of all that came before, as in RWKV ----------------------------------------------------
+
+
+def keys(p: Params, h: Array) -> tuple[Array, Array]:
+    return h @ p["key"], h @ p["value"]
+
+
+def ages() -> np.ndarray:
+    """How many steps ago, and 0 for now; below 0 for what is to come."""
+    return (np.arange(T)[:, None] - np.arange(T))[..., None]
+
+
+def at_once(p: Params, h: Array) -> Array:
+    k, v = keys(p, h)
+    bias = jnp.where(ages() > 0, (1 - ages()) * p["decay"] ** 2, p["bonus"])
+    s = jnp.where(ages() < 0, -jnp.inf, k[:, None] + bias)
+    return jnp.einsum("btsd,bsd->btd", jax.nn.softmax(s, 2), v)[:, 1:]
+
+
+def one_step(p: Params, state: tuple[Array, Array], given: tuple[Array, Array]) -> Any:
+    above, below = state
+    k, v = given
+    now, fade = jnp.exp(k + p["bonus"]), jnp.exp(-(p["decay"] ** 2))
+    y = (above + now * v) / (below + now)
+    return (above * fade + jnp.exp(k) * v, below * fade + jnp.exp(k)), y
+
+
+def one_safe_step(p: Params, state: tuple[Array, Array, Array], given: tuple[Array, Array]) -> Any:
+    above, below, top = state
+    k, v = given
+    higher = jnp.maximum(top, k + p["bonus"])
+    old, now = jnp.exp(top - higher), jnp.exp(k + p["bonus"] - higher)
+    y = (old * above + now * v) / (old * below + now)
+    faded = top - p["decay"] ** 2
+    higher = jnp.maximum(faded, k)
+    old, now = jnp.exp(faded - higher), jnp.exp(k - higher)
+    return (old * above + now * v, old * below + now, higher), y
+
+
+def stepped(step: Any, loop: bool, start: float | None = None) -> Callable[[Params, Array], Array]:
+    def f(p: Params, h: Array) -> Array:
+        k, v = (jnp.swapaxes(z, 0, 1) for z in keys(p, h))
+        state: Any = (jnp.zeros_like(k[0]), jnp.zeros_like(k[0]))
+        state = state if start is None else (*state, jnp.full_like(k[0], start))
+        if loop:
+            ys = lax.scan(lambda s, given: step(p, s, given), state, (k, v))[1]
+        else:
+            rows = []
+            for t in range(T):
+                state, y = step(p, state, (k[t], v[t]))
+                rows.append(y)
+            ys = jnp.stack(rows)
+        return jnp.swapaxes(ys, 0, 1)[:, 1:]  # a mean of one is that one
+
+    return f
+
+
+def means_by_hand(p: Params, h: Array, gates: bool) -> Array:
+    k, v = keys(p, h)
+    bias = jnp.where(ages() > 0, (1 - ages()) * p["decay"] ** 2, p["bonus"])
+    a = jax.nn.softmax(jnp.where(ages() < 0, -1e30, k[:, None] + bias), 2)
+    mean = lambda a, v: jnp.einsum("btsd,bsd->btd", a, v)  # noqa: E731
+    return (mean(hold(a), v) if gates else halves(mean, a, v))[:, 1:]
+
+
+STEP_BY_STEP = {
+    "at once": at_once,
+    "in Python": stepped(one_step, loop=False),
+    "scan": stepped(one_step, loop=True),
+    "with a maximum, in Python": stepped(one_safe_step, loop=False, start=-1e38),
+    "with a maximum, scan": stepped(one_safe_step, loop=True, start=-1e38),
+}
+
+GROUPS = (
+    Group(
+        "attention in blocks",
+        on_qkv(IN_BLOCKS),
+        ATTENTION_PARAMS,
+        attention_by_hand(None),
+        EXACT,
+        SEQUENCE,
+        rounding=1e-7,
+    ),
+    Group(
+        "means step by step",
+        STEP_BY_STEP,
+        {"key": (4, 4), "value": (4, 4), "decay": (4,), "bonus": (4,)},
+        means_by_hand,
+        EXACT,
+        SEQUENCE,
+    ),
+)
