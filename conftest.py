@@ -54,6 +54,7 @@ QUICK_ROWS = {
     "test_another_study_is_not_continued": 4,
     "test_baselines_at_the_embedding": 1,
     "test_borders_around_halves_of_a_piece_change_nothing": 5,
+    "test_attention_by_blocks_is_attention": 6,
     "test_bounds_align_from_the_right": 3,
     "test_calls_inside_of_bodies": 4,
     "test_chains_before_a_contraction": 2,

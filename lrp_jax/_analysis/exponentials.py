@@ -34,7 +34,7 @@ _EXP2, _POW, _EXPM1 = (compat.primitive(name) for name in ("exp2", "pow", "expm1
 _LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
 """Their bases."""
 _EQUAL, _UNEQUAL = compat.primitive("eq"), compat.primitive("ne")
-_DEEPEST, _MOST_TERMS = 160, 64
+_DEEPEST, _MOST_TERMS, _MOST_WORK = 160, 64, 1 << 15
 _LEAST = -700.0
 """The exponential of less is zero in float64."""
 
@@ -53,7 +53,7 @@ class Exponentials:
         self.settled: set[Var] = set()
         self.named: list[tuple[Factor, Term]] = []
         self._fresh = itertools.count(-1, -1)
-        self._depth = 0
+        self._depth = self._work = 0
 
     @contextlib.contextmanager
     def nothing_settled(self) -> Iterator[None]:
@@ -86,6 +86,9 @@ class Exponentials:
         if (whole := _but_nan(eqn, self.graph)) is not None:
             return self.terms(whole, through(whole, None, index))
         if var not in self.inside:
+            return opaque
+        self._work = self._work + 1 if self._depth else 0
+        if self._work > _MOST_WORK:
             return opaque
         self._depth += 1
         try:
@@ -417,7 +420,8 @@ def _exponentials(
         elif primitive in _LOGARITHMS:
             logs |= {out} if inside else set()
         elif moves or primitive in (*prim.ADD, prim.SUB, prim.NEG):
-            made |= {out} if inside else set()
+            # A residual stream is no sum of exponentials, though attention is added to it.
+            made |= {out} if all(a in made for a in operands) else set()
             logs |= {out} if log else set()
         elif inside:
             opens = primitive is prim.DOT and not any(a in closed for a in operands)

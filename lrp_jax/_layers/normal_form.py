@@ -139,8 +139,10 @@ def _divides_by_sum(var: Var, exponentials: Exponentials) -> bool:
 
 def _ends_sum(eqn: Equation, graph: Graph, exponentials: Exponentials) -> bool:
     """Whether somebody reads a sum of exponentials, each of which may be normalised."""
-    out = eqn.outvars[0]
-    if eqn.primitive not in prim.ADD or out not in exponentials.inside or not graph.is_live(eqn):
+    if eqn.primitive not in prim.ADD or not graph.is_live(eqn):
+        return False
+    (out,) = eqn.outvars
+    if out not in exponentials.inside:
         return False
     readers = [r for r in graph.readers.get(out, ()) if r is None or graph.is_live(r)]
     return any(r is None or r.primitive not in (*prim.ADD, prim.MUL, prim.DIV) for r in readers)
