@@ -24,6 +24,7 @@ from .._analysis.unroll import Standing
 from .combinations import combined
 from .log_sums import logarithm
 from .moved_products import moved_products
+from .negations import undone
 from .normalised import normalised
 from .past_moves import past_moves
 from .step import SOFTMAX, Found
@@ -60,6 +61,7 @@ def normal_form(
     rest = [v for v in whole if v not in softmaxes]
     parts = Exponentials(Monomials(graph, dominator, rest)) if softmaxes else exponentials
     written: dict[int, Callable[[Read], Any]] = {}
+    negated_twice = undone(graph)
     recognised = {
         id(e) for v, layer in found.items() if v in monomials.whole
         for e in graph.between(v, [layer.root])[0]
@@ -88,7 +90,7 @@ def normal_form(
         if way is None and out in graph.live and id(eqn) not in recognised:
             way = combined(eqn, monomials)
         if way is None and graph.is_live(eqn):
-            way = past_moves(eqn, graph)
+            way = negated_twice.get(id(eqn)) or past_moves(eqn, graph)
         if way is not None:
             written[id(eqn)] = way
     twice = any(v in graph.live and first is not v for v, first in monomials.same.items())
