@@ -59,7 +59,8 @@ def without_derivative(closed_jaxpr: Any, stopped: Collection[Any]) -> Any:
 
     for eqn in jaxpr.eqns:
         body = eqn.params.get("jaxpr")
-        if eqn.primitive in (prim.SCAN, prim.REMAT) or compat.plain_call(eqn) is not None:
+        enters = eqn.primitive in (prim.SCAN, prim.REMAT) or compat.plain_call(eqn) is not None
+        if enters and body is not None:
             inner = without_derivative(compat.closed(body), stopped)
             inner = inner if hasattr(body, "consts") else compat.open_jaxpr(inner)
             eqn = eqn.replace(params={**eqn.params, "jaxpr": inner})
