@@ -34,9 +34,9 @@ FOOT = """
 
 - Mamba-3: relevance is another one than the oracle's, by 0.5 % of the largest under AttnLRP. It
   contracts four factors at once, and which of them are paired first is not settled.
-- Keras' NASNet: LRP-0 is the oracle's. Under rules that look at signs the oracle has a batch norm behind
-  two convolutions side by side as a layer of its own; here it belongs to both of them, as it does
-  written before they are put together. Its cells and reductions without such a norm are equal.
+- Keras' NASNet: LRP-0 is the oracle's. Under rules that look at signs the oracle has a batch norm
+  behind two convolutions side by side as a layer of its own; here it belongs to both of them, as
+  it does written before they are put together. Its cells without such a norm are equal.
 - Layers of Hyperbolix on the Poincare ball: under AttnLRP relevance is another one than the
   oracle's, by 0.1 % of the largest. A bias added there reads a product of a norm's parts several
   times, and which of them are one factor is not settled.
