@@ -8,7 +8,7 @@ becomes a function again. Primitives are compared as objects, never by name: nam
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
 from jax.extend import core as _core, source_info_util as _source_info
@@ -269,9 +269,17 @@ def marked(eqn: Equation, mark: Mark) -> Equation:
     return eqn.replace(source_info=info.replace(name_stack=info.name_stack.extend(mark)))
 
 
+_Kind = TypeVar("_Kind", bound=Mark)
+
+
 def marks(eqn: Equation) -> tuple[Mark, ...]:
     """The marks around an equation, the outermost first."""
-    return tuple(name for name in _scope_names(eqn) if isinstance(name, Mark))
+    return marks_of(eqn, Mark)
+
+
+def marks_of(eqn: Equation, kind: type[_Kind]) -> tuple[_Kind, ...]:
+    """The marks of one kind around an equation, the outermost first."""
+    return tuple(name for name in _scope_names(eqn) if isinstance(name, kind))
 
 
 def _scope_names(eqn: Equation) -> tuple[str, ...]:

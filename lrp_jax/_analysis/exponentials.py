@@ -143,10 +143,9 @@ class Exponentials:
                 if power < 0 and (len(parts) > 1 or parts[0].bound):
                     parts = [Term(powers={Factor(self.rep(operand), inner): 1})]
                     parts = [Term(powers=self.unlinked(parts[0].powers))]
-            divides = any(
+            if (len(parts) > 1 or parts[0].bound) and any(
                 f.var in self.inside for t in result for f, p in t.powers.items() if p < 0
-            )
-            if divides and (len(parts) > 1 or parts[0].bound):
+            ):
                 parts = [self._of_factors(operand, axes, index)]
             if len(parts) > 1 and len(result) > 1:
                 return None

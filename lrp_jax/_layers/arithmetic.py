@@ -116,6 +116,11 @@ def _stabilized(form: str) -> Callable[..., jax.Array]:
 _STABILIZED = {form: _stabilized(form) for form in "RC"}
 
 
+def is_nothing(epsilon: Any) -> bool:
+    """Whether a stabiliser is known to be zero."""
+    return isinstance(epsilon, int | float) and epsilon == 0
+
+
 def share_out(value: jax.Array, epsilon: Any, form: str) -> jax.Array:
     """At a linear layer's output: what its input's multiplier is made from, R / S(z).
 
@@ -126,7 +131,7 @@ def share_out(value: jax.Array, epsilon: Any, form: str) -> jax.Array:
     """
     if epsilon is None:
         return to_relevance(value) if form == "C" else value
-    if form == "C" and isinstance(epsilon, int | float) and epsilon == 0:
+    if form == "C" and is_nothing(epsilon):
         return value
     return _STABILIZED[form](value, epsilon)
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import jax
 
 from .._analysis import compat
-from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.compat import Var, is_literal
 from .._analysis.opening import Checkpointed
 from .bodies import Body
 from .step import Frame, Step
@@ -60,15 +60,10 @@ def flat(steps: Iterable[Step]) -> Iterator[Step]:
 
 def mark_of(step: Step, depth: int = 0) -> Checkpointed | None:
     """The checkpoint that a step is computed in, inside of so many others."""
-    around = [checkpoints_around(eqn) for eqn in reversed(step.eqns)]
+    around = [compat.marks_of(eqn, Checkpointed) for eqn in reversed(step.eqns)]
     if isinstance(step, Group) and step.holds_checkpoints:
         around = [min(around, key=len)]
     return next((marks[depth] for marks in around if len(marks) > depth), None)
-
-
-def checkpoints_around(eqn: Equation) -> list[Checkpointed]:
-    """The checkpoints that an equation lies in, the outermost first."""
-    return [mark for mark in compat.marks(eqn) if isinstance(mark, Checkpointed)]
 
 
 def checkpointed(frame: Frame, depth: int = 0) -> Frame:

@@ -16,7 +16,7 @@ from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.exponentials import Exponentials
 from .._analysis.graph import Graph, is_float
-from .._analysis.monomials import Factor, Monomials, joined, own_index, powers_of, value_numbers
+from .._analysis.monomials import Factor, Monomials, joined, own_index, powers_of
 from .._analysis.places import CUTS
 from .._analysis.primitives import Family, family
 from .._analysis.trace import in_place_of, inline, scopes
@@ -115,7 +115,7 @@ def with_moves(
     """
     if not any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
         return None
-    written = {**moved_products(graph, monomials), **wholes(graph, value_numbers(graph), found)}
+    written = {**moved_products(graph, monomials), **wholes(graph, monomials.same, found)}
     return _rewritten(closed_jaxpr, written, {}, calls, graph) if written else None
 
 
@@ -343,7 +343,7 @@ def _standing(
     eqn: Equation, way: Callable[[Read], Any], graph: Graph, env: Mapping[Var, Any]
 ) -> list[Standing]:
     """Where all equations stand that a way is instead of, where they remember it."""
-    if not any(isinstance(m, Standing) for e in graph.eqns for m in compat.marks(e)):
+    if not any(compat.marks_of(e, Standing) for e in graph.eqns):
         return []
     read: dict[Var, None] = {}
 
@@ -360,7 +360,7 @@ def _standing(
     used = {a for a in atoms if not is_literal(a)}
     starts = [v for v, own in zip(read, jaxpr.invars, strict=True) if own in used]
     inside, _ = graph.between(eqn.outvars[0], [*starts, *graph.jaxpr.invars])
-    marks = (m for e in inside for m in compat.marks(e) if isinstance(m, Standing))
+    marks = (m for e in inside for m in compat.marks_of(e, Standing))
     return list({id(m): m for m in marks}.values())
 
 

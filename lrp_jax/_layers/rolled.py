@@ -201,8 +201,8 @@ def _marks(
 
 def rolled(frame: Frame) -> Frame:
     """A frame with the steps of each loop that was written out as one step."""
-    marks = [m for s in frame.steps for e in s.eqns for m in compat.marks(e)]
-    for mark in {id(m): m for m in marks if isinstance(m, Written)}.values():
+    marks = (m for s in frame.steps for e in s.eqns for m in compat.marks_of(e, Written))
+    for mark in {id(m): m for m in marks}.values():
         frame = _with(frame, mark)
     return frame
 
@@ -237,9 +237,7 @@ def _with(frame: Frame, mark: Written) -> Frame:
 
 def _operands(frame: Frame, steps: Iterable[Step], mark: Written) -> tuple[Var, ...] | None:
     """The variables that a loop reads, or None where one of them is no more."""
-    marked = {
-        id(m): e for s in steps for e in s.eqns for m in compat.marks(e) if isinstance(m, Operand)
-    }
+    marked = {id(m): e for s in steps for e in s.eqns for m in compat.marks_of(e, Operand)}
     found = []
     for place in mark.operands:
         if isinstance(place, int):

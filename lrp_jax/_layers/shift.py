@@ -9,7 +9,7 @@ import jax
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.primitives import Family, family
-from .arithmetic import custom, relevance_of, share_out
+from .arithmetic import custom, is_nothing, relevance_of, share_out
 from .chains import SCALING, SHIFTING, Chain, is_literal_link, run_chain, scales_by_one_number
 from .elementwise import Elementwise
 from .reading import Reading
@@ -56,11 +56,7 @@ class Shift(Step):
         if not self.kind:
             return [1.0]
         adds = rule.way not in (Way.NOTHING, Way.UNCHANGED)
-        return [1.0] if adds and _is_zero(rule.divisor) else None
-
-
-def _is_zero(epsilon: Any) -> bool:
-    return isinstance(epsilon, int | float) and epsilon == 0
+        return [1.0] if adds and is_nothing(rule.divisor) else None
 
 
 def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Step | None:

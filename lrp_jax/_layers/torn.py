@@ -124,14 +124,14 @@ def _has_bodies(eqn: Equation) -> bool:
 
 
 def _inside(eqn: Equation) -> Inside | None:
-    return next((mark for mark in compat.marks(eqn) if isinstance(mark, Inside)), None)
+    return next(iter(compat.marks_of(eqn, Inside)), None)
 
 
 def _across(steps: Iterable[Step]) -> dict[tuple[Var, ...], set[Var]]:
     """What lies on borders: by the results of a body, what is made outside by layers of it."""
     found: dict[tuple[Var, ...], set[Var]] = {}
     for step in steps:
-        marks = [[m for m in compat.marks(e) if isinstance(m, Standing)] for e in step.eqns]
+        marks = [compat.marks_of(e, Standing) for e in step.eqns]
         inside = {id(m): m for ms in marks for m in ms if isinstance(m, Inside)}
         outside = [m for ms in marks for m in ms if isinstance(m, Beside)]
         if not step.kind or len(inside) + bool(outside) < 2:

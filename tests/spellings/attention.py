@@ -389,25 +389,19 @@ DIFFERENTIAL: dict[str, Attention] = {
 
 ATTENTION_PARAMS = {"query": (4, 4), "key": (4, 4), "value": (4, 4)}
 SEQUENCE = (2, T, D)
+
+
+def attention_group(
+    name: str, spelled: dict[str, Attention], mask: np.ndarray | None = None
+) -> Group:
+    """Spellings of attention as functions of queries, keys and values."""
+    reference = attention_by_hand(mask)
+    return Group(name, on_qkv(spelled), ATTENTION_PARAMS, reference, EXACT, SEQUENCE, rounding=1e-7)
+
+
 GROUPS = (
-    Group(
-        "attention",
-        on_qkv(ATTENTION),
-        ATTENTION_PARAMS,
-        attention_by_hand(None),
-        EXACT,
-        SEQUENCE,
-        rounding=1e-7,
-    ),
-    Group(
-        "causal attention",
-        on_qkv(CAUSALLY),
-        ATTENTION_PARAMS,
-        attention_by_hand(CAUSAL),
-        EXACT,
-        SEQUENCE,
-        rounding=1e-7,
-    ),
+    attention_group("attention", ATTENTION),
+    attention_group("causal attention", CAUSALLY, CAUSAL),
     Group(
         "differential attention",
         on_qkv(DIFFERENTIAL),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .attention import ATTENTION_PARAMS, SEQUENCE, D, T, attention_by_hand, on_qkv, plain, scores
+from .attention import SEQUENCE, Attention, D, T, attention_group, plain, scores
 from .group import EXACT, Group, Params, halves, hold
 
 Blocks = list[tuple[Array, Array]]
@@ -104,7 +104,7 @@ def denominators_first(q: Array, k: Array, v: Array) -> Array:
     return lax.scan(turn, jnp.zeros_like(v), (split(k), split(v)))[0]
 
 
-IN_BLOCKS: dict[str, Callable[[Array, Array, Array], Array]] = {
+IN_BLOCKS: dict[str, Attention] = {
     "at once": plain,
     "merged": merged_in_python,
     "merged, unnormalised": merged_unnormalised,
@@ -189,15 +189,7 @@ STEP_BY_STEP = {
 }
 
 GROUPS = (
-    Group(
-        "attention in blocks",
-        on_qkv(IN_BLOCKS),
-        ATTENTION_PARAMS,
-        attention_by_hand(None),
-        EXACT,
-        SEQUENCE,
-        rounding=1e-7,
-    ),
+    attention_group("attention in blocks", IN_BLOCKS),
     Group(
         "means step by step",
         STEP_BY_STEP,
