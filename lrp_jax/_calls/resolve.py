@@ -92,10 +92,10 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
     held = held_inputs(frame, {s for s, e in by_step.items() if pairs[e][1].way is Way.NOTHING})
     idle = {step for step, constants in held.items() if len(constants) == len(step.inputs)}
     mistakes += torn_layers(frame)
-    mistakes += _unrecognised(frame, layers, composite.entries, idle)
-    quotient = suspects.divided_by_sum(frame, idle)
-    if quotient is not None and not composite.gradient:
-        mistakes.append(DIVIDED.format(quotient.source))
+    unknown = _unrecognised(frame, layers, composite.entries, idle)
+    if not composite.gradient:
+        unknown += _standing_alone(frame, idle, spoken=bool(unknown))
+    mistakes += unknown
     warnings = [*mistakes, *shadowed]
     if anonymous:
         warnings.append(
@@ -128,10 +128,27 @@ DIVIDED = (
     "it with lrp.as_layer and an entry (lrp.call(name), ...)."
 )
 
+EXPONENTIAL = (
+    "`{}` at {} is an exponential on the way of relevance that belongs to no known layer: it is "
+    "explained as a function of what it is given, as any activation. Is it a piece of a softmax, "
+    "write that as jax.nn has it; else name the function around it with lrp.as_layer and an entry "
+    "(lrp.call(name), ...)."
+)
+
 _LAYERS_OF = (
     (kinds.Softmax, "softmaxes", "exponential", suspects.EXPONENTIALS),
     (kinds.Normalization, "norms", "root", suspects.SQUARE_ROOTS),
 )
+
+
+def _standing_alone(frame: Frame, idle: Collection[Step], spoken: bool) -> list[str]:
+    """Quotients that are pieces of nothing that is known; else exponentials, where they are not
+    spoken of."""
+    quotient = suspects.divided_by_sum(frame, idle)
+    if quotient is not None:
+        return [DIVIDED.format(quotient.source)]
+    eqn = None if spoken else suspects.lone_exponential(frame, idle)
+    return [] if eqn is None else [EXPONENTIAL.format(eqn.primitive, compat.source_line(eqn))]
 
 
 def _unrecognised(

@@ -29,20 +29,49 @@ def lone(
     """An explained function that is one of some primitives, up to a scale and shift: a piece of
     something larger, where a function such as elu or softplus only uses one on its way. Steps that
     are `idle` hand nothing on."""
+    return next((eqn for _, eqn, _ in _lone(frame, primitives, idle)), None)
+
+
+def _lone(
+    frame: Frame, primitives: frozenset[object], idle: Collection[Step]
+) -> Iterator[tuple[Step, Equation, bool]]:
+    """Such functions: the step, the equation, and whether a number is added to it."""
     for step in _all_steps(frame):
         if step.kind != "Activation" or step in idle:
             continue
         made = {var: eqn for eqn in step.eqns for var in eqn.outvars}
-        var = step.outputs[0]
+        var, adds = step.outputs[0], False
         while (eqn := made.get(var)) is not None:
             if eqn.primitive in primitives:
-                return eqn
+                yield step, eqn, adds
+                break
+            adds = adds or eqn.primitive in prim.SUMS
             passes = family(eqn.primitive) in _PASSES or eqn.primitive in prim.SHAPE_ONLY
             operands = [a for a in eqn.invars if not is_literal(a) and a not in step.constants]
             divides = eqn.primitive is prim.DIV and eqn.invars[1] in operands
             if not passes or divides or len(operands) != 1:
                 break
             var = operands[0]
+
+
+def lone_exponential(frame: Frame, idle: Collection[Step] = ()) -> Equation | None:
+    """An exponential that is a piece of no layer; None of one that is a softmax's in another
+    branch, or a sigmoid's that divides by 1 + exp(u)."""
+    softmaxes = (s for s in _all_steps(frame) if s.kind == "Softmax")
+    lines = {
+        compat.source_line(e) for s in softmaxes for e in s.eqns if e.primitive in EXPONENTIALS
+    }
+    divisors = {v for s in _all_steps(frame) for v in s.divisors()}
+    activations = (s for s in _all_steps(frame) if s.kind == "Activation")
+    for s in activations:
+        divisors |= {s.inputs[0]} if is_reciprocal(s.eqns, s.inputs[0], s.outputs[0]) else set()
+    moved = {v: s.outputs[0] for s in _all_steps(frame) if not s.kind for v in s.inputs}
+    for step, eqn, adds in _lone(frame, EXPONENTIALS, idle):
+        var = step.outputs[0]
+        while var not in divisors and var in moved:
+            var = moved[var]
+        if compat.source_line(eqn) not in lines and not (adds and var in divisors):
+            return eqn
     return None
 
 
