@@ -116,6 +116,46 @@ def test_a_border_inside_of_a_layer_changes_nothing(layer: Any, border: Any) -> 
     assert_equal(explained(layer(border), X, "signs"), explained(layer(plain), X, "signs"))
 
 
+def scaled_relu(p: Any, h: Any) -> Any:
+    return 2 * jax.nn.relu(h @ p["w0"])
+
+
+def twice(p: Any, h: Any) -> Any:
+    return 2 * h
+
+
+def shifted_by_bias(p: Any, h: Any) -> Any:
+    return 2 * h + p["b0"]
+
+
+def dense_after_scale(p: Any, h: Any) -> Any:
+    return (2 * h) @ p["w0"]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (scaled_relu, dense_after_scale),
+        (scaled_relu, twice, dense_after_scale),
+        (dense_after_scale, shifted_by_bias),
+        (scaled_relu, shifted_by_bias, twice, scaled_relu, dense_after_scale),
+    ],
+)
+def test_a_layer_lies_in_two_branches(pieces: Any) -> None:
+    """One branch after the other, and a layer that begins in one and ends in the next."""
+
+    def through(border: Any) -> Any:
+        def f(p: Any, x: Any) -> Any:
+            h = functools.reduce(lambda h, piece: border(piece, p, h), pieces, x)
+            return h @ p["w1"]
+
+        return f
+
+    for composite in ("signs", "halves"):
+        expected = explained(through(plain), X, composite)
+        assert_equal(explained(through(branch), X, composite), expected)
+
+
 # -- what a loop begins with ---------------------------------------------------------------------
 
 

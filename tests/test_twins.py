@@ -106,3 +106,10 @@ def test_bodies_are_told_apart_from_borders() -> None:
         for start in (0, last // 2):
             twin = network.network.rewritten([Rewriting(name, start, last)])
             assert network.is_equal(twin)
+
+
+def test_bodies_inside_of_what_is_written_out_are_no_loops_that_were() -> None:
+    """They stand where a loop did, and have other inputs."""
+    branch = Op("branch", 0, 0, 0, 0, (Op("bilinear"),))
+    ops = (Op("recurrent", 13, 17), branch, Op("recurrent", 0, 21, 15), Op("scalar", 16, 3, 22, 1))
+    check_twins(Program(3000151, "sequence", "float64", 20, 1, ops), 2)

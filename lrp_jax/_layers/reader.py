@@ -37,7 +37,7 @@ from .normal_form import normal_form, with_moves
 from .normalization import Normalization
 from .product import Product, gate_rank
 from .reading import Reading, refusal
-from .rolled import rolled
+from .rolled import Written, rolled
 from .shift import Shift
 from .softmax import Softmax
 from .solves import Solve
@@ -52,6 +52,10 @@ FAMILIES: tuple[type[Step], ...] = (
 """Every family of layers, in the order in which they are asked; the last one refuses."""
 
 
+_MOST_MOVES = 4
+"""So often what is moved on the way is looked for: one move may stand behind another."""
+
+
 def analyse(
     closed_jaxpr: Any,
     explained: Iterable[bool],
@@ -62,12 +66,14 @@ def analyse(
     calls: tuple[str, ...] = (),
     closed_over: bool | None = None,
     unroll: bool = False,
+    written: tuple[Written, ...] = (),
 ) -> Frame:
     """Group the equations of a flat jaxpr into steps (for the arguments see `Reading`).
 
     Args:
         closed_over: whether closed-over arrays are weights; None: where the arguments have none.
         unroll: whether short loops are written out, as where a rule differs from turn to turn.
+        written: the marks of loops that were written out in it.
 
     Raises:
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.
@@ -100,8 +106,10 @@ def analyse(
             )  # fmt: skip
 
         written = reading_of(function)
-        whole = with_moves(function, written.graph, written.found, written.monomials, calls)
-        if whole is not None:
+        for _ in range(_MOST_MOVES):
+            whole = with_moves(function, written.graph, written.found, written.monomials, calls)
+            if whole is None:
+                break
             function, written = whole, reading_of(whole)
         normal = normal_form(
             function, written.graph, written.dominator, written.found, written.weights, calls
@@ -120,10 +128,11 @@ def analyse(
     better = mended(graph, steps, cover, calls, unroll)
     if better.jaxpr is not None:
         return analyse(
-            better.jaxpr, explained, names, nonnegative, outputs, gates, calls, closed_over, unroll
-        )
+            better.jaxpr, explained, names, nonnegative, outputs, gates, calls, closed_over, unroll,
+            (*written, *better.written),
+        )  # fmt: skip
     frame = _frame(reading, better.torn)
-    return checkpointed(rolled(dataclasses.replace(frame, steps=tuple(steps))))
+    return checkpointed(rolled(dataclasses.replace(frame, steps=tuple(steps)), written))
 
 
 def _unread(

@@ -125,7 +125,7 @@ class Rolled(Group):
 
 def remembered(
     graph: Graph, beside: Mapping[int, Collection[Var]]
-) -> tuple[Any, dict[int, Equation]]:
+) -> tuple[Any, dict[int, Equation], list[Written]]:
     """A function in which loops that are to be written out are marked as what they are.
 
     Args:
@@ -133,15 +133,18 @@ def remembered(
         beside: by the `id` of a loop, what is made outside of it by layers on its border.
 
     Returns:
-        The jaxpr, and by the `id` of each loop the loop in it.
+        The jaxpr, by the `id` of each loop the loop in it, and the marks.
     """
+    written: dict[int, Written] = {}
     now = {id(eqn): eqn for eqn in graph.jaxpr.eqns}
     before = dict(now)
     for loop, made in beside.items():
         for eqn, mark in _marks(graph, before[loop], made):
             now[id(eqn)] = compat.marked(now[id(eqn)], mark)
+            if isinstance(mark, Written):
+                written[id(mark)] = mark
     jaxpr = compat.with_equations(graph.closed, list(now.values()), graph.jaxpr.outvars)
-    return jaxpr, {loop: now[loop] for loop in beside}
+    return jaxpr, {loop: now[loop] for loop in beside}, list(written.values())
 
 
 def _marks(
@@ -199,10 +202,16 @@ def _marks(
         yield eqn, mark
 
 
-def rolled(frame: Frame) -> Frame:
-    """A frame with the steps of each loop that was written out as one step."""
+def rolled(frame: Frame, written: Collection[Written]) -> Frame:
+    """A frame with the steps of each loop that was written out as one step.
+
+    Args:
+        frame: the frame.
+        written: the marks of loops that were written out in it: bodies inside have them too.
+    """
     marks = (m for s in frame.steps for e in s.eqns for m in compat.marks_of(e, Written))
-    for mark in {id(m): m for m in marks}.values():
+    own = {id(m) for m in written}
+    for mark in {id(m): m for m in marks if id(m) in own}.values():
         frame = _with(frame, mark)
     return frame
 

@@ -7,7 +7,7 @@ branch computes what stands beside it.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._analysis import compat, primitives as prim
@@ -26,7 +26,7 @@ from .._analysis.unroll import (
     written_out,
 )
 from .checkpoints import flat
-from .rolled import remembered
+from .rolled import Written, remembered
 from .step import Frame, Step
 
 MOST_TURNS = 64
@@ -42,10 +42,12 @@ class Rewritten(NamedTuple):
     Attributes:
         jaxpr: the function; None where there is nothing to do, or nothing that can be done.
         torn: the lines of loops and branches that tear layers still.
+        written: the marks of loops that are written out there.
     """
 
     jaxpr: Any | None
     torn: tuple[str, ...] = ()
+    written: tuple[Written, ...] = ()
 
 
 def mended(
@@ -80,19 +82,19 @@ def mended(
             for e in bodies
         }
         seen = list(cover(look(graph.closed, looks)))
-        for outvars, beside in _across(seen).items():
+        for outvars, beside in _across(seen, makers).items():
             torn.setdefault(outvars, set()).update(beside)
         for eqn in bodies if number == 0 else ():
             if eqn.primitive is prim.SCAN and _reads_otherwise(eqn, graph, steps, seen):
                 torn.setdefault(tuple(eqn.outvars), set())
     short = {id(e): made for e, made in ((makers[v], torn[v]) for v in torn) if _is_short(e)}
     if short:
-        jaxpr, loops = remembered(graph, short)
+        jaxpr, loops, written = remembered(graph, short)
         unrolled = {id(eqn): written_out(eqn, calls) for eqn in loops.values()}
-        return Rewritten(splice(jaxpr, unrolled))
+        return Rewritten(splice(jaxpr, unrolled), written=tuple(written))
     for outvars, beside in torn.items():
         eqn = makers[outvars]
-        if eqn.primitive is prim.COND:
+        if eqn.primitive is prim.COND and beside:
             found = with_neighbours(graph.closed, eqn, beside, calls)
             if found is not None:
                 return Rewritten(found)
@@ -127,8 +129,17 @@ def _inside(eqn: Equation) -> Inside | None:
     return next(iter(compat.marks_of(eqn, Inside)), None)
 
 
-def _across(steps: Iterable[Step]) -> dict[tuple[Var, ...], set[Var]]:
-    """What lies on borders: by the results of a body, what is made outside by layers of it."""
+def _across(
+    steps: Iterable[Step], makers: Mapping[tuple[Var, ...], Equation]
+) -> dict[tuple[Var, ...], set[Var]]:
+    """What lies on borders: by the results of a body, what is made outside by layers of it. Where
+    that is another branch, the earlier one is made in the later one.
+
+    Args:
+        steps: the layers.
+        makers: the bodies by their results, in order.
+    """
+    order = {outvars: i for i, outvars in enumerate(makers)}
     found: dict[tuple[Var, ...], set[Var]] = {}
     for step in steps:
         marks = [compat.marks_of(e, Standing) for e in step.eqns]
@@ -138,6 +149,8 @@ def _across(steps: Iterable[Step]) -> dict[tuple[Var, ...], set[Var]]:
             continue
         for mark in inside.values():
             made = {v for m in outside for v in m.outvars}
+            earlier = (m for m in inside.values() if order[m.outvars] < order[mark.outvars])
+            made.update(v for m in earlier for v in m.outvars)
             found.setdefault(mark.outvars, set()).update(made)
     return found
 
