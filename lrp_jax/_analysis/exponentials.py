@@ -8,12 +8,13 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .exponential_terms import Term, collected, negated
-from .graph import Graph
+from .inside_exponentials import EXPM1, LOGARITHMS, base_of, but_nan, is_logaddexp, variables
 from .monomials import (
     Factor,
     Index,
@@ -27,12 +28,9 @@ from .monomials import (
     product_operands,
     through,
 )
-from .parts import part_of_contraction
+from .parts import CONCATENATE, part_of_contraction, piece_of, sizes_of_pieces
 from .totals import Total, totals
 
-_EXP2, _POW, _EXPM1 = (compat.primitive(name) for name in ("exp2", "pow", "expm1"))
-_LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
-"""Their bases."""
 _EQUAL, _UNEQUAL = compat.primitive("eq"), compat.primitive("ne")
 _DEEPEST, _MOST_TERMS, _MOST_WORK = 160, 64, 1 << 15
 _LEAST = -700.0
@@ -49,11 +47,17 @@ class Exponentials:
     def __init__(self, monomials: Monomials) -> None:
         self.monomials, self.graph = monomials, monomials.graph
         self.totals = totals(self.graph, monomials.same)
-        self.inside, self.normalised = _exponentials(self.graph, monomials.whole, self.totals)
+        self.inside, self.normalised = variables(self.graph, monomials.whole, self.totals)
         self.settled: set[Var] = set()
         self.named: list[tuple[Factor, Term]] = []
         self._fresh = itertools.count(-1, -1)
         self._depth = self._work = 0
+        self.is_joined = any(
+            e.primitive is CONCATENATE and len(self.graph.explained_operands(e)) > 1
+            for e in self.graph.eqns
+        )
+        self._in_pieces = False
+        self._chosen: dict[int, tuple[int, tuple[int, ...], int | None]] = {}
 
     @contextlib.contextmanager
     def nothing_settled(self) -> Iterator[None]:
@@ -62,6 +66,14 @@ class Exponentials:
         self.settled = set()
         yield
         self.settled |= before
+
+    @contextlib.contextmanager
+    def in_pieces(self) -> Iterator[None]:
+        """Take sums along what is put together from pieces piece by piece."""
+        before = self._in_pieces
+        self._in_pieces = True
+        yield
+        self._in_pieces = before
 
     def rep(self, atom: Any) -> Any:
         """The first variable that is computed in the same way."""
@@ -76,6 +88,8 @@ class Exponentials:
         var = self.rep(atom)
         eqn = self.graph.maker.get(var)
         opaque = [Term(powers={Factor(var, index): 1})]
+        if (piece := self._piece(eqn, index)) is not None:
+            return self.terms(*piece, anew)
         if eqn is None or (var in self.settled and not anew) or self._depth > _DEEPEST:
             return opaque
         axes = link(eqn)
@@ -83,7 +97,7 @@ class Exponentials:
             return self.terms(eqn.invars[0], through(eqn.invars[0], axes, index), anew)
         if var not in self.graph.live and eqn.primitive is prim.EXP:
             return [Term(exponent=self.unlinked({Factor(self.rep(eqn.invars[0]), index): 1.0}))]
-        if (whole := _but_nan(eqn, self.graph)) is not None:
+        if (whole := but_nan(eqn, self.graph)) is not None:
             return self.terms(whole, through(whole, None, index))
         if var not in self.inside:
             return opaque
@@ -101,9 +115,9 @@ class Exponentials:
         primitive, invars = eqn.primitive, eqn.invars
         if (total := self.totals.get(eqn.outvars[0])) is not None:
             return self._total(total, index)
-        if primitive is _EXPM1:
+        if primitive is EXPM1:
             return [self.exponent(invars[0], through(invars[0], None, index)), Term(-1.0)]
-        base = _base_of(eqn, self.graph)
+        base = base_of(eqn, self.graph)
         if base is not None:
             term = self.exponent(invars[-1], through(invars[-1], None, index))
             raised = term.raised(math.log(base))
@@ -113,18 +127,19 @@ class Exponentials:
             both = first + (second if primitive in prim.ADD else negated(second))
             return [term for term in collected(both) if term.number] or [Term(0.0)]
         if primitive is prim.REDUCE_SUM:
-            inner, bound = self.summed(eqn, index)
-            return [
-                Term(t.number, t.powers, t.exponent, t.bound | bound)
-                for t in self.terms(invars[0], inner)
-            ]
+            return self._summed(invars[0], *self.summed(eqn, index))
         if primitive is prim.DOT:
             return self._contracted(eqn, eqn.invars, index)
         if (part := part_of_contraction(eqn, self.graph)) is not None:
             return self._contracted(*part, index)
+        if self._in_pieces and (one := piece_of(eqn, self.graph)) is not None:
+            axis, number, sizes = one
+            label = next(self._fresh)
+            inner = (*index[:axis], label, *index[axis + 1 :])
+            return self._of_piece(invars[0], inner, label, (number, sizes, index[axis]))
         if primitive is prim.ABS:
             return self.terms(invars[0], index)
-        if primitive in _LOGARITHMS:
+        if primitive in LOGARITHMS:
             return None
         power = power_of(eqn)
         if power is not None:
@@ -143,14 +158,57 @@ class Exponentials:
                 if power < 0 and (len(parts) > 1 or parts[0].bound):
                     parts = [Term(powers={Factor(self.rep(operand), inner): 1})]
                     parts = [Term(powers=self.unlinked(parts[0].powers))]
-            if (len(parts) > 1 or parts[0].bound) and any(
-                f.var in self.inside for t in result for f, p in t.powers.items() if p < 0
-            ):
+            sums = len(parts) > 1 or parts[0].bound
+            if sums and self._divide(result) and not self._divide(parts):
                 parts = [self._of_factors(operand, axes, index)]
             if len(parts) > 1 and len(result) > 1:
                 return None
             result = [a.times(b, power) for a in result for b in parts]
         return [self._unmasked(term) for term in result]
+
+    # -- pieces ---------------------------------------------------------------------------------
+
+    def _piece(self, eqn: Equation | None, index: Index) -> tuple[Any, Index] | None:
+        """The piece that is looked at of what an equation puts together, and its labels."""
+        if eqn is None or eqn.primitive is not CONCATENATE or not self._chosen:
+            return None
+        axis = eqn.params["dimension"]
+        label = index[axis]
+        if label not in self._chosen or label is None:
+            return None
+        number, sizes, new = self._chosen[label]
+        if tuple(a.aval.shape[axis] for a in eqn.invars) != sizes:
+            return None
+        return eqn.invars[number], (*index[:axis], new, *index[axis + 1 :])
+
+    def _of_piece(self, atom: Any, index: Index, label: int, choice: Any) -> list[Term] | None:
+        """The terms of one piece along an axis; None where something is not made of pieces."""
+        self._chosen[label] = choice
+        found = self.terms(atom, index)
+        del self._chosen[label]
+        whole = (f for t in found for f in (*t.powers, *t.exponent) if label in f.labels)
+        return None if any(whole) else found
+
+    def _summed_pieces(self, atom: Any, index: Index, bound: frozenset[int]) -> list[Term] | None:
+        """A sum along an axis, piece by piece."""
+        for axis, label in enumerate(index):
+            sizes = sizes_of_pieces(atom, axis, self.graph) if label in bound else None
+            if sizes is None or label is None:
+                continue
+            found: list[Term] = []
+            for number, n in enumerate(sizes):
+                new = None if n == 1 else next(self._fresh)
+                terms = self._of_piece(atom, index, label, (number, sizes, new))
+                if terms is None:
+                    return None
+                rest = bound - {label} | ({new} if new is not None else set())
+                found += [replace(t, bound=t.bound | rest) for t in terms]
+            return found
+        return None
+
+    def _divide(self, terms: list[Term]) -> bool:
+        """Whether terms are divided by sums of exponentials."""
+        return any(p < 0 and f.var in self.inside for t in terms for f, p in t.powers.items())
 
     def _of_factors(self, operand: Any, axes: Any, index: Index) -> Term:
         """A product as one term, in which sums are factors."""
@@ -178,11 +236,13 @@ class Exponentials:
             if axis is not None:
                 inner[axis] = label
         inner[total.axis] = label = next(self._fresh)
-        count, bound = total.counts[0], frozenset({label})
-        return [
-            Term(t.number * count, t.powers, t.exponent, t.bound | bound)
-            for t in self.terms(total.place.var, tuple(inner))
-        ]
+        terms = self._summed(total.place.var, tuple(inner), frozenset({label}))
+        return [replace(t, number=t.number * total.counts[0]) for t in terms]
+
+    def _summed(self, atom: Any, index: Index, bound: frozenset[int]) -> list[Term]:
+        """The terms of a sum over some labels."""
+        pieces = self._summed_pieces(atom, index, bound) if self._in_pieces else None
+        return pieces or [replace(t, bound=t.bound | bound) for t in self.terms(atom, index)]
 
     def _unmasked(self, term: Term) -> Term:
         """A term without the masks of what is not zero, where that is a factor of it."""
@@ -307,6 +367,8 @@ class Exponentials:
         var = self.rep(atom)
         opaque = Term(exponent={Factor(var, index): 1.0})
         eqn = None if is_literal(atom) else self.graph.maker.get(var)
+        if (piece := self._piece(eqn, index)) is not None:
+            return self.exponent(*piece)
         if eqn is None or self._depth > _DEEPEST:
             return opaque
         self._depth += 1
@@ -321,7 +383,7 @@ class Exponentials:
         axes, invars, primitive = link(eqn), eqn.invars, eqn.primitive
         if axes is not None:
             return self.exponent(invars[0], through(invars[0], axes, index))
-        if (whole := _but_nan(eqn, self.graph)) is not None:
+        if (whole := but_nan(eqn, self.graph)) is not None:
             return self.exponent(whole, through(whole, None, index))
         masked = masked_by(eqn, self.graph, -math.inf) if primitive is prim.SELECT else None
         if masked is not None:
@@ -332,7 +394,7 @@ class Exponentials:
             for atom, other in itertools.permutations(invars):
                 if self.is_least(atom) and other.aval == eqn.outvars[0].aval:
                     return self.exponent(other, index)
-        if primitive not in (*prim.SUMS, prim.NEG, prim.MUL, prim.DIV, *_LOGARITHMS):
+        if primitive not in (*prim.SUMS, prim.NEG, prim.MUL, prim.DIV, *LOGARITHMS):
             return None
         inner = [through(a, None, index) for a in invars]
         if primitive in prim.SUMS:
@@ -347,10 +409,10 @@ class Exponentials:
                     continue
                 term = self.exponent(invars[1 - position], inner[1 - position])
                 return term.raised(1 / scale if primitive is prim.DIV else scale)
-        if primitive in _LOGARITHMS:
+        if primitive in LOGARITHMS:
             if self.rep(invars[0]) not in self.inside:
                 return None
-            per = 1 / math.log(_LOGARITHMS[primitive])
+            per = 1 / math.log(LOGARITHMS[primitive])
             parts = self.terms(invars[0], inner[0])
             if len(parts) == 1 and not parts[0].bound:
                 return parts[0] if per == 1 else parts[0].raised(per)
@@ -362,70 +424,3 @@ class Exponentials:
                 var = maker.invars[0]
             return Term(powers={Factor(self.rep(var), place): per})
         return None
-
-
-def is_logaddexp(eqn: Equation) -> bool:
-    """Whether an equation is a call of `jnp.logaddexp`."""
-    return compat.custom_call(eqn) is not None and compat.called_name(eqn) == "logaddexp"
-
-
-def _base_of(eqn: Equation, graph: Graph) -> float | None:
-    """The number of which an equation is a power to an explained exponent; None for another."""
-    if eqn.primitive is prim.EXP:
-        return math.e
-    if eqn.primitive is _POW and graph.explained_operands(eqn) == [1]:
-        base = constant(graph, eqn.invars[0])
-        return base if base is not None and base > 0 else None
-    return 2.0 if eqn.primitive is _EXP2 else None
-
-
-def _but_nan(eqn: Equation, graph: Graph) -> Any | None:
-    """What an equation hands on unless it is no number, as the logarithm of a negative sum."""
-    if eqn.primitive is not prim.SELECT or len(eqn.invars) != 3:
-        return None
-    for operand, other in itertools.permutations(eqn.invars[1:]):
-        number = constant(graph, other)
-        if number is not None and math.isnan(number) and operand.aval == eqn.outvars[0].aval:
-            return operand
-    return None
-
-
-def _exponentials(
-    graph: Graph, whole: set[Var], written_out: Mapping[Var, Total]
-) -> tuple[set[Var], set[Var]]:
-    """Variables that are sums and products of exponentials, and exponentials with logarithms."""
-    made: set[Var] = set()
-    logs: set[Var] = set()
-    normalised: set[Var] = set()
-    closed = set(whole)
-    for eqn in graph.eqns:
-        operands = [eqn.invars[i] for i in graph.explained_operands(eqn)]
-        if not graph.is_live(eqn) or not operands or len(eqn.outvars) != 1:
-            continue
-        out, primitive = eqn.outvars[0], eqn.primitive
-        log, inside = any(a in logs for a in operands), any(a in made for a in operands)
-        moves = link(eqn) is not None or _but_nan(eqn, graph) is not None
-        if primitive is prim.SELECT and masked_by(eqn, graph, -math.inf) is not None:
-            moves = log
-        if moves and operands[0] in closed:
-            closed.add(out)
-        if primitive in (prim.MUL, prim.DIV) and log and len(operands) == 1:
-            logs.add(out)
-        if _base_of(eqn, graph) is not None:
-            made.add(out)
-            normalised |= {out} if log else set()
-        elif primitive is _EXPM1 or (out in written_out and written_out[out].place.var in made):
-            made.add(out)
-        elif primitive in _LOGARITHMS:
-            logs |= {out} if inside else set()
-        elif moves or primitive in (*prim.ADD, prim.SUB, prim.NEG):
-            # A residual stream is no sum of exponentials, though attention is added to it.
-            made |= {out} if all(a in made for a in operands) else set()
-            logs |= {out} if log else set()
-        elif inside:
-            opens = primitive is prim.DOT and not any(a in closed for a in operands)
-            opens = opens or part_of_contraction(eqn, graph) is not None
-            opens = opens or primitive in (prim.REDUCE_SUM, prim.ABS) or power_of(eqn) is not None
-            if opens or product_operands(eqn, graph) is not None:
-                made.add(out)
-    return made, normalised

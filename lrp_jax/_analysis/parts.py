@@ -1,12 +1,55 @@
-"""Parts of a matrix product that has an operand which is put together from parts."""
+"""Parts of what is put together from parts: of a matrix product, of functions number by number."""
 
+import itertools
 from typing import Any
 
 from . import compat, primitives as prim
-from .compat import Equation, is_literal
+from .compat import Equation, Var, is_literal
 from .graph import Graph
+from .monomials import link
+from .primitives import family
 
-_SLICE, _CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")
+_SLICE, CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")
+
+
+def sizes_of_pieces(var: Var, axis: int, graph: Graph) -> tuple[int, ...] | None:
+    """The sizes of the pieces from which a value is put together along an axis, before functions
+    that act number by number; None where it is not."""
+    seen: set[tuple[Var, int]] = set()
+    todo: list[tuple[Any, int]] = [(var, axis)]
+    while todo:
+        atom, axis = todo.pop()
+        if is_literal(atom) or (atom, axis) in seen or atom.aval.shape[axis] == 1:
+            continue
+        seen.add((atom, axis))
+        eqn = graph.maker.get(atom)
+        if eqn is None or not graph.is_live(eqn):
+            continue
+        if eqn.primitive is CONCATENATE and eqn.params["dimension"] == axis:
+            return tuple(a.aval.shape[axis] for a in eqn.invars)
+        axes = link(eqn)
+        if axes is not None:
+            todo += [(eqn.invars[0], i) for i, a in enumerate(axes) if a == axis]
+        elif family(eqn.primitive) in prim.POINTWISE:
+            same = (a for a in eqn.invars if not is_literal(a))
+            todo += [(a, axis) for a in same if a.aval.ndim == eqn.outvars[0].aval.ndim]
+    return None
+
+
+def piece_of(eqn: Equation, graph: Graph) -> tuple[int, int, tuple[int, ...]] | None:
+    """The axis along which a slice is one piece of what is put together, which one, and the sizes
+    of all; None of anything else."""
+    if eqn.primitive is not _SLICE or eqn.params["strides"] is not None:
+        return None
+    shape = eqn.invars[0].aval.shape
+    bounds = list(zip(eqn.params["start_indices"], eqn.params["limit_indices"], strict=True))
+    cut = [i for i, n in enumerate(shape) if bounds[i] != (0, n)]
+    sizes = sizes_of_pieces(eqn.invars[0], cut[0], graph) if len(cut) == 1 else None
+    ends = list(itertools.accumulate(sizes or ()))
+    for i, end in enumerate(ends):
+        if sizes and bounds[cut[0]] == (end - sizes[i], end):
+            return cut[0], i, sizes
+    return None
 
 
 def part_of_contraction(eqn: Equation, graph: Graph) -> tuple[Equation, list[Any]] | None:
@@ -27,7 +70,7 @@ def part_of_contraction(eqn: Equation, graph: Graph) -> tuple[Equation, list[Any
             axis -= len(free)
             continue
         joined = None if is_literal(atom) else graph.maker.get(atom)
-        if joined is None or joined.primitive is not _CONCATENATE:
+        if joined is None or joined.primitive is not CONCATENATE:
             return None
         begin, along = 0, joined.params["dimension"]
         for part in joined.invars if along == free[axis] else ():

@@ -372,6 +372,10 @@ def _joined(
     owners = {a for p in known for a in (p.axes[along][0],) if a is not None}
     owners = owners or {a for p in known for a in p.fixed if p.fixed[a] != known[0].fixed.get(a)}
     if not owners and len(parts) == len(known):
+        if all(p == known[0] for p in known) and len(known[0].axes[along][1]) == 1:  # repeated
+            axes = [*known[0].axes]
+            axes[along] = (None, range(len(parts)))
+            return known[0]._replace(axes=tuple(axes))
         owners = set(known[0].fixed)
     if len(owners) != 1:
         return None

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.monomials import Factor, Index, Monomials, constant, link, own_index, through
-from .weighted_mean import times
+from .softmax_forms import times
 
 Read = Callable[[Var], Any]
 _MOST = 32

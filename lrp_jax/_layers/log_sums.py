@@ -6,6 +6,7 @@ minus their log-sum-exp, and what is common to all exponentials stands before th
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,20 +14,21 @@ import jax.numpy as jnp
 
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var
-from .._analysis.exponential_terms import Term
-from .._analysis.exponentials import Exponentials, is_logaddexp
-from .._analysis.monomials import Factor, Index, joined, link, own_index, through
-from .step import Found
-from .weighted_mean import (
+from .._analysis.exponential_terms import Term, rounded
+from .._analysis.exponentials import Exponentials
+from .._analysis.inside_exponentials import is_logaddexp
+from .._analysis.monomials import Factor, Index, own_index
+from .softmax_forms import (
     Logits,
     Normaliser,
     blocks_of,
     logits_of,
-    normaliser_of,
     rest_of,
     shifted_exponentials,
     times,
 )
+from .step import Found
+from .weighted_mean import normaliser_of
 
 Read = Callable[[Var], Any]
 
@@ -53,24 +55,20 @@ def _without_shift(eqn: Equation, exponentials: Exponentials) -> Callable[[Read]
     out, graph = eqn.outvars[0], exponentials.graph
     if eqn.primitive is not prim.SUB or graph.explained_operands(eqn) != [0, 1]:
         return None
-    logits, log = eqn.invars
-    index = own_index(log)
-    while (maker := graph.maker.get(log)) is not None and (axes := link(maker)) is not None:
-        log = maker.invars[0]
-        index = through(log, axes, index)
-    if maker is None or maker.primitive is not prim.LOG:
+    if out in exponentials.monomials.dominator:
         return None
     exponentials.named.clear()
+    logits, _ = eqn.invars
     own = exponentials.exponent(logits, own_index(logits))
-    form = _form(maker.invars[0], index, exponentials)
-    if form is None or own.powers or own.number != 1:
+    form = _form_of(exponentials.exponent(out, own_index(out)), exponentials)
+    if form is None or own.powers or own.number <= 0:
         return None
     linear, logs, sums = form
-    exponent = joined(own.exponent, linear.exponent, -1)
-    if not linear.exponent or linear.exponent.keys() & exponent.keys() or logs:
+    shifted = own.exponent.keys() > linear.exponent.keys() or math.log(own.number) != linear.number
+    once = [power for _, power in sums] == [-1]
+    if not (shifted and once) or logs or not linear.exponent:
         return None
-    sums = [(normaliser, -power) for normaliser, power in sums]
-    return _as_sum(out, (Term(-linear.number, {}, exponent), {}, sums), exponentials)
+    return _as_sum(out, (replace(linear, number=rounded(linear.number)), logs, sums), exponentials)
 
 
 def _as_sum(out: Var, form: Any, exponentials: Exponentials) -> Callable[[Read], Any]:
@@ -104,11 +102,14 @@ def _is_known(eqn: Equation, exponentials: Exponentials, found: Mapping[Var, Fou
 def _form(atom: Any, index: Index, exponentials: Exponentials) -> Any:
     """A logarithm as a linear form, other logarithms, and log-sum-exps with their coefficients."""
     terms = exponentials.terms(atom, index, anew=True)
-    sums: list[tuple[Normaliser, float]] = []
     if len(terms) == 1 and not terms[0].bound:
-        (term,) = terms
-    else:
-        term = Term(powers={Factor(exponentials.rep(atom), index): 1})
+        return _form_of(terms[0], exponentials)
+    return _form_of(Term(powers={Factor(exponentials.rep(atom), index): 1}), exponentials)
+
+
+def _form_of(term: Term, exponentials: Exponentials) -> Any:
+    """The logarithm of a term, likewise."""
+    sums: list[tuple[Normaliser, float]] = []
     if term.number <= 0:
         return None
     number, exponent = math.log(term.number), dict(term.exponent)

@@ -14,6 +14,7 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .._analysis.indices import Known
 from .._analysis.monomials import Monomials, link
+from .._analysis.parts import part_of_contraction
 from .._analysis.places import CUTS, itself, made_by
 
 Read = Callable[[Var], Any]
@@ -36,6 +37,28 @@ def moved_products(graph: Graph, monomials: Monomials) -> Mapping[int, Callable[
         and made_by(eqn, known, itself) is not None
         and _is_multiplied(eqn.outvars[0], graph, monomials)
     }
+
+
+def parts_of_matrix_products(graph: Graph) -> Mapping[int, Callable[[Read], Any]]:
+    """How parts of matrix products are made of parts of an operand, by the `id` of the equations
+    that cut them: the values, where a column of ones beside them makes a denominator."""
+    found: dict[int, Callable[[Read], Any]] = {}
+    for eqn in graph.eqns:
+        part = part_of_contraction(eqn, graph) if graph.is_live(eqn) else None
+        if part is None:
+            continue
+        dot, operands = part
+        changed = (a for a, b in zip(dot.invars, operands, strict=True) if a is not b)
+        joined = [graph.maker[a] for a in changed]
+        if any(0 < len(graph.explained_operands(e)) < len(e.invars) for e in joined):
+            found[id(eqn)] = _part(dot, operands)
+    return found
+
+
+def _part(dot: Equation, operands: list[Any]) -> Callable[[Read], Any]:
+    return lambda read: dot.primitive.bind(
+        *(a.val if is_literal(a) else read(a) for a in operands), **dot.params
+    )
 
 
 def _is_product(var: Var, graph: Graph, monomials: Monomials) -> bool:

@@ -22,13 +22,17 @@ from .._analysis.primitives import Family, family
 from .._analysis.trace import in_place_of, inline, scopes
 from .._analysis.unroll import Standing
 from .combinations import combined
+from .log_odds import log_odds
 from .log_sums import logarithm
-from .moved_products import moved_products
+from .moved_products import moved_products, parts_of_matrix_products
+from .moved_softmaxes import moved_softmaxes
 from .negations import undone
 from .normalised import normalised
 from .past_moves import past_moves
+from .repetitions import repetitions
+from .softmax_forms import Made, aligned, times
 from .step import SOFTMAX, Found
-from .weighted_mean import Made, aligned, found_in, times
+from .weighted_mean import found_in
 from .wholes import wholes
 
 Read = Callable[[Var], Any]
@@ -74,15 +78,19 @@ def normal_form(
         elif _ends_product(eqn, graph, monomials, exponentials):
             factors = [f.var for f in monomials.factors(out)[1] if f.var in softmaxes]
             way = _other_way(out, parts, opened=True) if len(factors) > 1 else None
-            way = way or _other_way(out, exponentials)
-            if way is None and softmaxes and _divides_by_sum(out, exponentials):
+            way = way or _other_way(out, exponentials, whole=bool(factors))
+            opens = (softmaxes or exponentials.settled) and out not in exponentials.settled
+            if opens and _divides_by_sum(out, exponentials):
                 with parts.nothing_settled():
-                    way = _other_way(out, parts, opened=True)
+                    way = _other_way(out, parts, opened=True, whole=bool(factors)) or way
         elif _ends_sum(eqn, graph, parts):
             with parts.nothing_settled():
                 way = _other_way(out, parts, opened=True)
         elif eqn.primitive is prim.REDUCE_SUM and graph.is_live(eqn) and id(eqn) not in recognised:
             way = _contraction(eqn, monomials, weights)
+            if way is None and _sums_means(eqn, monomials, parts):
+                with parts.nothing_settled(), parts.in_pieces():
+                    way = _other_way(out, parts, opened=True)
         elif eqn.primitive is prim.DOT and graph.explained_operands(eqn) == [0, 1]:
             way = _products_summed(eqn, exponentials)
         elif graph.is_live(eqn):
@@ -113,9 +121,15 @@ def with_moves(
         closed_jaxpr, graph, found, calls: see `normal_form`.
         monomials: the products of the graph.
     """
-    if not any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
-        return None
-    written = {**moved_products(graph, monomials), **wholes(graph, monomials.same, found)}
+    written = {
+        **log_odds(graph, found),
+        **repetitions(graph),
+        **moved_softmaxes(graph, monomials.same),
+        **parts_of_matrix_products(graph),
+    }
+    if not written and any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
+        written.update(moved_products(graph, monomials))
+        written.update(wholes(graph, monomials.same, found))
     return _rewritten(closed_jaxpr, written, {}, calls, graph) if written else None
 
 
@@ -135,7 +149,7 @@ def _ends_product(
 
 def _divides_by_sum(var: Var, exponentials: Exponentials) -> bool:
     """Whether a product has a sum of exponentials below the line."""
-    powers = exponentials.monomials.factors(var)[1]
+    powers = exponentials.monomials.factors(var, finest=True)[1]
     return any(p < 0 and f.var in exponentials.inside for f, p in powers.items())
 
 
@@ -148,6 +162,12 @@ def _ends_sum(eqn: Equation, graph: Graph, exponentials: Exponentials) -> bool:
         return False
     readers = [r for r in graph.readers.get(out, ()) if r is None or graph.is_live(r)]
     return any(r is None or r.primitive not in (*prim.ADD, prim.MUL, prim.DIV) for r in readers)
+
+
+def _sums_means(eqn: Equation, monomials: Monomials, exponentials: Exponentials) -> bool:
+    """Whether an equation sums products of exponentials with means that are weighted by others."""
+    factors = monomials.factors(eqn.invars[0])[1]
+    return sum(f.var in exponentials.inside for f in factors) > 1
 
 
 def _is_shifted(softmax: Found, out: Var, exponentials: Exponentials) -> bool:
@@ -166,10 +186,17 @@ def _is_shifted(softmax: Found, out: Var, exponentials: Exponentials) -> bool:
 
 
 def _other_way(
-    var: Var, exponentials: Exponentials, opened: bool = False
+    var: Var, exponentials: Exponentials, opened: bool = False, whole: bool = False
 ) -> Callable[[Read], Any] | None:
-    """How a product is computed in its normal form, where it is written otherwise; of what is
-    `opened`, only as a softmax."""
+    """How a product is computed in its normal form, where it is written otherwise.
+
+    Args:
+        var: the product.
+        exponentials: of its graph.
+        opened: whether it is only asked for as a softmax.
+        whole: whether a factor is a softmax as it stands. Normed along another axis it stays that
+            layer, and the norm is one after it.
+    """
     monomials = exponentials.monomials
     number, powers = monomials.factors(var)
     explained = [f for f in powers if monomials.explained(f)]
@@ -183,9 +210,11 @@ def _other_way(
         )
     )
     if suspect and (found := found_in(var, exponentials)) is not None:
-        layer, number, powers = found
-        made.append(layer)
-        exponentials.settled.add(var)
+        layer, own, rest = found
+        if not (whole and any(p < 0 and f.var in exponentials.inside for f, p in rest.items())):
+            number, powers = own, rest
+            made.append(layer)
+            exponentials.settled.add(var)
     if opened and not made:
         return None
     norms, number, powers = normalised(var, number, powers, exponentials)
@@ -387,12 +416,13 @@ def _rewritten(
                 env.update(compat.evaluate(jaxpr, eqns, env))
                 continue
             for eqn in eqns:
-                (out,) = eqn.outvars
+                out = eqn.outvars[0]
                 first = same.get(out, out)
                 if first is not out:
                     env[out] = env[first]
                     continue
-                (own,) = compat.evaluate(jaxpr, [eqn], env).values()
+                env.update(compat.evaluate(jaxpr, [eqn], env))
+                own = env[out]
                 other_way = written[id(eqn)]
                 with in_place_of(eqn), scopes(_standing(eqn, other_way, graph, env)):
                     way = other_way(env.__getitem__)

@@ -22,8 +22,8 @@ from .._analysis.monomials import (
     through,
 )
 from .normalization import is_statistic
+from .softmax_forms import Made, Read, aligned, times
 from .sums_of_products import axes_summed
-from .weighted_mean import Made, Read, aligned, times
 
 _DEEPEST = 16
 

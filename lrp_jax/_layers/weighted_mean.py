@@ -5,47 +5,33 @@ front of a contraction with v, in one sum or in several over blocks.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import jax
-import jax.numpy as jnp
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from .._analysis.compat import Var
 from .._analysis.exponential_terms import Term
 from .._analysis.exponentials import Exponentials
 from .._analysis.monomials import Factor, joined, own_index
+from .softmax_forms import Made, Normaliser, Weight, softmax, weighted
 
-Read = Callable[[Var], Any]
-Made = Callable[[Read, Sequence[int]], Any]
-"""From the values of variables and an order of labels to an array with these axes."""
-
-
-class Normaliser(NamedTuple):
-    """A sum of exponentials that divides.
-
-    Attributes:
-        before: what stands before the sum.
-        summed: the exponentials, each with the labels that it is summed over.
-        rest: constants beside them.
-    """
-
-    before: Term
-    summed: list[Term]
-    rest: list[Term]
-
-
-class Weight(NamedTuple):
-    """A weight of a mean, and the labels that its own summed labels have there."""
-
-    term: Term
-    labels: Mapping[int, int]
+_STABILISER = 1e-6
+"""What is added below the line, and less than this, is there against zeros."""
 
 
 def found_in(
     var: Var, exponentials: Exponentials
 ) -> tuple[Made, float, dict[Factor, float]] | None:
     """The softmax, or mean weighted by one, in a product; and the number and factors beside it."""
+    found = _found_in(var, exponentials)
+    if found is None and exponentials.is_joined:
+        with exponentials.in_pieces():
+            found = _found_in(var, exponentials)
+    return found
+
+
+def _found_in(
+    var: Var, exponentials: Exponentials
+) -> tuple[Made, float, dict[Factor, float]] | None:
     exponentials.named.clear()
     best = None
     terms = [_cancelled(t, exponentials) for t in exponentials.terms(var, own_index(var))]
@@ -58,7 +44,8 @@ def found_in(
         if normaliser is None:
             continue
         once = Term(powers={divisor: 1}).times(normaliser.before, -1)
-        found = _matched([term.times(once) for term in terms], normaliser, exponentials)
+        left = [_cancelled(term.times(once), exponentials) for term in terms]
+        found = _matched(left, normaliser, exponentials)
         if found is not None and (best is None or len(found[2]) < len(best[2])):
             best = found
     return best or _over_log_sum(terms, exponentials)
@@ -121,6 +108,7 @@ def normaliser_of(
     explained = exponentials.monomials.explained
     inside = summed or exponentials.terms(divisor.var, divisor.axes)
     terms = [part for term in inside for part in exponentials.expanded(term)]
+    terms, below = _over_one(terms, exponentials)
     terms = [term for term in terms if not _is_nothing(term, exponentials)]
     first = next((term for term in terms if term.bound), None)
     if first is None and len(terms) < 2:
@@ -132,6 +120,9 @@ def normaliser_of(
     for term in terms:
         if term.bound and term.part(bound=False) != before:
             return None
+        if not term.bound and 0 <= term.number < _STABILISER and not term.exponent:
+            rest.append(term.times(before, -1))
+            continue
         term = term.part(bound=True) if term.bound else term.times(before, -1)
         if any(map(explained, term.powers)):
             return None
@@ -142,7 +133,32 @@ def normaliser_of(
         return None
     if any(term.number <= 0 for term in (*inner, *rest)):
         return None
+    before = before.times(below)
+    numbers = {term.number for term in inner}
+    if len(numbers) == 1:  # that stands before the sum, too
+        once = Term(numbers.pop())
+        before = before.times(once)
+        inner, rest = ([t.times(once, -1) for t in own] for own in (inner, rest))
     return Normaliser(before, inner, rest)
+
+
+def _over_one(terms: list[Term], exponentials: Exponentials) -> tuple[list[Term], Term]:
+    """Terms over the sum that some of them are divided by, and what then stands before all: one
+    plus exp(c) over a sum is the sum plus exp(c), over it."""
+    sums = {
+        f for t in terms for f, p in t.powers.items()
+        if p == -1 and f.var in exponentials.inside and exponentials.monomials.explained(f)
+    }  # fmt: skip
+    if len(sums) != 1 or all(sums <= t.powers.keys() for t in terms):
+        return terms, Term()
+    (total,) = sums
+    once = Term(powers={total: 1})
+    inner = exponentials.terms(total.var, total.axes)
+    found: list[Term] = []
+    for term in terms:
+        divided = term.powers.get(total) == -1
+        found += [term.times(once)] if divided else [term.times(part) for part in inner]
+    return found, Term(powers={total: -1})
 
 
 def _is_nothing(term: Term, exponentials: Exponentials) -> bool:
@@ -153,10 +169,14 @@ def _is_nothing(term: Term, exponentials: Exponentials) -> bool:
 def _shared(terms: Sequence[Term]) -> Term:
     """The exponentials that all terms have, as that of a maximum which shifts them."""
     first, *others = terms
-    exponent = {
-        f: c for f, c in first.exponent.items() if all(t.exponent.get(f) == c for t in others)
-    }
-    return Term(exponent=exponent)
+    powers, exponent = (
+        {f: c for f, c in own[0].items() if all(there.get(f) == c for there in own[1:])}
+        for own in (
+            [first.powers, *(t.powers for t in others)],
+            [first.exponent, *(t.exponent for t in others)],
+        )
+    )
+    return Term(powers=powers, exponent=exponent)
 
 
 def _matched(
@@ -164,7 +184,7 @@ def _matched(
 ) -> tuple[Made, float, dict[Factor, float]] | None:
     """Terms as weights times values, each weight one that the normaliser sums."""
     left = list(normaliser.summed)
-    if len(left) != len(terms):
+    if len(left) < len(terms):
         return None
     pairs: list[tuple[Weight, Term]] = []
     for term in terms:
@@ -178,7 +198,7 @@ def _matched(
     weights = [weight for weight, _ in pairs]
     if len(terms) == 1 and not terms[0].bound:
         ((weight, rest),) = pairs
-        return softmax(weight, normaliser, exponentials), rest.number, dict(rest.powers)
+        return softmax(weight, left, normaliser, exponentials), rest.number, dict(rest.powers)
     if any(set(w.labels.values()) != term.bound for w, term in zip(weights, terms, strict=True)):
         return None
     whole = next((rest for _, rest in pairs if rest.bound), Term())
@@ -187,7 +207,7 @@ def _matched(
         return None
     # A block of one has no label.
     values = [r.part(bound=True) if r.bound else r.times(beside, -1) for _, r in pairs]
-    if not all(value.powers for value in values):
+    if left or not all(value.powers for value in values):
         return None
     return weighted(weights, values, normaliser, exponentials), 1.0, dict(beside.powers)
 
@@ -241,194 +261,3 @@ def labelled(
 
 def _relabelled(factor: Factor, labels: Mapping[int, int]) -> Factor:
     return factor._replace(axes=tuple(None if a is None else labels.get(a, a) for a in factor.axes))
-
-
-# -- computing them -----------------------------------------------------------------------------
-
-
-def times(factor: Factor, read: Read, order: Sequence[int], dtype: Any = None) -> Any:
-    """A factor's value with the axes of some labels, one wide where it has none."""
-    value = read(factor.var)
-    if factor.case is not None:
-        value = (value == factor.case).astype(dtype or jnp.result_type(float))
-    return aligned(value, factor.axes, order)
-
-
-def aligned(x: Any, axes: Sequence[int | None], order: Sequence[int]) -> Any:
-    """An array with the axes of some labels, one wide where it has none."""
-    if tuple(axes) == tuple(order):
-        return x
-    labels = [label for label in axes if label is not None]
-    x = jax.lax.squeeze(x, [i for i, label in enumerate(axes) if label is None])
-    by = sorted(range(len(labels)), key=lambda i: list(order).index(labels[i]))
-    if by != list(range(len(by))):
-        x = jax.lax.transpose(x, by)
-    if len(labels) == len(order):
-        return x
-    sizes = {labels[i]: n for i, n in zip(by, x.shape, strict=True)}
-    where = [i for i, label in enumerate(order) if label in sizes]
-    return jax.lax.broadcast_in_dim(x, [sizes.get(label, 1) for label in order], where)
-
-
-class Logits(NamedTuple):
-    """The logits of some weights: arrays and their labels."""
-
-    factor: Factor | None
-    term: Term
-
-    def labels(self) -> list[int]:
-        """The labels of the logits, in the order of their own axes."""
-        factors = [*([self.factor] if self.factor else self.term.exponent), *self.term.powers]
-        return list(dict.fromkeys(a for f in factors for a in f.axes if a is not None))
-
-    def value(self, read: Read, order: Sequence[int]) -> Any:
-        if self.factor is not None:
-            return times(self.factor, read, order)
-        parts = [times(f, read, order) * c for f, c in self.term.exponent.items()]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
-
-    def mask(self, read: Read, order: Sequence[int], dtype: Any) -> Any | None:
-        """What multiplies the exponentials."""
-        mask = None
-        for factor, power in self.term.powers.items():
-            value = times(factor, read, order, dtype).astype(dtype) ** power
-            mask = value if mask is None else mask * value
-        if self.term.number != 1:
-            number = jnp.asarray(self.term.number, dtype)
-            mask = number if mask is None else mask * number
-        return mask
-
-
-def logits_of(term: Term, exponentials: Exponentials) -> Logits:
-    """The logits as the variable that they are, where one was seen on the way to the term."""
-    for factor, form in reversed(exponentials.named):
-        named = not form.powers and form.number == 1 and form.exponent == term.exponent
-        if named and term.bound <= factor.labels:
-            return Logits(factor, term)
-    return Logits(None, term)
-
-
-def shifted_exponentials(u: Any, mask: Any | None, axes: tuple[int, ...]) -> tuple[Any, Any]:
-    """Exponentials of logits minus the largest of those that no mask leaves out, and that one."""
-    u = u if mask is None else jnp.where(mask > 0, u, -jnp.inf)
-    largest = jax.lax.stop_gradient(jnp.max(u, axes, keepdims=True))
-    largest = jnp.where(jnp.isfinite(largest), largest, 0)
-    e = jnp.exp(u - largest)
-    return (e if mask is None else e * mask), largest
-
-
-def _normalised(u: Any, mask: Any | None, rest: Any | None, axes: tuple[int, ...]) -> Any:
-    """A softmax in the form in which it is recognised."""
-    e, largest = shifted_exponentials(u, mask, axes)
-    total = jnp.sum(e, axes, keepdims=True)
-    return e / (total if rest is None else total + rest * jnp.exp(-largest))
-
-
-def rest_of(normaliser: Normaliser, read: Read, order: Sequence[int], dtype: Any) -> Any | None:
-    """The constants that are summed beside the exponentials."""
-    total = None
-    for term in normaliser.rest:
-        value = jnp.asarray(term.number, dtype)
-        for factor, power in term.powers.items():
-            value = value * times(factor, read, order, dtype) ** power
-        exponent = jnp.zeros((), dtype)
-        for factor, coefficient in term.exponent.items():
-            exponent = exponent + times(factor, read, order) * coefficient
-        value = value * jnp.exp(exponent) if term.exponent else value
-        total = value if total is None else total + value
-    return total
-
-
-def softmax(weight: Weight, normaliser: Normaliser, exponentials: Exponentials) -> Made:
-    """A softmax with the axes of its logits."""
-    logits = logits_of(weight.term, exponentials)
-    own = logits.labels()
-
-    def made(read: Read, order: Sequence[int]) -> Any:
-        u = logits.value(read, own)
-        axes = tuple(i for i, label in enumerate(own) if label in weight.term.bound)
-        rest = rest_of(normaliser, read, own, u.dtype)
-        p = _normalised(u, logits.mask(read, own, u.dtype), rest, axes)
-        return aligned(p, [weight.labels.get(label, label) for label in own], order)
-
-    return made
-
-
-def weighted(
-    weights: list[Weight], values: list[Term], normaliser: Normaliser, exponentials: Exponentials
-) -> Made:
-    """A mean of values by a softmax: one over all blocks, in front of one contraction."""
-    logits = [logits_of(weight.term, exponentials) for weight in weights]
-    columns = _union(
-        [a for f in value.powers for a in f.axes if a is not None and a not in value.bound]
-        for value in values
-    )
-
-    def made(read: Read, order: Sequence[int]) -> Any:
-        rows, u, mask = blocks_of(logits, read)
-        bounds = _bounds(logits)
-        vs = []
-        for bound, weight, value in zip(bounds, weights, values, strict=True):
-            there = [*columns, *(weight.labels[b] for b in bound)]
-            v: Any = None
-            for factor, power in value.powers.items():
-                x = times(factor, read, there, u.dtype)
-                x = x if power == 1 else x**power
-                v = x if v is None else v * x
-            v = v if value.number == 1 else v * jnp.asarray(value.number, v.dtype)
-            vs.append(_flat(v, len(columns)))
-        v = _side_by_side(vs)
-        rest = rest_of(normaliser, read, [*rows, 10**6], u.dtype)
-        p = _normalised(u, mask, rest, (u.ndim - 1,))
-        letters = {label: i for i, label in enumerate(dict.fromkeys([*rows, *columns]))}
-        last = len(letters)
-        kept = [label for label in order if label in letters]
-        y = jnp.einsum(
-            p, [*(letters[r] for r in rows), last], v, [*(letters[c] for c in columns), last],
-            [letters[label] for label in kept],
-        )  # fmt: skip
-        return aligned(y, kept, order)
-
-    return made
-
-
-def _bounds(logits: Sequence[Logits]) -> list[list[int]]:
-    return [[b for b in own.labels() if b in own.term.bound] for own in logits]
-
-
-def blocks_of(logits: Sequence[Logits], read: Read) -> tuple[list[int], Any, Any | None]:
-    """Blocks of exponentials as one: the labels of its rows, logits along the last axis, a mask."""
-    rows = _union(
-        [label for label in own.labels() if label not in own.term.bound] for own in logits
-    )
-    us, masks = [], []
-    for own, bound in zip(logits, _bounds(logits), strict=True):
-        u = own.value(read, [*rows, *bound])
-        mask = own.mask(read, [*rows, *bound], u.dtype)
-        if mask is not None:
-            u, mask = jnp.broadcast_arrays(u, mask)
-        us.append(_flat(u, len(rows)))
-        masks.append(None if mask is None else _flat(mask, len(rows)))
-    if any(mask is not None for mask in masks):
-        masks = [jnp.ones_like(u) if m is None else m for u, m in zip(us, masks, strict=True)]
-    mask = None if masks[0] is None else _side_by_side(masks)
-    return rows, _side_by_side(us), mask
-
-
-def _union(lists: Any) -> list[int]:
-    return list(dict.fromkeys(label for labels in lists for label in labels))
-
-
-def _flat(x: Any, rows: int) -> Any:
-    """The axes after the first ones as one."""
-    return x if x.ndim == rows + 1 else x.reshape(*x.shape[:rows], -1)
-
-
-def _side_by_side(xs: list[Any]) -> Any:
-    if len(xs) == 1:
-        return xs[0]
-    shape = jnp.broadcast_shapes(*(x.shape[:-1] for x in xs))
-    return jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in xs], -1)

@@ -54,7 +54,7 @@ def wholes(
         same: for each variable the first one that is computed in the same way.
         layers: what is recognised as it stands.
     """
-    log_sums = {v: layer.root for v, layer in layers.items() if _is_log_sum(v, layer, graph)}
+    log_sums = log_sums_of(graph, layers)
     parts: dict[Var, Part] = {}
     found: dict[int, Callable[[Read], Any]] = {}
     exponentials = {
@@ -164,11 +164,14 @@ def _logarithm_of_quotient(
     return lambda read: _way(one)(read) - _way(other)(read)
 
 
-def _is_log_sum(var: Var, layer: Found, graph: Graph) -> bool:
-    """Whether a layer is a log-sum-exp."""
-    return not (layer.gate or layer.takes_affine) and graph.maker[var].primitive in (
-        prim.LOG, *prim.ADD
-    )  # fmt: skip
+def log_sums_of(graph: Graph, layers: Mapping[Var, Found]) -> dict[Var, Var]:
+    """The log-sum-exps among layers, and their logits."""
+    makes = (prim.LOG, *prim.ADD)
+    return {
+        v: layer.root
+        for v, layer in layers.items()
+        if not (layer.gate or layer.takes_affine) and graph.maker[v].primitive in makes
+    }
 
 
 def _is_logarithm(var: Var, graph: Graph, log_sums: Mapping[Var, Var]) -> bool:
@@ -220,13 +223,17 @@ def _with_statistic(
 
 
 def _is_mean(var: Var, root: Var, graph: Graph, same: Mapping[Var, Var]) -> bool:
-    """Whether a variable is a sum over some axes of another, scaled and moved."""
+    """Whether a variable is a sum over axes of another, or of a part of it, scaled and moved."""
     while (eqn := graph.maker.get(var)) is not None:
         kind, operands = family(eqn.primitive), graph.explained_operands(eqn)
         if len(operands) != 1:
             return False
         var = eqn.invars[operands[0]]
         if eqn.primitive is prim.REDUCE_SUM:
+            while same.get(var, var) is not root and (cut := graph.maker.get(var)) is not None:
+                if cut.primitive not in CUTS or graph.explained_operands(cut) != [0]:
+                    return False
+                var = cut.invars[0]
             return same.get(var, var) is root
         if not (kind is Family.AFFINE or prim.changes_no_number(eqn.primitive)):
             return False

@@ -21,6 +21,8 @@ from . import (
     picked,
     products,
     reductions,
+    renormalised,
+    running_norms,
     softmaxes,
     twice,
     weighted_means,
@@ -29,7 +31,8 @@ from .group import Group
 
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
-    reductions, conv, integers, twice, picked, in_blocks,
+    reductions, conv, integers, twice, picked, in_blocks, renormalised,
+    running_norms,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 

@@ -104,12 +104,52 @@ def denominators_first(q: Array, k: Array, v: Array) -> Array:
     return lax.scan(turn, jnp.zeros_like(v), (split(k), split(v)))[0]
 
 
+def merged_by_weights(q: Array, k: Array, v: Array) -> Array:
+    """The shares of the blocks are a softmax of their log-sum-exps."""
+    (one, first), (two, second) = blocks(q, k, v)
+    share = jax.nn.softmax(jnp.stack([first, second]), 0)
+    return share[0][..., None] * one + share[1][..., None] * two
+
+
+def merged_by_stacks(q: Array, k: Array, v: Array) -> Array:
+    means, totals = (jnp.stack(z) for z in zip(*blocks(q, k, v), strict=True))
+    return (jax.nn.softmax(totals, 0)[..., None] * means).sum(0)
+
+
+def merged_by_log_sums(q: Array, k: Array, v: Array) -> Array:
+    found = blocks(q, k, v)
+    total = jax.nn.logsumexp(jnp.stack([own for _, own in found]), 0)
+    return sum((z * jnp.exp(own - total)[..., None] for z, own in found), jnp.zeros_like(v))
+
+
+def merged_by_sigmoids(q: Array, k: Array, v: Array) -> Array:
+    (one, first), (two, second) = blocks(q, k, v)
+    share = jax.nn.sigmoid(first - second)[..., None]
+    return one * share + two * jax.nn.sigmoid(second - first)[..., None]
+
+
+def split_keys(q: Array, k: Array, v: Array) -> Array:
+    """All blocks at the same time, as short queries to long caches are answered."""
+
+    def block(k: Array, v: Array) -> tuple[Array, Array]:
+        s = scores(q, k)
+        return jax.nn.softmax(s, -1) @ v, jax.nn.logsumexp(s, -1)
+
+    means, totals = jax.vmap(block)(split(k), split(v))
+    return (means * jnp.exp(totals - jax.nn.logsumexp(totals, 0))[..., None]).sum(0)
+
+
 IN_BLOCKS: dict[str, Attention] = {
     "at once": plain,
     "merged": merged_in_python,
     "merged, unnormalised": merged_unnormalised,
     "merged one by one": merged_one_by_one,
     "merged in a scan": merged_in_a_scan,
+    "merged by weights": merged_by_weights,
+    "merged by stacks": merged_by_stacks,
+    "merged by log-sum-exps": merged_by_log_sums,
+    "merged by sigmoids": merged_by_sigmoids,
+    "split keys": split_keys,
     "normalised in every turn": normalised_in_every_turn,
     "denominators first": denominators_first,
 }

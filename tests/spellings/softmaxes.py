@@ -236,6 +236,11 @@ LOGARITHM = {
     ),
     "negated": lambda s: -(jax.nn.logsumexp(s, -1, keepdims=True) - s),
     "vmap": lambda s: jax.vmap(jax.nn.log_softmax)(s),
+    "of shifted logits": lambda s: jax.nn.log_softmax(s + 1.5, -1),
+    "difference of shifted logits": lambda s: s - 2 - jax.nn.logsumexp(s - 2, -1, keepdims=True),
+    "a number in the logarithm": lambda s: (
+        s + 1 - jnp.log(np.e * jnp.exp(s).sum(-1, keepdims=True))
+    ),
 }
 
 

@@ -148,6 +148,15 @@ LINEAR = {
     "divided by the sum of keys": lambda p, h: (scores(p, h) @ linear(p, h)[2]) / sums(p, h),
 }
 
+
+def with_ones(p: Params, h: Array) -> Array:
+    v = linear(p, h)[2]
+    both = scores(p, h) @ jnp.concatenate([v, jnp.ones_like(v[..., :1])], -1)
+    return both[..., :-1] / both[..., -1:]
+
+
+LINEAR["a column of ones"] = with_ones
+
 GROUPS = (
     Group(
         "linear attention", LINEAR, {"query": (4, 4), "key": (4, 4), "value": (4, 4)}, None, EXACT

@@ -1,0 +1,260 @@
+"""Softmaxes of which parts are taken and normalised again, and softmaxes beside something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from .group import EXACT, Group, Params, halves, hold
+
+CHOSEN = np.asarray([2, 0, 3])
+Function = Callable[[Array], Array]
+
+
+def softmax(s: Array) -> Array:
+    return jax.nn.softmax(s, -1)
+
+
+def again(p: Array) -> Array:
+    return p / p.sum(-1, keepdims=True)
+
+
+def along(s: Array, indices: Array) -> Array:
+    return jnp.take_along_axis(s, indices, -1)
+
+
+FIRST: dict[str, Function] = {
+    "of the logits": lambda s: softmax(s[..., :3]),
+    "slice": lambda s: again(softmax(s)[..., :3]),
+    "split": lambda s: again(jnp.split(softmax(s), [3], -1)[0]),
+    "dynamic": lambda s: again(lax.dynamic_slice_in_dim(softmax(s), 0, 3, 2)),
+    "of log_softmax": lambda s: softmax(jax.nn.log_softmax(s, -1)[..., :3]),
+    "exp of log_softmax": lambda s: again(jnp.exp(jax.nn.log_softmax(s, -1))[..., :3]),
+    "exp of its part": lambda s: again(jnp.exp(jax.nn.log_softmax(s, -1)[..., :3])),
+    "exponentials": lambda s: again(jnp.exp(s)[..., :3]),
+    "times the reciprocal": lambda s: (lambda p: p * (1 / p.sum(-1, keepdims=True)))(
+        softmax(s)[..., :3]
+    ),
+    "twice": lambda s: again(again(softmax(s)[..., :3])),
+    "with a stabiliser": lambda s: (lambda p: p / (p.sum(-1, keepdims=True) + 1e-20))(
+        softmax(s)[..., :3]
+    ),
+    "vmap": jax.vmap(jax.vmap(lambda row: again(jax.nn.softmax(row)[:3]))),
+}
+
+BY_INDEX: dict[str, Function] = {
+    "of the logits": lambda s: softmax(s[..., CHOSEN]),
+    "index": lambda s: again(softmax(s)[..., CHOSEN]),
+    "take": lambda s: again(jnp.take(softmax(s), CHOSEN, axis=-1)),
+    "take_along_axis": lambda s: again(along(softmax(s), jnp.broadcast_to(CHOSEN, (2, 3, 3)))),
+    "stack": lambda s: again(jnp.stack([softmax(s)[..., i] for i in CHOSEN], -1)),
+    "concatenate": lambda s: again(
+        jnp.concatenate([softmax(s)[..., i : i + 1] for i in CHOSEN], -1)
+    ),
+}
+
+
+def largest(s: Array) -> Array:
+    return lax.top_k(s, 2)[0]
+
+
+def which(s: Array) -> Array:
+    return lax.top_k(s, 2)[1]
+
+
+def hots(s: Array) -> list[Array]:
+    """The place of the largest, and of the largest of the rest."""
+    first = jax.nn.one_hot(jnp.argmax(s, -1), 4)
+    return [first, jax.nn.one_hot(jnp.argmax(jnp.where(first > 0, -jnp.inf, s), -1), 4)]
+
+
+def every_row(f: Callable[..., Array]) -> Callable[..., Array]:
+    return jax.vmap(jax.vmap(f))
+
+
+ROUTER: dict[str, Function] = {
+    "of the logits": lambda s: softmax(largest(s)),
+    "top_k": lambda s: again(largest(softmax(s))),
+    "take_along_axis": lambda s: again(along(softmax(s), which(s))),
+    "logits along": lambda s: softmax(along(s, which(s))),
+    "argsort": lambda s: again(along(softmax(s), jnp.argsort(-s, -1)[..., :2])),
+    "sort": lambda s: again(jnp.sort(softmax(s), -1)[..., ::-1][..., :2]),
+    "vmap": every_row(lambda row: again(lax.top_k(jax.nn.softmax(row), 2)[0])),
+    "vmap of an index": lambda s: every_row(lambda row, i: again(jax.nn.softmax(row)[i]))(
+        s, which(s)
+    ),
+    "of log_softmax": lambda s: softmax(largest(jax.nn.log_softmax(s, -1))),
+    "exponentials": lambda s: again(jnp.exp(largest(s))),
+    "with a stabiliser": lambda s: (lambda p: p / (p.sum(-1, keepdims=True) + 1e-20))(
+        largest(softmax(s))
+    ),
+    "one-hot": lambda s: again(jnp.stack([(softmax(s) * hot).sum(-1) for hot in hots(s)], -1)),
+    "einsum": lambda s: again(jnp.einsum("bte,btke->btk", softmax(s), jnp.stack(hots(s), 2))),
+    "einsum of all": lambda s: again(
+        jnp.einsum("bte,btke->btk", softmax(s), jax.nn.one_hot(which(s), 4))
+    ),
+}
+
+
+# -- of two values --------------------------------------------------------------------------------
+
+
+def two(p: Params, h: Array) -> tuple[Array, Array]:
+    return h @ p["one"], h @ p["other"]
+
+
+def on_two(spelled):  # type: ignore[no-untyped-def]
+    return {name: (lambda p, h, f=f: f(*two(p, h))) for name, f in spelled.items()}
+
+
+def over_both(a: Array, b: Array) -> Array:
+    return jnp.exp(a) / (jnp.exp(a) + jnp.exp(b))
+
+
+TWO = {
+    "stack": lambda a, b: softmax(jnp.stack([a, b], -1))[..., 0],
+    "quotient": over_both,
+    "shifted": lambda a, b: over_both(a - jnp.maximum(a, b), b - jnp.maximum(a, b)),
+    "logaddexp": lambda a, b: jnp.exp(a - jnp.logaddexp(a, b)),
+    "logsumexp": lambda a, b: jnp.exp(a - jax.nn.logsumexp(jnp.stack([a, b]), 0)),
+}
+
+
+def mixed_stack(e: Array, u: Array, h: Array) -> Array:
+    return (e / e.sum(0) * jnp.stack([u, h])).sum(0)
+
+
+MIXED = {
+    "softmax": lambda a, b, u, h: (
+        lambda q: q[..., 0] * u + q[..., 1] * h
+    )(softmax(jnp.stack([a, b], -1))),
+    "normalised after": lambda a, b, u, h: (
+        (jnp.exp(a) * u + jnp.exp(b) * h) / (jnp.exp(a) + jnp.exp(b))
+    ),
+    "apart": lambda a, b, u, h: over_both(a, b) * u + over_both(b, a) * h,
+    "exponentials stacked": lambda a, b, u, h: mixed_stack(
+        jnp.stack([jnp.exp(a), jnp.exp(b)]), u, h
+    ),
+    "quotients stacked": lambda a, b, u, h: (
+        jnp.stack([over_both(a, b), over_both(b, a)]) * jnp.stack([u, h])
+    ).sum(0),
+}  # fmt: skip
+
+
+# -- beside something -----------------------------------------------------------------------------
+
+
+def one_more(s: Array) -> Array:
+    return jnp.concatenate([s, jnp.zeros((*s.shape[:-1], 1))], -1)
+
+
+def all_of(s: Array) -> Array:
+    return jax.nn.logsumexp(s, -1, keepdims=True)
+
+
+OFF_BY_ONE: dict[str, Function] = {
+    "a logit more": lambda s: softmax(one_more(s))[..., :-1],
+    "plus one": lambda s: jnp.exp(s) / (1 + jnp.exp(s).sum(-1, keepdims=True)),
+    "logaddexp": lambda s: jnp.exp(s - jnp.logaddexp(all_of(s), 0.0)),
+    "times a sigmoid": lambda s: softmax(s) * jax.nn.sigmoid(all_of(s)),
+    "padded": lambda s: softmax(jnp.pad(s, ((0, 0), (0, 0), (0, 1))))[..., :-1],
+}
+
+
+def sink(p: Params, s: Array) -> Array:
+    return jnp.concatenate([s, jnp.broadcast_to(p["sink"], (*s.shape[:-1], 1))], -1)
+
+
+SINK = {
+    "a logit more": lambda p, s, v: softmax(sink(p, s))[..., :-1] @ v,
+    "normalised after": lambda p, s, v: (
+        (jnp.exp(s) @ v) / (jnp.exp(p["sink"]) + jnp.exp(s).sum(-1, keepdims=True))
+    ),
+    "a value of zeros": lambda p, s, v: (
+        softmax(sink(p, s)) @ jnp.concatenate([v, jnp.zeros_like(v[:, :1])], 1)
+    ),
+    "a sigmoid": lambda p, s, v: (softmax(s) @ v) * jax.nn.sigmoid(all_of(s) - p["sink"]),
+    "divided": lambda p, s, v: (softmax(s) @ v) / (1 + jnp.exp(p["sink"] - all_of(s))),
+}
+
+
+def sink_by_hand(p: Params, h: Array, gates: bool) -> Array:
+    s = halves(lambda q, k: q @ jnp.swapaxes(k, 1, 2), *two(p, h))
+    a = softmax(sink(p, s))[..., :-1]
+    return hold(a) @ h if gates else halves(jnp.matmul, a, h)
+
+
+def on_scores(spelled):  # type: ignore[no-untyped-def]
+    def scores(p: Params, h: Array) -> Array:
+        q, k = two(p, h)
+        return q @ jnp.swapaxes(k, 1, 2)
+
+    return {name: (lambda p, h, f=f: f(p, scores(p, h), h)) for name, f in spelled.items()}
+
+
+# -- over slots, then over positions --------------------------------------------------------------
+
+SLOTS = {
+    "normalised before": lambda a, v: jnp.einsum("bts,btd->bsd", a / a.sum(1, keepdims=True), v),
+    "normalised after": lambda a, v: jnp.einsum("bts,btd->bsd", a, v) / a.sum(1)[..., None],
+    "transposed": lambda a, v: jnp.swapaxes(a / a.sum(1, keepdims=True), 1, 2) @ v,
+    "times the reciprocal": lambda a, v: (
+        jnp.einsum("bts,btd->bsd", a, v) * (1 / a.sum(1))[..., None]
+    ),
+    "vmap": lambda a, v: jax.vmap(lambda a, v: (a / a.sum(0)).T @ v)(a, v),
+}
+
+
+def slots_by_hand(p: Params, h: Array, gates: bool) -> Array:
+    a = softmax(h @ p["one"])
+    a = a * hold(1 / a.sum(1, keepdims=True))
+    mean = lambda a, v: jnp.einsum("bts,btd->bsd", a, v)  # noqa: E731
+    return mean(hold(a), h @ p["other"]) if gates else halves(mean, a, h @ p["other"])
+
+
+PAIR = {"one": (4, 4), "other": (4, 4)}
+
+
+def exact(name: str, spelled: dict[str, Function]) -> Group:
+    first = next(iter(spelled.values()))
+
+    def by_hand(p: Params, h: Array, gates: bool) -> Array | None:
+        return None if gates else first(h)
+
+    return Group(
+        name, {n: (lambda p, h, f=f: f(h)) for n, f in spelled.items()}, {}, by_hand, EXACT
+    )
+
+
+GROUPS = (
+    exact("the first of a softmax", FIRST),
+    exact("some of a softmax", BY_INDEX),
+    exact("the largest of a softmax", ROUTER),
+    Group(
+        "softmax of two values",
+        on_two(TWO),
+        PAIR,
+        lambda p, h, gates: None if gates else TWO["stack"](*two(p, h)),
+        EXACT,
+    ),
+    Group(
+        "a mean of two values",
+        {n: (lambda p, h, f=f: f(*two(p, h), h @ p["value"], h)) for n, f in MIXED.items()},
+        {**PAIR, "value": (4, 4)},
+        None,
+        EXACT,
+    ),
+    exact("softmax off by one", OFF_BY_ONE),
+    Group("attention with a sink", on_scores(SINK), {**PAIR, "sink": (1,)}, sink_by_hand, EXACT),
+    Group(
+        "slots",
+        {n: (lambda p, h, f=f: f(softmax(h @ p["one"]), h @ p["other"])) for n, f in SLOTS.items()},
+        PAIR,
+        slots_by_hand,
+        EXACT,
+    ),
+)
