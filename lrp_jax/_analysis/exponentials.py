@@ -47,7 +47,9 @@ class Exponentials:
     def __init__(self, monomials: Monomials) -> None:
         self.monomials, self.graph = monomials, monomials.graph
         self.totals = totals(self.graph, monomials.same)
-        self.inside, self.normalised = variables(self.graph, monomials.whole, self.totals)
+        self.inside, self.normalised, self.logarithms = variables(
+            self.graph, monomials.whole, self.totals
+        )
         self.settled: set[Var] = set()
         self.named: list[tuple[Factor, Term]] = []
         self._fresh = itertools.count(-1, -1)

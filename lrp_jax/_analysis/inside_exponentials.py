@@ -46,8 +46,9 @@ def but_nan(eqn: Equation, graph: Graph) -> Any | None:
 
 def variables(
     graph: Graph, whole: set[Var], written_out: Mapping[Var, Total]
-) -> tuple[set[Var], set[Var]]:
-    """Variables that are sums and products of exponentials, and exponentials with logarithms."""
+) -> tuple[set[Var], set[Var], set[Var]]:
+    """Variables that are sums and products of exponentials, exponentials with logarithms of such
+    sums, and what has such logarithms."""
     made: set[Var] = set()
     logs: set[Var] = set()
     normalised: set[Var] = set()
@@ -87,4 +88,4 @@ def variables(
             opens = opens or primitive in (prim.REDUCE_SUM, prim.ABS) or power_of(eqn) is not None
             if opens or product_operands(eqn, graph) is not None:
                 made.add(out)
-    return made, normalised
+    return made, normalised, logs

@@ -55,10 +55,10 @@ def _without_shift(eqn: Equation, exponentials: Exponentials) -> Callable[[Read]
     out, graph = eqn.outvars[0], exponentials.graph
     if eqn.primitive is not prim.SUB or graph.explained_operands(eqn) != [0, 1]:
         return None
-    if out in exponentials.monomials.dominator:
+    logits, total = eqn.invars
+    if total not in exponentials.logarithms or out in exponentials.monomials.dominator:
         return None
     exponentials.named.clear()
-    logits, _ = eqn.invars
     own = exponentials.exponent(logits, own_index(logits))
     form = _form_of(exponentials.exponent(out, own_index(out)), exponentials)
     if form is None or own.powers or own.number <= 0:
