@@ -14,7 +14,15 @@ from typing import Any
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .exponential_terms import Term, collected, negated
-from .inside_exponentials import EXPM1, LOGARITHMS, base_of, but_nan, is_logaddexp, variables
+from .inside_exponentials import (
+    EXPM1,
+    LOGARITHMS,
+    above_floor,
+    base_of,
+    but_nan,
+    is_logaddexp,
+    variables,
+)
 from .monomials import (
     Factor,
     Index,
@@ -46,7 +54,7 @@ class Exponentials:
 
     def __init__(self, monomials: Monomials) -> None:
         self.monomials, self.graph = monomials, monomials.graph
-        self.totals = totals(self.graph, monomials.same)
+        self.totals, self.places = totals(self.graph, monomials.same)
         self.inside, self.normalised, self.logarithms = variables(
             self.graph, monomials.whole, self.totals
         )
@@ -76,6 +84,9 @@ class Exponentials:
         self._in_pieces = True
         yield
         self._in_pieces = before
+
+    def new_label(self) -> int:
+        return next(self._fresh)
 
     def rep(self, atom: Any) -> Any:
         """The first variable that is computed in the same way."""
@@ -132,6 +143,9 @@ class Exponentials:
             return self._summed(invars[0], *self.summed(eqn, index))
         if primitive is prim.DOT:
             return self._contracted(eqn, eqn.invars, index)
+        if (above := above_floor(eqn, self.graph)) is not None:
+            found = self.terms(above, through(above, None, index))
+            return found if all(map(self._is_positive, found)) else None
         if (part := part_of_contraction(eqn, self.graph)) is not None:
             return self._contracted(*part, index)
         if self._in_pieces and (one := piece_of(eqn, self.graph)) is not None:
@@ -245,6 +259,11 @@ class Exponentials:
         """The terms of a sum over some labels."""
         pieces = self._summed_pieces(atom, index, bound) if self._in_pieces else None
         return pieces or [replace(t, bound=t.bound | bound) for t in self.terms(atom, index)]
+
+    def _is_positive(self, term: Term) -> bool:
+        return term.number > 0 and all(
+            f.case is not None or f.var in self.monomials.nonnegative for f in term.powers
+        )
 
     def _unmasked(self, term: Term) -> Term:
         """A term without the masks of what is not zero, where that is a factor of it."""

@@ -16,6 +16,8 @@ _EXP2, _POW = compat.primitive("exp2"), compat.primitive("pow")
 EXPM1 = compat.primitive("expm1")
 LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
 """Their bases."""
+STABILISER = 1e-6
+"""What is less than this, where something is divided, is there against zeros."""
 
 
 def is_logaddexp(eqn: Equation) -> bool:
@@ -40,6 +42,17 @@ def but_nan(eqn: Equation, graph: Graph) -> Any | None:
     for operand, other in itertools.permutations(eqn.invars[1:]):
         number = constant(graph, other)
         if number is not None and math.isnan(number) and operand.aval == eqn.outvars[0].aval:
+            return operand
+    return None
+
+
+def above_floor(eqn: Equation, graph: Graph) -> Any | None:
+    """What a maximum with next to nothing keeps from being zero; None of anything else."""
+    if eqn.primitive is not prim.MAX:
+        return None
+    for operand, other in itertools.permutations(eqn.invars):
+        number = constant(graph, other)
+        if number is not None and 0 < number < STABILISER and operand in graph.live:
             return operand
     return None
 
@@ -82,7 +95,8 @@ def variables(
             made |= {out} if all(a in made for a in operands) else set()
             logs |= {out} if log else set()
         elif inside:
-            opens = primitive is prim.DOT and not any(a in closed for a in operands)
+            opens = above_floor(eqn, graph) is not None
+            opens = opens or (primitive is prim.DOT and not any(a in closed for a in operands))
             opens = opens or part_of_contraction(eqn, graph) is not None
             opens = opens or piece_of(eqn, graph) is not None
             opens = opens or primitive in (prim.REDUCE_SUM, prim.ABS) or power_of(eqn) is not None

@@ -149,13 +149,14 @@ def _pad(known: Known, eqn: Equation, places: Sequence[Any]) -> Place | None:
     place, value = places[0], eqn.invars[1]
     if place is None or not known.is_zero(value):
         return None
-    axes = []
-    for (axis, row), (low, high, inside) in zip(
-        place.axes, eqn.params["padding_config"], strict=True
-    ):
+    axes, shape = [], place.var.aval.shape
+    sides = eqn.params["padding_config"]
+    for i, ((axis, row), (low, high, inside)) in enumerate(zip(place.axes, sides, strict=True)):
         if (low, high, inside) == (0, 0, 0):
             axes.append((axis, row))
             continue
+        if axis is None and shape[i : i + 1] == (1,) and len(place.axes) == len(shape):
+            axis = i
         if axis is None:
             return None
         spread = [x for index in row for x in (index, *[-1] * inside)]
@@ -295,9 +296,12 @@ def _each(place: Place | None, cuts: Sequence[slice]) -> Place | None:
     """A part of each axis."""
     if place is None:
         return None
-    pairs = zip(place.axes, cuts, strict=True)
+    cut = [(a, row[own]) for (a, row), own in zip(place.axes, cuts, strict=True)]
+    shape, all_of_one = place.var.aval.shape, [range(1), (0,), [0]]
+    alone = [a is None or (shape[a] == 1 and row in all_of_one) for a, row in cut]
     axes = tuple(
-        (a, range(len(row[cut])) if a is None else _row(row[cut])) for (a, row), cut in pairs
+        (None, range(len(row))) if one else (a, _row(row))
+        for (a, row), one in zip(cut, alone, strict=True)
     )
     return place._replace(axes=axes)
 

@@ -39,8 +39,9 @@ class Total(NamedTuple):
         return plain and all_kept and self.counts[0] > 0 and len({*self.counts}) == 1
 
 
-def totals(graph: Graph, same: Mapping[Var, Var]) -> dict[Var, Total]:
-    """The sums of a graph that are written otherwise than as one over an axis.
+def totals(graph: Graph, same: Mapping[Var, Var]) -> tuple[dict[Var, Total], Mapping[Var, Place]]:
+    """The sums of a graph that are written otherwise than as one over an axis, and the places of
+    what is moved in it.
 
     Args:
         graph: the graph.
@@ -87,7 +88,7 @@ def totals(graph: Graph, same: Mapping[Var, Var]) -> dict[Var, Total]:
         elif eqn.primitive in prim.ADD and explained == [0, 1]:
             total = _added(eqn.invars, of, sums)
             sums |= {} if total is None else {out: total}
-    return {v: total for v, total in sums.items() if total.is_whole}
+    return {v: total for v, total in sums.items() if total.is_whole}, places
 
 
 def _along(eqn: Equation, place: Place, inner: Total | None) -> Total | None:
@@ -116,7 +117,7 @@ def _added(
     atoms: Sequence[Var], of: Callable[[Var], Place], sums: Mapping[Var, Total]
 ) -> Total | None:
     """A sum of two that have other places along one axis, or are sums along it."""
-    one, two = map(_single, map(of, atoms))
+    one, two = map(single, map(of, atoms))
     axes = {sums[a].axis for a in atoms if a in sums} or {
         a for a in one.fixed if one.fixed[a] != two.fixed.get(a)
     }
@@ -138,7 +139,7 @@ def _added(
     )
 
 
-def _single(place: Place) -> Place:
+def single(place: Place) -> Place:
     """A place with what is the only number along an axis fixed."""
     fixed = {a: row[0] for a, row in place.axes if a is not None and len(row) == 1}
     axes = tuple((None, range(1)) if a in fixed else (a, row) for a, row in place.axes)

@@ -18,6 +18,7 @@ from .._analysis.parts import part_of_contraction
 from .._analysis.places import CUTS, itself, made_by
 
 Read = Callable[[Var], Any]
+_SCALES = (prim.MUL, prim.DIV, prim.NEG)
 
 
 def moved_products(graph: Graph, monomials: Monomials) -> Mapping[int, Callable[[Read], Any]]:
@@ -64,18 +65,18 @@ def _part(dot: Equation, operands: list[Any]) -> Callable[[Read], Any]:
 def _is_product(var: Var, graph: Graph, monomials: Monomials) -> bool:
     """Whether a variable is a product of several values, number by number."""
     eqn = graph.maker.get(var)
-    if eqn is None or eqn.primitive not in (prim.MUL, prim.DIV):
+    if eqn is None or eqn.primitive not in _SCALES:
         return False
-    several = graph.explained_operands(eqn) == [0, 1] and monomials.is_product(eqn)
-    return several and len(monomials.groups(monomials.factors(var)[1])) > 1
+    is_product = graph.is_live(eqn) and monomials.is_product(eqn)
+    return is_product and len(monomials.groups(monomials.factors(var)[1])) > 1
 
 
 def _is_multiplied(var: Var, graph: Graph, monomials: Monomials) -> bool:
-    """Whether somebody multiplies a variable, perhaps after a change of its shape."""
+    """Whether somebody multiplies a variable, perhaps after a change of its shape or scale."""
     readers = [r for r in graph.readers.get(var, ()) if r is not None and graph.is_live(r)]
     return any(
         _is_multiplied(r.outvars[0], graph, monomials)
-        if link(r) is not None
+        if link(r) is not None or (r.primitive in _SCALES and len(graph.explained_operands(r)) == 1)
         else _is_product(r.outvars[0], graph, monomials)
         for r in readers
     )

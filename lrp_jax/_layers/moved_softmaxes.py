@@ -205,9 +205,10 @@ class _Picking(NamedTuple):
 
 
 def _divides(var: Var, graph: Graph) -> bool:
-    """Whether something is divided by a sum of a variable."""
+    """Whether a variable is in a product or a quotient, and something is divided by a sum of it."""
     seen: set[tuple[Var, bool]] = set()
     todo = [(var, False)]
+    divides = multiplied = False
     while todo:
         var, summed = todo.pop()
         if (var, summed) in seen:
@@ -219,12 +220,13 @@ def _divides(var: Var, graph: Graph) -> bool:
             operands = graph.explained_operands(eqn)
             power = power_of(eqn)
             below = eqn.primitive is prim.DIV and eqn.invars[1] is var
-            if summed and (below or (power is not None and power < 0)):
-                return True
+            divides = divides or (summed and (below or (power is not None and power < 0)))
+            several = len(operands) == 2 and eqn.primitive in (prim.MUL, prim.DIV, prim.DOT)
+            multiplied = multiplied or (several and not below and not summed)
             adds = eqn.primitive is prim.REDUCE_SUM
             adds = adds or (eqn.primitive in prim.ADD and len(operands) == 2)
             scales = eqn.primitive in (*prim.SUMS, prim.MUL, prim.DIV) and len(operands) == 1
             moves = link(eqn) is not None or eqn.primitive in CUTS
             if adds or moves or (scales and not below):
                 todo.append((eqn.outvars[0], summed or adds))
-    return False
+    return divides and multiplied

@@ -6,16 +6,17 @@ front of a contraction with v, in one sum or in several over blocks.
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .._analysis.compat import Var
 from .._analysis.exponential_terms import Term
 from .._analysis.exponentials import Exponentials
+from .._analysis.inside_exponentials import STABILISER
 from .._analysis.monomials import Factor, joined, own_index
+from .._analysis.places import itself
+from .._analysis.totals import single
 from .softmax_forms import Made, Normaliser, Weight, softmax, weighted
-
-_STABILISER = 1e-6
-"""What is added below the line, and less than this, is there against zeros."""
 
 
 def found_in(
@@ -62,10 +63,40 @@ def _over_log_sum(
         normaliser = None if summed is None else normaliser_of(factor, exponentials, summed)
         if normaliser is not None:
             once = Term(exponent={factor: 1}).times(normaliser.before, -1)
-            found = _matched([term.times(once) for term in terms], normaliser, exponentials)
+            left = [term.times(once) for term in terms]
+            whole = _of_columns(normaliser, exponentials)
+            found = _matched(left, normaliser, exponentials)
+            found = found or (whole and _matched(left, whole, exponentials))
             if found is not None:
                 return found
     return None
+
+
+def _of_columns(normaliser: Normaliser, exponentials: Exponentials) -> Normaliser | None:
+    """Exponentials of all columns of one value, one by one, as those of the value; or None."""
+    found: set[tuple[Any, int]] = set()
+    columns: list[int] = []
+    for term in normaliser.summed:
+        ((factor, coefficient), *others) = term.exponent.items()
+        place = exponentials.places.get(factor.var)
+        if term.bound or term.powers or term.number != 1 or others or place is None:
+            return None
+        place = single(place)
+        if coefficient != 1 or place.cut != {*place.fixed} or len(place.cut) != 1:
+            return None
+        ((axis, column),) = place.fixed.items()
+        axes = [a for a, _ in itself(place.var).axes]
+        labels = dict(zip((a for a, _ in place.axes), factor.axes, strict=True))
+        row = tuple(-1 if i == axis else labels.get(a) for i, a in enumerate(axes))
+        found.add((Factor(place.var, row), axis))
+        columns.append(column)
+    ((whole, axis),) = found if len(found) == 1 else ((None, 0),)
+    if whole is None or sorted(columns) != [*range(whole.var.aval.shape[axis])]:
+        return None
+    label = exponentials.new_label()
+    row = tuple(label if i == axis else a for i, a in enumerate(whole.axes))
+    term = exponentials.exponent(whole.var, row)
+    return normaliser._replace(summed=[replace(term, bound=frozenset({label}))])
 
 
 def _cancelled(term: Term, exponentials: Exponentials) -> Term:
@@ -120,7 +151,7 @@ def normaliser_of(
     for term in terms:
         if term.bound and term.part(bound=False) != before:
             return None
-        if not term.bound and 0 <= term.number < _STABILISER and not term.exponent:
+        if not term.bound and 0 <= term.number < STABILISER and not term.exponent:
             rest.append(term.times(before, -1))
             continue
         term = term.part(bound=True) if term.bound else term.times(before, -1)

@@ -139,6 +139,28 @@ def split_keys(q: Array, k: Array, v: Array) -> Array:
     return (means * jnp.exp(totals - jax.nn.logsumexp(totals, 0))[..., None]).sum(0)
 
 
+def log_sum_in_a_scan(q: Array, k: Array, v: Array) -> Array:
+    """The log-sum-exp key by key, then all weights at once."""
+    s = scores(q, k)
+    start = jnp.full(q.shape[:2], -jnp.inf)
+    total, _ = lax.scan(lambda t, row: (jnp.logaddexp(t, row), None), start, jnp.moveaxis(s, -1, 0))
+    return jnp.exp(s - total[..., None]) @ v
+
+
+def blocks_against_zero(q: Array, k: Array, v: Array) -> Array:
+    """Divided by no less than next to nothing, as where whole rows may be masked."""
+    top = jnp.full((*q.shape[:2], 1), -1e30)
+    below, above = jnp.zeros_like(top), jnp.zeros_like(v)
+    for i in range(0, T, 2):
+        s = scores(q, k[:, i : i + 2])
+        higher = jnp.maximum(top, s.max(-1, keepdims=True))
+        old, e = jnp.exp(top - higher), jnp.exp(s - higher)
+        below = below * old + e.sum(-1, keepdims=True)
+        above = above * old + e @ v[:, i : i + 2]
+        top = higher
+    return above / jnp.maximum(below, 1e-30)
+
+
 IN_BLOCKS: dict[str, Attention] = {
     "at once": plain,
     "merged": merged_in_python,
@@ -152,6 +174,8 @@ IN_BLOCKS: dict[str, Attention] = {
     "split keys": split_keys,
     "normalised in every turn": normalised_in_every_turn,
     "denominators first": denominators_first,
+    "a log-sum-exp first": log_sum_in_a_scan,
+    "divided by no zero": blocks_against_zero,
 }
 
 

@@ -138,6 +138,9 @@ PRODUCT = {
     **{name: (lambda p, x, m=m: m(two(p, x)) * x) for name, m in ROUND_TRIPS.items()},  # type: ignore[misc]
     "permuted": lambda p, x: back(permuted(two(p, x)) * permuted(x)),
     "reversed": lambda p, x: jnp.flip(jnp.flip(two(p, x), -1) * x[..., ::-1], -1),
+    "negated before": lambda p, x: back(permuted(-((-(x @ p["w"])) * (x @ p["v"]))) * permuted(x)),
+    "negated after": lambda p, x: back(-(-permuted(two(p, x)) * permuted(x))),
+    "scaled": lambda p, x: back(0.5 * (permuted(2 * two(p, x)) * permuted(x))),
     "in halves": lambda p, x: jnp.concatenate(
         [two(p, x)[..., :2] * x[..., :2], two(p, x)[..., 2:] * x[..., 2:]], -1
     ),
