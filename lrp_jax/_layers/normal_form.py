@@ -5,35 +5,26 @@ is computed a second time in the way that the families recognise. The user's own
 value and the second way the derivative (`keep`), so only what is recognised changes.
 """
 
-import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from .._analysis import compat, primitives as prim
-from .._analysis.compat import Equation, Var, is_literal
+from .._analysis import primitives as prim
+from .._analysis.compat import Equation, Var
 from .._analysis.exponentials import Exponentials
 from .._analysis.graph import Graph, is_float
 from .._analysis.monomials import Factor, Monomials, joined, own_index, powers_of
-from .._analysis.places import CUTS
 from .._analysis.primitives import Family, family
-from .._analysis.trace import in_place_of, inline, scopes
-from .._analysis.unroll import Standing
 from .combinations import combined
-from .log_odds import log_odds
 from .log_sums import logarithm
-from .moved_products import moved_products, parts_of_matrix_products
-from .moved_softmaxes import moved_softmaxes
 from .negations import undone
 from .normalised import normalised
 from .past_moves import past_moves
-from .repetitions import repetitions
+from .rewriting import rewritten
 from .softmax_forms import Made, aligned, times
 from .step import SOFTMAX, Found
 from .weighted_mean import found_in
-from .wholes import wholes
 
 Read = Callable[[Var], Any]
 
@@ -56,14 +47,8 @@ def normal_form(
         weights: constants that are weights.
         calls: globs of the names of called functions that stay whole.
     """
-    # A norm of exponentials may be a softmax, which is one factor as it stands.
-    inside = Exponentials(Monomials(graph, dominator, found)).inside
-    whole = [v for v, layer in found.items() if not (layer.takes_affine and v in inside)]
-    monomials = Monomials(graph, dominator, whole)
-    exponentials = Exponentials(monomials)
-    softmaxes = {v: layer for v, layer in found.items() if layer.gate == SOFTMAX}
-    rest = [v for v in whole if v not in softmaxes]
-    parts = Exponentials(Monomials(graph, dominator, rest)) if softmaxes else exponentials
+    view = _View.of(graph, dominator, found)
+    monomials, exponentials = view.monomials, view.exponentials
     written: dict[int, Callable[[Read], Any]] = {}
     negated_twice = undone(graph)
     recognised = {
@@ -73,24 +58,17 @@ def normal_form(
     for eqn in graph.eqns:
         way = None
         out = eqn.outvars[0] if len(eqn.outvars) == 1 else None
-        if out in softmaxes and _is_shifted(softmaxes[out], out, parts):
-            way = _other_way(out, parts, opened=True)
+        if out in view.softmaxes and _is_shifted(view.softmaxes[out], out, view.parts):
+            way = _other_way(out, view.parts, opened=True)
         elif _ends_product(eqn, graph, monomials, exponentials):
-            factors = [f.var for f in monomials.factors(out)[1] if f.var in softmaxes]
-            way = _other_way(out, parts, opened=True) if len(factors) > 1 else None
-            way = way or _other_way(out, exponentials, whole=bool(factors))
-            opens = (softmaxes or exponentials.settled) and out not in exponentials.settled
-            if opens and _divides_by_sum(out, exponentials):
-                with parts.nothing_settled():
-                    way = _other_way(out, parts, opened=True, whole=bool(factors)) or way
-        elif _ends_sum(eqn, graph, parts):
-            with parts.nothing_settled():
-                way = _other_way(out, parts, opened=True)
+            way = view.product(out)
+        elif _ends_sum(eqn, graph, view.parts):
+            way = view.mean(out)
         elif eqn.primitive is prim.REDUCE_SUM and graph.is_live(eqn) and id(eqn) not in recognised:
             way = _contraction(eqn, monomials, weights)
-            if way is None and _sums_means(eqn, monomials, parts):
-                with parts.nothing_settled(), parts.in_pieces():
-                    way = _other_way(out, parts, opened=True)
+            if way is None and _sums_means(eqn, monomials, view.parts):
+                with view.parts.in_pieces():
+                    way = view.mean(out)
         elif eqn.primitive is prim.DOT and graph.explained_operands(eqn) == [0, 1]:
             way = _products_summed(eqn, exponentials)
         elif graph.is_live(eqn):
@@ -104,33 +82,50 @@ def normal_form(
     twice = any(v in graph.live and first is not v for v, first in monomials.same.items())
     if not written and not twice:
         return None
-    return _rewritten(closed_jaxpr, written, monomials.same, calls, graph)
+    return rewritten(closed_jaxpr, written, monomials.same, calls, graph)
 
 
-def with_moves(
-    closed_jaxpr: Any,
-    graph: Graph,
-    found: Mapping[Var, Found],
-    monomials: Monomials,
-    calls: Sequence[str],
-) -> Any | None:
-    """The same function with norms and softmaxes of which only parts are written (`wholes`), and
-    products that are moved on the way; None where there are none.
+class _View(NamedTuple):
+    """A graph with its softmaxes as factors of products, and as what they are made of.
 
-    Args:
-        closed_jaxpr, graph, found, calls: see `normal_form`.
-        monomials: the products of the graph.
+    Attributes:
+        softmaxes: those that are recognised as they stand.
+        monomials: products in which they are factors.
+        exponentials: sums of exponentials, likewise.
+        parts: sums of exponentials in which they are opened.
     """
-    written = {
-        **log_odds(graph, found),
-        **repetitions(graph),
-        **moved_softmaxes(graph, monomials.same),
-        **parts_of_matrix_products(graph),
-    }
-    if not written and any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
-        written.update(moved_products(graph, monomials))
-        written.update(wholes(graph, monomials.same, found))
-    return _rewritten(closed_jaxpr, written, {}, calls, graph) if written else None
+
+    softmaxes: Mapping[Var, Found]
+    monomials: Monomials
+    exponentials: Exponentials
+    parts: Exponentials
+
+    @classmethod
+    def of(cls, graph: Graph, dominator: Mapping[Var, Var], found: Mapping[Var, Found]) -> "_View":
+        # A norm of exponentials may be a softmax, which is one factor as it stands.
+        inside = Exponentials(Monomials(graph, dominator, found)).inside
+        whole = [v for v, layer in found.items() if not (layer.takes_affine and v in inside)]
+        exponentials = Exponentials(Monomials(graph, dominator, whole))
+        softmaxes = {v: layer for v, layer in found.items() if layer.gate == SOFTMAX}
+        rest = [v for v in whole if v not in softmaxes]
+        parts = Exponentials(Monomials(graph, dominator, rest)) if softmaxes else exponentials
+        return cls(softmaxes, exponentials.monomials, exponentials, parts)
+
+    def product(self, out: Var) -> Callable[[Read], Any] | None:
+        """How a product is computed otherwise."""
+        exponentials, parts = self.exponentials, self.parts
+        factors = [f.var for f in self.monomials.factors(out)[1] if f.var in self.softmaxes]
+        way = _other_way(out, parts, opened=True) if len(factors) > 1 else None
+        way = way or _other_way(out, exponentials, whole=bool(factors))
+        opens = (self.softmaxes or exponentials.settled) and out not in exponentials.settled
+        if opens and _divides_by_sum(out, exponentials):
+            way = self.mean(out, whole=bool(factors)) or way
+        return way
+
+    def mean(self, out: Var, whole: bool = False) -> Callable[[Read], Any] | None:
+        """How a mean of means is computed as one, all softmaxes opened."""
+        with self.parts.nothing_settled():
+            return _other_way(out, self.parts, opened=True, whole=whole)
 
 
 def _ends_product(
@@ -366,67 +361,3 @@ def _product(values: Sequence[tuple[Any, int]]) -> Any:
     for value, power in ordered[1:]:
         result = result * value if power > 0 else result / value
     return result
-
-
-def _standing(
-    eqn: Equation, way: Callable[[Read], Any], graph: Graph, env: Mapping[Var, Any]
-) -> list[Standing]:
-    """Where all equations stand that a way is instead of, where they remember it."""
-    if not any(compat.marks_of(e, Standing) for e in graph.eqns):
-        return []
-    read: dict[Var, None] = {}
-
-    def noted(var: Var) -> Any:
-        read[var] = None
-        return env[var]
-
-    jax.make_jaxpr(lambda: way(noted))()
-    written = compat.traced_on(
-        lambda *values: [way(dict(zip(read, values, strict=True)).__getitem__)], read
-    )
-    jaxpr = compat.open_jaxpr(compat.without_unused(written))
-    atoms = [*(a for e in jaxpr.eqns for a in e.invars), *jaxpr.outvars]
-    used = {a for a in atoms if not is_literal(a)}
-    starts = [v for v, own in zip(read, jaxpr.invars, strict=True) if own in used]
-    inside, _ = graph.between(eqn.outvars[0], [*starts, *graph.jaxpr.invars])
-    marks = (m for e in inside for m in compat.marks_of(e, Standing))
-    return list({id(m): m for m in marks}.values())
-
-
-def _rewritten(
-    closed_jaxpr: Any,
-    written: Mapping[int, Callable[[Read], Any]],
-    same: Mapping[Var, Var],
-    calls: Sequence[str],
-    graph: Graph,
-) -> Any:
-    """The jaxpr with the products computed in the other way as well, and nothing twice."""
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-
-    def function(*values: Any) -> list[Any]:
-        env: dict[Var, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
-        env.update(zip(jaxpr.invars, values, strict=True))
-
-        def apart(eqn: Equation) -> bool:
-            return id(eqn) in written or any(same.get(v, v) is not v for v in eqn.outvars)
-
-        for other, group in itertools.groupby(jaxpr.eqns, apart):
-            eqns = list(group)
-            if not other:
-                env.update(compat.evaluate(jaxpr, eqns, env))
-                continue
-            for eqn in eqns:
-                out = eqn.outvars[0]
-                first = same.get(out, out)
-                if first is not out:
-                    env[out] = env[first]
-                    continue
-                env.update(compat.evaluate(jaxpr, [eqn], env))
-                own = env[out]
-                other_way = written[id(eqn)]
-                with in_place_of(eqn), scopes(_standing(eqn, other_way, graph, env)):
-                    way = other_way(env.__getitem__)
-                    env[out] = prim.KEEP.bind(way, jax.lax.stop_gradient(own))
-        return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]
-
-    return inline(compat.traced_on(function, jaxpr.invars), calls)

@@ -18,7 +18,7 @@ from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.loops import with_bounded_loops
 from .._analysis.numbers import with_numbers
-from .._analysis.places import without_round_trips
+from .._analysis.round_trips import without_round_trips
 from .._analysis.splice import tidied
 from .._analysis.turns import with_like_turns
 from .._analysis.units import without_passing_axes
@@ -32,8 +32,9 @@ from .contraction import Contraction
 from .elementwise import Elementwise
 from .fixed import FixedMap
 from .lookups import Lookup, Moved
+from .moved_forms import with_moves
 from .moves import Move
-from .normal_form import normal_form, with_moves
+from .normal_form import normal_form
 from .normalization import Normalization
 from .product import Product, gate_rank
 from .reading import Reading, refusal

@@ -1,0 +1,42 @@
+"""What is moved on the way, before layers are named: parts of layers, and products in pieces."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._analysis.compat import Var
+from .._analysis.graph import Graph
+from .._analysis.monomials import Monomials
+from .._analysis.places import CUTS
+from .log_odds import log_odds
+from .moved_products import moved_products, parts_of_matrix_products
+from .moved_softmaxes import moved_softmaxes
+from .repetitions import repetitions
+from .rewriting import rewritten
+from .step import Found
+from .wholes import wholes
+
+
+def with_moves(
+    closed_jaxpr: Any,
+    graph: Graph,
+    found: Mapping[Var, Found],
+    monomials: Monomials,
+    calls: Sequence[str],
+) -> Any | None:
+    """The same function with norms and softmaxes of which only parts are written (`wholes`), and
+    products that are moved on the way; None where there are none.
+
+    Args:
+        closed_jaxpr, graph, found, calls: see `normal_form`.
+        monomials: the products of the graph.
+    """
+    written = {
+        **log_odds(graph, found),
+        **repetitions(graph),
+        **moved_softmaxes(graph, monomials.same),
+        **parts_of_matrix_products(graph),
+    }
+    if not written and any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
+        written.update(moved_products(graph, monomials))
+        written.update(wholes(graph, monomials.same, found))
+    return rewritten(closed_jaxpr, written, {}, calls, graph) if written else None
