@@ -14,10 +14,11 @@ import numpy as np
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
-from .facts import nonnegative_variables
+from .facts import nonnegative_variables, sources
 from .graph import Graph, is_float
 from .primitives import Family, family
-from .signs import is_relu, literal_value
+from .signs import literal_value
+from .value_numbers import value_numbers
 
 Index = tuple[int | None, ...]
 _INTEGER_POW, _POW = compat.primitive("integer_pow"), compat.primitive("pow")
@@ -340,14 +341,37 @@ def powers_of(value: Any, power: float) -> list[Any]:
 def masked_by(eqn: Equation, graph: Graph, other: float) -> tuple[Factor, Any] | None:
     """The mask and the operand of a choice between that and a number, by constants; or None."""
     mask = eqn.invars[0]
-    if is_literal(mask) or mask in graph.touched or mask.aval.shape != eqn.outvars[0].aval.shape:
+    if is_literal(mask) or mask.aval.shape != eqn.outvars[0].aval.shape:
         return None
     if mask.aval.dtype != bool or len(eqn.invars) != 3:
         return None
     for case in (0, 1):
-        if constant(graph, eqn.invars[1 + case]) == other:
-            return Factor(mask, own_index(mask), case == 0), eqn.invars[2 - case]
+        operand = eqn.invars[2 - case]
+        if constant(graph, eqn.invars[1 + case]) == other and not _switches(mask, operand, graph):
+            return Factor(mask, own_index(mask), case == 0), operand
     return None
+
+
+def _switches(mask: Var, operand: Any, graph: Graph) -> bool:
+    """Whether a mask is what a function of the masked numbers themselves chooses by, as a
+    rectifier does."""
+    chosen_by = [sources(mask, graph), {operand}] if mask in graph.touched else [set(), set()]
+    one, other = ({v for atom in own for v in _above(atom, graph)} for own in chosen_by)
+    return bool(one & other)
+
+
+def _above(atom: Any, graph: Graph) -> set[Var]:
+    """A variable and what it is made of, number by number."""
+    found, todo = set[Var](), [atom]
+    while todo:
+        var = todo.pop()
+        if is_literal(var) or var in found or var not in graph.live:
+            continue
+        found.add(var)
+        eqn = graph.maker.get(var)
+        if eqn is not None and (family(eqn.primitive) in prim.POINTWISE or link(eqn) is not None):
+            todo += eqn.invars
+    return found
 
 
 def is_outer(eqn: Equation) -> bool:
@@ -401,39 +425,3 @@ def constant(graph: Graph, atom: Any) -> float | None:
             return None
         atom = eqn.invars[0]
     return literal_value(atom)
-
-
-def value_numbers(graph: Graph) -> dict[Var, Var]:
-    """For each variable the first one that is computed in the same way from the same operands."""
-    first: dict[Any, Var] = {}
-    same: dict[Var, Var] = {}
-    for eqn in graph.eqns:
-        if eqn.effects or len(eqn.outvars) != 1 or family(eqn.primitive) is Family.CONTROL:
-            continue
-        call, eqn = eqn, _rectifier(eqn) or eqn
-        operands = tuple(
-            (str(a.aval), np.asarray(a.val).tobytes()) if is_literal(a) else same.get(a, a)
-            for a in eqn.invars
-        )
-        # What is computed for a constant alone carries no relevance, though it is the same.
-        key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(call))
-        same[call.outvars[0]] = first.setdefault(key, call.outvars[0])
-    return same
-
-
-def _rectifier(eqn: Equation) -> Equation | None:
-    """The maximum with zero that a called rectifier is, of the operand of the call."""
-    if compat.custom_call(eqn) is None or not is_relu([eqn], eqn.invars[0]):
-        return None
-    inner = eqn
-    while (body := compat.custom_call(inner) or compat.plain_call(inner)) is not None:
-        (inner,) = compat.open_jaxpr(body).eqns
-    operands = [a if is_literal(a) else eqn.invars[0] for a in inner.invars]
-    return inner.replace(invars=operands)
-
-
-def _parameters(eqn: Equation) -> Any:
-    body = compat.custom_call(eqn) or compat.plain_call(eqn)
-    if body is not None:
-        return compat.called_name(eqn), str(compat.open_jaxpr(body))
-    return tuple((name, str(value)) for name, value in sorted(eqn.params.items()))

@@ -216,6 +216,33 @@ def slots_by_hand(p: Params, h: Array, gates: bool) -> Array:
     return mean(hold(a), h @ p["other"]) if gates else halves(mean, a, h @ p["other"])
 
 
+# -- masks that are made of the input, as of rows of padding --------------------------------------
+
+
+def filled(h: Array) -> Array:
+    """Rows that count as keys."""
+    return (jnp.abs(h).sum(-1) > 1)[:, None]
+
+
+def zeroed(s: Array, h: Array) -> Array:
+    return jnp.exp(s) * filled(h)
+
+
+PADDED = {
+    "jnp.where": lambda s, h: softmax(jnp.where(filled(h), s, -1e9)) @ h,
+    "added": lambda s, h: softmax(s + jnp.where(filled(h), 0, -1e9)) @ h,
+    "where=": lambda s, h: jax.nn.softmax(s, -1, where=jnp.broadcast_to(filled(h), s.shape)) @ h,
+    "normalised after": lambda s, h: (zeroed(s, h) @ h) / zeroed(s, h).sum(-1, keepdims=True),
+    "chosen exponentials": lambda s, h: again(jnp.where(filled(h), jnp.exp(s), 0)) @ h,
+}
+
+
+def padded_by_hand(p: Params, h: Array, gates: bool) -> Array:
+    s = halves(lambda q, k: q @ jnp.swapaxes(k, 1, 2), *two(p, h))
+    a = softmax(jnp.where(filled(h), s, -1e9))
+    return hold(a) @ h if gates else halves(jnp.matmul, a, h)
+
+
 PAIR = {"one": (4, 4), "other": (4, 4)}
 
 
@@ -250,6 +277,13 @@ GROUPS = (
     ),
     exact("softmax off by one", OFF_BY_ONE),
     Group("attention with a sink", on_scores(SINK), {**PAIR, "sink": (1,)}, sink_by_hand, EXACT),
+    Group(
+        "attention to rows that are filled",
+        on_scores({n: (lambda p, s, h, f=f: f(s, h)) for n, f in PADDED.items()}),
+        PAIR,
+        padded_by_hand,
+        EXACT,
+    ),
     Group(
         "slots",
         {n: (lambda p, h, f=f: f(softmax(h @ p["one"]), h @ p["other"])) for n, f in SLOTS.items()},

@@ -1,0 +1,47 @@
+"""Variables that are computed in the same way from the same operands."""
+
+from typing import Any
+
+import numpy as np
+
+from . import compat
+from .compat import Equation, Var, is_literal
+from .graph import Graph
+from .primitives import Family, family
+from .signs import is_relu
+
+
+def value_numbers(graph: Graph) -> dict[Var, Var]:
+    """For each variable the first one that is computed in the same way from the same operands."""
+    first: dict[Any, Var] = {}
+    same: dict[Var, Var] = {}
+    for eqn in graph.eqns:
+        if eqn.effects or len(eqn.outvars) != 1 or family(eqn.primitive) is Family.CONTROL:
+            continue
+        call, eqn = eqn, _rectifier(eqn) or eqn
+        operands = tuple(
+            (str(a.aval), np.asarray(a.val).tobytes()) if is_literal(a) else same.get(a, a)
+            for a in eqn.invars
+        )
+        # What is computed for a constant alone carries no relevance, though it is the same.
+        key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(call))
+        same[call.outvars[0]] = first.setdefault(key, call.outvars[0])
+    return same
+
+
+def _rectifier(eqn: Equation) -> Equation | None:
+    """The maximum with zero that a called rectifier is, of the operand of the call."""
+    if compat.custom_call(eqn) is None or not is_relu([eqn], eqn.invars[0]):
+        return None
+    inner = eqn
+    while (body := compat.custom_call(inner) or compat.plain_call(inner)) is not None:
+        (inner,) = compat.open_jaxpr(body).eqns
+    operands = [a if is_literal(a) else eqn.invars[0] for a in inner.invars]
+    return inner.replace(invars=operands)
+
+
+def _parameters(eqn: Equation) -> Any:
+    body = compat.custom_call(eqn) or compat.plain_call(eqn)
+    if body is not None:
+        return compat.called_name(eqn), str(compat.open_jaxpr(body))
+    return tuple((name, str(value)) for name, value in sorted(eqn.params.items()))
