@@ -110,7 +110,7 @@ class Monomials:
         if power is not None:
             found = self._of_no_sign(operand, inner)
             return self._raised([(found, power)]) if len(found[1]) > 1 else None
-        form = self._logarithms(operand, inner)
+        form = self.logarithms(operand, inner)
         return self._raised([(self._of_no_sign(a, i), p) for a, i, p in form]) if form else None
 
     def _of_no_sign(self, atom: Any, index: Index) -> tuple[float, dict[Factor, Any]]:
@@ -127,7 +127,7 @@ class Monomials:
             powers = joined(powers, {f: n * power for f, n in factors.items()})
         return number, powers
 
-    def _logarithms(self, atom: Any, index: Index) -> list[tuple[Any, Index, float]] | None:
+    def logarithms(self, atom: Any, index: Index) -> list[tuple[Any, Index, float]] | None:
         """A sum of multiples of logarithms: what is inside of each, and how often it is there."""
         eqn = None if is_literal(atom) else self.graph.maker.get(atom)
         if eqn is None or eqn.outvars[0] not in self.graph.live:
@@ -152,7 +152,7 @@ class Monomials:
             parts = [(invars[1 - position], inner[1 - position], 1.0)]
         found: list[tuple[Any, Index, float]] = []
         for operand, place, sign in parts:
-            form = self._logarithms(operand, place)
+            form = self.logarithms(operand, place)
             if form is None:
                 return None
             found += [(a, i, scale * sign * p) for a, i, p in form]

@@ -17,6 +17,7 @@ from .._analysis.graph import Graph, is_float
 from .._analysis.monomials import Factor, Monomials, joined, own_index, powers_of
 from .._analysis.primitives import Family, family
 from .combinations import combined
+from .log_shares import log_share
 from .log_sums import logarithm
 from .negations import undone
 from .normalised import normalised
@@ -58,7 +59,10 @@ def normal_form(
     for eqn in graph.eqns:
         way = None
         out = eqn.outvars[0] if len(eqn.outvars) == 1 else None
-        if out in view.softmaxes and _is_shifted(view.softmaxes[out], out, view.parts):
+        share = log_share(view.softmaxes[out], out, monomials) if out in view.softmaxes else None
+        if share is not None:
+            way = share
+        elif out in view.softmaxes and _is_shifted(view.softmaxes[out], out, view.parts):
             way = _other_way(out, view.parts, opened=True)
         elif _ends_product(eqn, graph, monomials, exponentials):
             way = view.product(out)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._analysis.compat import Var
 from .._analysis.exponential_terms import Term
 from .._analysis.exponentials import Exponentials
-from .._analysis.monomials import Factor
+from .._analysis.monomials import Factor, Index, Monomials
 
 Read = Callable[[Var], Any]
 Made = Callable[[Read, Sequence[int]], Any]
@@ -103,6 +103,25 @@ def logits_of(term: Term, exponentials: Exponentials) -> Logits:
     return Logits(None, term)
 
 
+def exponential_of(
+    var: Var, index: Index, monomials: Monomials
+) -> Callable[[Read, Sequence[int]], Any] | None:
+    """How the exponential of a sum of logarithms is what is inside of them."""
+    form = monomials.logarithms(var, index)
+    if form is None:
+        return None
+
+    def power(read: Read, order: Sequence[int]) -> Any:
+        value: Any = None
+        for atom, axes, exponent in form:
+            own = times(Factor(atom, axes), read, order)
+            own = own if exponent == 1 else own**exponent
+            value = own if value is None else value * own
+        return value
+
+    return power
+
+
 def shifted_exponentials(u: Any, mask: Any | None, axes: tuple[int, ...]) -> tuple[Any, Any]:
     """Exponentials of logits minus the largest of those that no mask leaves out, and that one."""
     u = u if mask is None else jnp.where(mask > 0, u, -jnp.inf)
@@ -141,6 +160,8 @@ def softmax(
     logits = logits_of(weight.term, exponentials)
     blocks = [logits, *(logits_of(term, exponentials) for term in others)]
     own = logits.labels()
+    factor = logits.factor
+    power = factor and exponential_of(factor.var, factor.axes, exponentials.monomials)
 
     def part(read: Read, order: Sequence[int]) -> Any:
         rows, u, mask = blocks_of(blocks, read)
@@ -158,7 +179,14 @@ def softmax(
         u = logits.value(read, own)
         axes = tuple(i for i, label in enumerate(own) if label in weight.term.bound)
         rest = rest_of(normaliser, read, own, u.dtype)
-        p = _normalised(u, logits.mask(read, own, u.dtype), rest, axes)
+        mask = logits.mask(read, own, u.dtype)
+        if power is not None:  # softmax(log a) is a / sum a
+            e = jnp.broadcast_to(power(read, own), u.shape)
+            e = e if mask is None else e * mask
+            total = jnp.sum(e, axes, keepdims=True)
+            p = e / (total if rest is None else total + rest)
+        else:
+            p = _normalised(u, mask, rest, axes)
         return aligned(p, [weight.labels.get(label, label) for label in own], order)
 
     return made

@@ -145,6 +145,18 @@ MIXED = {
 }  # fmt: skip
 
 
+# -- of logarithms --------------------------------------------------------------------------------
+
+SHARE: dict[str, Function] = {
+    "quotient": lambda a: again(a),
+    "softmax": lambda a: softmax(jnp.log(a)),
+    "exp of a difference": lambda a: jnp.exp(jnp.log(a) - all_of(jnp.log(a))),
+    "exp of log_softmax": lambda a: jnp.exp(jax.nn.log_softmax(jnp.log(a), -1)),
+    "of a square": lambda a: softmax(2 * jnp.log(jnp.sqrt(a))),
+    "of a product": lambda a: softmax(jnp.log(a * a) - jnp.log(a)),
+}
+
+
 # -- beside something -----------------------------------------------------------------------------
 
 
@@ -276,6 +288,14 @@ GROUPS = (
         EXACT,
     ),
     exact("softmax off by one", OFF_BY_ONE),
+    Group(
+        "softmax of logarithms",
+        {n: (lambda p, h, f=f: f(h)) for n, f in SHARE.items()},
+        {},
+        lambda p, h, gates: h * hold(1 / h.sum(-1, keepdims=True)),
+        EXACT,
+        positive=True,
+    ),
     Group("attention with a sink", on_scores(SINK), {**PAIR, "sink": (1,)}, sink_by_hand, EXACT),
     Group(
         "attention to rows that are filled",
