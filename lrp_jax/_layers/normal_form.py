@@ -59,11 +59,8 @@ def normal_form(
     for eqn in graph.eqns:
         way = None
         out = eqn.outvars[0] if len(eqn.outvars) == 1 else None
-        share = log_share(view.softmaxes[out], out, monomials) if out in view.softmaxes else None
-        if share is not None:
-            way = share
-        elif out in view.softmaxes and _is_shifted(view.softmaxes[out], out, view.parts):
-            way = _other_way(out, view.parts, opened=True)
+        if out in view.softmaxes:
+            way = view.softmax(out)
         elif _ends_product(eqn, graph, monomials, exponentials):
             way = view.product(out)
         elif _ends_sum(eqn, graph, view.parts):
@@ -114,6 +111,13 @@ class _View(NamedTuple):
         rest = [v for v in whole if v not in softmaxes]
         parts = Exponentials(Monomials(graph, dominator, rest)) if softmaxes else exponentials
         return cls(softmaxes, exponentials.monomials, exponentials, parts)
+
+    def softmax(self, out: Var) -> Callable[[Read], Any] | None:
+        """How a softmax that is recognised as it stands is computed otherwise."""
+        found, parts = self.softmaxes[out], self.parts
+        if _is_shifted(found, out, parts):
+            return _other_way(out, parts, opened=True)
+        return log_share(found, out, parts)
 
     def product(self, out: Var) -> Callable[[Read], Any] | None:
         """How a product is computed otherwise."""

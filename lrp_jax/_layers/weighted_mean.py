@@ -23,19 +23,28 @@ def found_in(
     var: Var, exponentials: Exponentials
 ) -> tuple[Made, float, dict[Factor, float]] | None:
     """The softmax, or mean weighted by one, in a product; and the number and factors beside it."""
-    found = _found_in(var, exponentials)
+    index = own_index(var)
+    exponentials.named.clear()
+    found = _found_in(exponentials.terms(var, index), exponentials)
     if found is None and exponentials.is_joined:
+        exponentials.named.clear()
         with exponentials.in_pieces():
-            found = _found_in(var, exponentials)
+            found = _found_in(exponentials.terms(var, index), exponentials)
     return found
 
 
-def _found_in(
-    var: Var, exponentials: Exponentials
-) -> tuple[Made, float, dict[Factor, float]] | None:
+def exponential_softmax(logits: Var, exponentials: Exponentials) -> Made | None:
+    """The softmax that the exponential of a variable is, as of what log_softmax makes."""
     exponentials.named.clear()
+    found = _found_in([exponentials.exponent(logits, own_index(logits))], exponentials)
+    return found[0] if found is not None and found[1:] == (1.0, {}) else None
+
+
+def _found_in(
+    terms: list[Term], exponentials: Exponentials
+) -> tuple[Made, float, dict[Factor, float]] | None:
     best = None
-    terms = [_cancelled(t, exponentials) for t in exponentials.terms(var, own_index(var))]
+    terms = [_cancelled(term, exponentials) for term in terms]
     for divisor, power in terms[0].powers.items():
         if power >= 0 or not exponentials.monomials.explained(divisor):
             continue

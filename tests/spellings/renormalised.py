@@ -221,6 +221,20 @@ SLOTS = {
 }
 
 
+def over_columns(p: Array) -> Array:
+    return p / p.sum(-2, keepdims=True)
+
+
+BALANCED: dict[str, Function] = {
+    "quotient": lambda s: over_columns(softmax(s)),
+    "of exponentials": lambda s: over_columns(again(jnp.exp(s))),
+    "softmax of logarithms": lambda s: jax.nn.softmax(jnp.log(softmax(s)), -2),
+    "softmax of log_softmax": lambda s: jax.nn.softmax(jax.nn.log_softmax(s, -1), -2),
+    "vmap": jax.vmap(lambda s: over_columns(softmax(s))),
+}
+"""One step of balancing rows and columns."""
+
+
 def slots_by_hand(p: Params, h: Array, gates: bool) -> Array:
     a = softmax(h @ p["one"])
     a = a * hold(1 / a.sum(1, keepdims=True))
@@ -302,6 +316,15 @@ GROUPS = (
         on_scores({n: (lambda p, s, h, f=f: f(s, h)) for n, f in PADDED.items()}),
         PAIR,
         padded_by_hand,
+        EXACT,
+    ),
+    Group(
+        "over rows, then over columns",
+        {n: (lambda p, h, f=f: f(h)) for n, f in BALANCED.items()},
+        {},
+        lambda p, h, gates: (
+            None if gates else softmax(h) * hold(1 / softmax(h).sum(-2, keepdims=True))
+        ),
         EXACT,
     ),
     Group(
