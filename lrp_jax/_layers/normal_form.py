@@ -115,9 +115,10 @@ class _View(NamedTuple):
     def softmax(self, out: Var) -> Callable[[Read], Any] | None:
         """How a softmax that is recognised as it stands is computed otherwise."""
         found, parts = self.softmaxes[out], self.parts
-        if _is_shifted(found, out, parts):
+        share = log_share(found, out, parts)
+        if share is None and _is_shifted(found, out, parts):
             return _other_way(out, parts, opened=True)
-        return log_share(found, out, parts)
+        return share
 
     def product(self, out: Var) -> Callable[[Read], Any] | None:
         """How a product is computed otherwise."""
