@@ -26,6 +26,7 @@ from test_borders import (
 )
 
 import lrp_jax as lrp
+from lrp_jax._analysis.units import without_passing_axes
 
 # -- borders inside of one layer ------------------------------------------------------------------
 
@@ -114,6 +115,18 @@ def scaled_by_norm_over(border: Any) -> Any:
 )
 def test_a_border_inside_of_a_layer_changes_nothing(layer: Any, border: Any) -> None:
     assert_equal(explained(layer(border), X, "signs"), explained(layer(plain), X, "signs"))
+
+
+def test_an_axis_of_one_makes_no_second_copy_of_what_is_read_with_it() -> None:
+    """Else a norm of one copy has its statistics from the other."""
+
+    def apply(x: Any) -> Any:
+        h = jnp.sin(x[None]) + 1
+        return h.reshape(3), h @ jnp.ones((3, 2))
+
+    closed = without_passing_axes(jax.make_jaxpr(apply)(jnp.ones(3)))
+    assert [e.primitive.name for e in closed.jaxpr.eqns].count("sin") == 1
+    assert_equal(jax.core.eval_jaxpr(closed.jaxpr, closed.consts, X[0, :3])[0], apply(X[0, :3])[0])
 
 
 def scaled_relu(p: Any, h: Any) -> Any:

@@ -4,7 +4,7 @@
 are recognised by shapes, so what stands between such axes and their end is computed without them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
@@ -41,14 +41,18 @@ def without_passing_axes(closed_jaxpr: Any) -> Any:
     jaxpr = compat.open_jaxpr(closed_jaxpr)
     spread: dict[Var, Spread] = {}
     ended: dict[int, Spread] = {}
+    starts: set[Var] = set()
     for eqn in jaxpr.eqns:
-        found = _kept(eqn, spread) or _added(eqn)
+        found = _kept(eqn, spread)
+        if found is None and (found := _added(eqn)) is not None:
+            starts.add(eqn.outvars[0])
         if found is not None and found.axes:
             spread[eqn.outvars[0]] = found
         elif found is not None:
             ended[id(eqn)] = found
     if not ended:
         return closed_jaxpr
+    bared = _bared(jaxpr.eqns, {*spread}, {*ended}, starts)
 
     def function(*values: Any) -> list[Any]:
         env: dict[Any, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
@@ -59,18 +63,34 @@ def without_passing_axes(closed_jaxpr: Any) -> Any:
             return atom.val if is_literal(atom) else env[atom]
 
         for eqn in jaxpr.eqns:
-            found = spread.get(eqn.outvars[0]) if len(eqn.outvars) == 1 else None
-            if found is not None:
+            out = eqn.outvars[0]
+            if out in bared:
                 with in_place_of(eqn):
-                    bare[eqn.outvars[0]] = found.bare(read, bare.__getitem__)
+                    bare[out] = spread[out].bare(read, bare.__getitem__)
             if id(eqn) in ended:
                 with in_place_of(eqn):
-                    env[eqn.outvars[0]] = ended[id(eqn)].bare(read, bare.__getitem__)
+                    env[out] = ended[id(eqn)].bare(read, bare.__getitem__)
+            elif out in bared - starts:  # nothing is computed twice
+                kept = [i for i in range(out.aval.ndim) if i not in spread[out].axes]
+                with in_place_of(eqn):
+                    env[out] = jax.lax.broadcast_in_dim(bare[out], out.aval.shape, kept)
             else:
                 env.update(compat.evaluate(jaxpr, [eqn], env))
         return [read(atom) for atom in jaxpr.outvars]
 
     return compat.without_unused(compat.traced_on(function, jaxpr.invars))
+
+
+def _bared(
+    eqns: Sequence[Equation], spread: set[Var], ended: set[int], starts: set[Var]
+) -> set[Var]:
+    """The spread variables that are computed without their axes, on the way to where these end."""
+    found: set[Var] = set()
+    for eqn in reversed(eqns):
+        out = eqn.outvars[0]
+        if id(eqn) in ended or out in found - starts:
+            found.update(a for a in eqn.invars if not is_literal(a) and a in spread)
+    return found
 
 
 def _added(eqn: Equation) -> Spread | None:

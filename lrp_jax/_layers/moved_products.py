@@ -36,7 +36,7 @@ def moved_products(graph: Graph, monomials: Monomials) -> Mapping[int, Callable[
         and graph.explained_operands(eqn) == [0]
         and _is_product(eqn.invars[0], graph, monomials)
         and made_by(eqn, known, itself) is not None
-        and _is_multiplied(eqn.outvars[0], graph, monomials)
+        and _is_multiplied(eqn.invars[0], graph, monomials)
     }
 
 
@@ -72,14 +72,20 @@ def _is_product(var: Var, graph: Graph, monomials: Monomials) -> bool:
 
 
 def _is_multiplied(var: Var, graph: Graph, monomials: Monomials) -> bool:
-    """Whether somebody multiplies a variable, perhaps after a change of its shape or scale."""
-    readers = [r for r in graph.readers.get(var, ()) if r is not None and graph.is_live(r)]
-    return any(
-        _is_multiplied(r.outvars[0], graph, monomials)
-        if link(r) is not None or (r.primitive in _SCALES and len(graph.explained_operands(r)) == 1)
-        else _is_product(r.outvars[0], graph, monomials)
-        for r in readers
-    )
+    """Whether all who read a variable multiply it, perhaps after moves and scales. What is added
+    elsewhere, as the inputs of an associative scan, is one factor."""
+    for eqn in graph.readers.get(var, ()):
+        if eqn is None:
+            return False
+        if not graph.is_live(eqn):
+            continue
+        (out, *_) = eqn.outvars
+        scales = eqn.primitive in _SCALES and len(graph.explained_operands(eqn)) == 1
+        passes = link(eqn) is not None or eqn.primitive in CUTS or scales
+        follows = _is_multiplied if passes else _is_product
+        if not follows(out, graph, monomials):
+            return False
+    return True
 
 
 def _way(move: Equation, graph: Graph, monomials: Monomials) -> Callable[[Read], Any]:

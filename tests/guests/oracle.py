@@ -38,6 +38,8 @@ MOVES = names(
     "reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin sort top_k stack "
     "unstack tile scatter-max scatter-min scatter_max scatter_min"
 )
+CUTS = names("slice rev")
+PICKS = CUTS | names("dynamic_slice gather top_k sort")
 POWERS_ONLY = names("sqrt rsqrt cbrt square pow abs")
 POWERS = names("sqrt rsqrt cbrt square integer_pow pow abs sign max min clamp floor")
 FUNCTIONS = (
@@ -95,6 +97,9 @@ class Facts:
         self.soft = {part for node in tape.nodes for part in self._softmax(node)}
         products = (n for n in tape.nodes if n not in self.soft)
         self.held = {n: i for n in products if (i := self._statistic(n)) is not None}
+        for node in [n for n in self.held if self._is_part_of_softmax(n)]:
+            del self.held[node]
+            self.soft.add(node)
         self.means = {part for n, i in self.held.items() for part in self._mean(n, i)}
 
     # -- activations
@@ -320,11 +325,33 @@ class Facts:
             if node.name in ("mul", "div") and self.is_product(node):
                 return node, way
             scales = node.name in ("mul", "div", "neg") and is_scale_or_shift(node)
-            if not (scales or node.name in SHAPE | CASTS):
+            picks = node.name in CUTS and self._is_multiplied(node.inputs[0])
+            if not (scales or picks or node.name in SHAPE | CASTS):
                 break
             way.append(node)
             value = node.inputs[0]
         return None
+
+    def _is_part_of_softmax(self, node: Node) -> bool:
+        """Whether a norm is of numbers that are picked from a softmax, along its own axis: what
+        they are, divided by their sum, is the softmax of the picked logits."""
+        value, moved = node.inputs[1 - self.held[node]], False
+        while (maker := value.maker) is not None and maker not in self.soft:
+            if maker.name not in PICKS | SHAPE | CASTS:
+                return False
+            moved = moved or maker.name in PICKS
+            value = maker.inputs[0]
+        return maker is not None and moved and maker not in self.maxima
+
+    def _is_multiplied(self, value: Value) -> bool:
+        """Whether all who read a value multiply it, perhaps after moves and scales."""
+        return bool(value.readers) and all(
+            self._is_multiplied(r.out)
+            if r.name in PICKS | SHAPE | CASTS
+            or (r.name in ("mul", "div", "neg") and is_scale_or_shift(r))
+            else r.name in ("mul", "div") and self.is_product(r)
+            for r in value.readers
+        )
 
     def _is_power(self, value: Value, root: Value) -> bool:
         """Whether a function of one value is a power of it, up to a number."""
