@@ -84,7 +84,7 @@ def _shifted_back(graph: Graph, logarithm: Var, logits: Var) -> Var:
 
 
 def unshifted(graph: Graph, logits: Var) -> Var:
-    """The logits before their maximum was subtracted."""
+    """The logits before numbers and their maximum were subtracted."""
     above = graph.maker.get(logits)
     if above is None:
         return logits
@@ -97,9 +97,10 @@ def unshifted(graph: Graph, logits: Var) -> Var:
     if above.primitive is not prim.SUB:
         return logits
     if operands == [0]:
-        return above.invars[0]
+        before = above.invars[0]
+        return unshifted(graph, before) if is_literal(above.invars[1]) else before
     if operands == [0, 1]:  # minus a maximum that was not detached
-        before: Var = above.invars[0]
+        before = above.invars[0]
         if _walk(graph, above.invars[1], lambda e: _is_maximum_of(before, e)) is not None:
             return before
     return logits
