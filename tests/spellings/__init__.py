@@ -20,6 +20,7 @@ from . import (
     norms,
     picked,
     products,
+    recurrences,
     reductions,
     renormalised,
     running_norms,
@@ -32,7 +33,7 @@ from .group import Group
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     reductions, conv, integers, twice, picked, in_blocks, renormalised,
-    running_norms,
+    running_norms, recurrences,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
