@@ -212,6 +212,7 @@ FAMILIES: tuple[Guest, ...] = (
             norm_topk_prob=True,
             moe_layers=(0, 1),
         ),
+        tolerance=1e-6,  # routers compute in float32
     ),
     Guest("eqx-zoo BERT", "eqx-zoo", zoo_encoder("BertModel")),
     Guest("NanoMoE", "nano-moe-jax", mixture),

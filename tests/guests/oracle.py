@@ -82,6 +82,7 @@ class Facts:
         soft: the quotients that are softmaxes, the logarithms that are soft maxima, and the
             exponentials in them.
         maxima: those of soft maxima.
+        parts: softmaxes from which numbers are picked to be normalised again.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -97,9 +98,12 @@ class Facts:
         self.soft = {part for node in tape.nodes for part in self._softmax(node)}
         products = (n for n in tape.nodes if n not in self.soft)
         self.held = {n: i for n in products if (i := self._statistic(n)) is not None}
-        for node in [n for n in self.held if self._is_part_of_softmax(n)]:
-            del self.held[node]
-            self.soft.add(node)
+        self.parts: set[Node] = set()
+        for node in [*self.held]:
+            if (whole := self._softmax_of_parts(node)) is not None:
+                del self.held[node]
+                self.soft.add(node)
+                self.parts.add(whole)
         self.means = {part for n, i in self.held.items() for part in self._mean(n, i)}
 
     # -- activations
@@ -332,16 +336,16 @@ class Facts:
             value = node.inputs[0]
         return None
 
-    def _is_part_of_softmax(self, node: Node) -> bool:
-        """Whether a norm is of numbers that are picked from a softmax, along its own axis: what
-        they are, divided by their sum, is the softmax of the picked logits."""
+    def _softmax_of_parts(self, node: Node) -> Node | None:
+        """The softmax from which a norm's numbers are picked, along its own axis: what they are,
+        divided by their sum, is the softmax of the picked logits."""
         value, moved = node.inputs[1 - self.held[node]], False
         while (maker := value.maker) is not None and maker not in self.soft:
             if maker.name not in PICKS | SHAPE | CASTS:
-                return False
+                return None
             moved = moved or maker.name in PICKS
             value = maker.inputs[0]
-        return maker is not None and moved and maker not in self.maxima
+        return maker if moved and maker not in self.maxima else None
 
     def _is_multiplied(self, value: Value) -> bool:
         """Whether all who read a value multiply it, perhaps after moves and scales."""
@@ -423,7 +427,7 @@ def counted(tape: Tape) -> Counter[str]:
         if node.name in CONTRACTIONS and contracts(node):
             linear = "Dense" if node.name != "conv_general_dilated" else "Conv"
             found["MatMul" if len(node.inputs) == 2 else linear if weights else "Merge"] += 1
-        elif node in facts.soft and node.name == "div":
+        elif node in facts.soft - facts.parts and node.name == "div":
             found["Softmax"] += 1
         elif node.name == "reduce_window_max":
             found["MaxPool"] += 1
