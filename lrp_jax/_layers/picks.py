@@ -65,10 +65,12 @@ def picked_by(eqn: Equation, graph: Graph, known: Known) -> Picked | None:
     shape, own = var.aval.shape, tuple(range(len(var.aval.shape)))
     if eqn.primitive is _TOP_K:
         axis = eqn.params.get("axis", len(shape) - 1)
-        indices = eqn.outvars[1]
-        return Picked(
-            var, axis, own, lambda v, read: jnp.take_along_axis(v, read(indices), axis)
-        )  # fmt: skip
+
+        def largest(value: Any, read: Read) -> Any:
+            _, indices = eqn.primitive.bind(read(var), **eqn.params)
+            return jnp.take_along_axis(value, indices, axis)
+
+        return Picked(var, axis, own, largest)
     if eqn.primitive is _SORT:
         axis = eqn.params["dimension"]
         return Picked(
