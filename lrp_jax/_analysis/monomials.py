@@ -355,14 +355,14 @@ def masked_by(eqn: Equation, graph: Graph, other: float) -> tuple[Factor, Any] |
 def _switches(mask: Var, operand: Any, graph: Graph) -> bool:
     """Whether a mask is what a function of the masked numbers themselves chooses by, as a
     rectifier does."""
-    chosen_by = [sources(mask, graph), {operand}] if mask in graph.touched else [set(), set()]
-    one, other = ({v for atom in own for v in _above(atom, graph)} for own in chosen_by)
-    return bool(one & other)
+    if mask not in graph.touched:
+        return False
+    return bool(_above(sources(mask, graph), graph) & _above([operand], graph))
 
 
-def _above(atom: Any, graph: Graph) -> set[Var]:
-    """A variable and what it is made of, number by number."""
-    found, todo = set[Var](), [atom]
+def _above(atoms: Iterable[Any], graph: Graph) -> set[Var]:
+    """Variables and what they are made of, number by number."""
+    found, todo = set[Var](), [*atoms]
     while todo:
         var = todo.pop()
         if is_literal(var) or var in found or var not in graph.live:

@@ -17,7 +17,7 @@ from .._analysis.indices import Known
 from .._analysis.monomials import link, power_of
 from .._analysis.places import CUTS, Place, itself, made_by
 from .._analysis.primitives import Family, family
-from .picks import Picked, picked_by, placed
+from .picks import Picked, maker_of, picked_by, placed
 
 Read = Callable[[Var], Any]
 _CONCATENATE = compat.primitive("concatenate")
@@ -93,7 +93,7 @@ class _Piece(NamedTuple):
 def _piece(atom: Any, graph: Graph, same: Mapping[Var, Var]) -> _Piece | None:
     links: list[Equation] = []
     divisor: Var | None = None
-    while (eqn := _maker(atom, graph)) is not None and atom in graph.live:
+    while (eqn := maker_of(atom, graph)) is not None and atom in graph.live:
         if eqn.primitive is prim.EXP:
             return _Piece(links, eqn.invars[0], divisor)
         if eqn.primitive is prim.DIV and graph.explained_operands(eqn) == [0, 1]:
@@ -118,21 +118,17 @@ def _along(links: list[Equation], value: Any) -> Any:
 # -- what it is picked of -------------------------------------------------------------------------
 
 
-def _maker(var: Any, graph: Graph) -> Equation | None:
-    return None if is_literal(var) else graph.maker.get(var)
-
-
 def _is_of_exponentials(var: Var, axis: int, graph: Graph) -> bool:
     """Whether a variable is an exponential, perhaps divided by what is one along an axis."""
-    while (eqn := _maker(var, graph)) is not None:
+    while (eqn := maker_of(var, graph)) is not None:
         if eqn.primitive is prim.EXP:
             return True
-        several = len(graph.explained_operands(eqn)) > 1
-        if several and not (eqn.primitive is prim.DIV and _is_one(eqn.invars[1], axis, graph)):
-            return False
-        if not several and graph.explained_operands(eqn) != [0]:
-            return False
-        if not several and not _goes_through(eqn):
+        operands = graph.explained_operands(eqn)
+        if operands == [0, 1]:
+            passes = eqn.primitive is prim.DIV and _is_one(eqn.invars[1], axis, graph)
+        else:
+            passes = operands == [0] and _goes_through(eqn)
+        if not passes:
             return False
         var = eqn.invars[0]
     return False
@@ -178,7 +174,7 @@ class _Picking(NamedTuple):
 
     def _shifted(self, atom: Any) -> Any:
         """What is picked of logits, shifted as they are."""
-        eqn = _maker(atom, self.graph)
+        eqn = maker_of(atom, self.graph)
         shifts = eqn is not None and eqn.primitive is prim.SUB and not is_literal(eqn.invars[1])
         if eqn is None or not shifts or not _is_one(eqn.invars[1], self.picked.axis, self.graph):
             return self._of(atom)

@@ -22,7 +22,7 @@ Read = Callable[[Var], Any]
 _TOP_K, _SORT, _GATHER, _SLICE, _EQUAL, _CONCATENATE = map(
     compat.primitive, ("top_k", "sort", "gather", "dynamic_slice", "eq", "concatenate")
 )
-PICKS = frozenset((_TOP_K, _SORT, _GATHER, _SLICE))
+_PICKS = frozenset((_TOP_K, _SORT, _GATHER, _SLICE))
 """Primitives that pick numbers by indices which are computed."""
 _PLACES = compat.primitives("argmax argmin top_k sort")
 """And those that make indices, which are never out of bounds."""
@@ -59,7 +59,7 @@ def picked_by(eqn: Equation, graph: Graph, known: Known) -> Picked | None:
     """What computed indices pick along one axis, or the largest numbers in their order."""
     if eqn.primitive in (prim.REDUCE_SUM, prim.DOT):
         return _by_one_hot(eqn, graph, known)
-    if eqn.primitive not in PICKS or is_literal(eqn.invars[0]):
+    if eqn.primitive not in _PICKS or is_literal(eqn.invars[0]):
         return None
     var, (out, *_) = eqn.invars[0], eqn.outvars
     shape, own = var.aval.shape, tuple(range(len(var.aval.shape)))
@@ -156,7 +156,7 @@ def _by_product(eqn: Equation, graph: Graph, known: Known) -> Picked | None:
 
 def _indices(hot: Any, axis: int, graph: Graph, known: Known) -> Callable[[Read], Any] | None:
     """The indices of one-hot vectors along an axis, of size one there; None of anything else."""
-    while (eqn := _maker(hot, graph)) is not None and family(eqn.primitive) is Family.NEUTRAL:
+    while (eqn := maker_of(hot, graph)) is not None and family(eqn.primitive) is Family.NEUTRAL:
         hot = eqn.invars[0]
     if eqn is None:
         return None
@@ -192,12 +192,12 @@ def _spread(
 
 def _is_a_place(var: Any, graph: Graph) -> bool:
     """Whether indices are the places of largest numbers, moved."""
-    while (eqn := _maker(var, graph)) is not None and eqn.primitive not in _PLACES:
+    while (eqn := maker_of(var, graph)) is not None and eqn.primitive not in _PLACES:
         if family(eqn.primitive) not in _MOVES:
             return False
         var = eqn.invars[0]
     return eqn is not None
 
 
-def _maker(var: Any, graph: Graph) -> Equation | None:
+def maker_of(var: Any, graph: Graph) -> Equation | None:
     return None if is_literal(var) else graph.maker.get(var)

@@ -94,9 +94,9 @@ def chunked_queries(q: Array, k: Array, v: Array) -> Array:
     return jnp.swapaxes(done, 0, 1).reshape(v.shape)
 
 
-def blocks_of_keys(q: Array, k: Array, v: Array) -> Array:
-    """A loop in Python over blocks of keys with a running maximum."""
-    top = jnp.full((*q.shape[:2], 1), -jnp.inf)
+def sums_over_blocks(q: Array, k: Array, v: Array, least: float) -> tuple[Array, Array]:
+    """Numerator and denominator, by a loop in Python over blocks of keys with a running maximum."""
+    top = jnp.full((*q.shape[:2], 1), least)
     below, above = jnp.zeros_like(top), jnp.zeros_like(v)
     for i in range(0, T, 2):
         s = scores(q, k[:, i : i + 2])
@@ -105,6 +105,11 @@ def blocks_of_keys(q: Array, k: Array, v: Array) -> Array:
         below = below * old + e.sum(-1, keepdims=True)
         above = above * old + e @ v[:, i : i + 2]
         top = higher
+    return above, below
+
+
+def blocks_of_keys(q: Array, k: Array, v: Array) -> Array:
+    above, below = sums_over_blocks(q, k, v, -jnp.inf)
     return above / below
 
 

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .attention import SEQUENCE, Attention, D, T, attention_group, plain, scores
+from .attention import (
+    SEQUENCE,
+    Attention,
+    D,
+    T,
+    attention_group,
+    plain,
+    scores,
+    sums_over_blocks,
+)
 from .group import EXACT, Group, Params, halves, hold
 
 Blocks = list[tuple[Array, Array]]
@@ -149,15 +158,7 @@ def log_sum_in_a_scan(q: Array, k: Array, v: Array) -> Array:
 
 def blocks_against_zero(q: Array, k: Array, v: Array) -> Array:
     """Divided by no less than next to nothing, as where whole rows may be masked."""
-    top = jnp.full((*q.shape[:2], 1), -1e30)
-    below, above = jnp.zeros_like(top), jnp.zeros_like(v)
-    for i in range(0, T, 2):
-        s = scores(q, k[:, i : i + 2])
-        higher = jnp.maximum(top, s.max(-1, keepdims=True))
-        old, e = jnp.exp(top - higher), jnp.exp(s - higher)
-        below = below * old + e.sum(-1, keepdims=True)
-        above = above * old + e @ v[:, i : i + 2]
-        top = higher
+    above, below = sums_over_blocks(q, k, v, -1e30)
     return above / jnp.maximum(below, 1e-30)
 
 
