@@ -4,7 +4,7 @@
 are recognised by shapes, so what stands between such axes and their end is computed without them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
@@ -17,6 +17,9 @@ from .primitives import POINTWISE, Family, family, is_reduction
 from .trace import in_place_of
 
 Read = Callable[[Any], Any]
+Bare = Callable[[Read, Read], Any]
+"""A value in the shape that it has otherwise, from a function that reads variables, and one that
+reads variables in that shape."""
 
 
 class Spread(NamedTuple):
@@ -24,12 +27,11 @@ class Spread(NamedTuple):
 
     Attributes:
         axes: those of the variable's axes.
-        bare: the value without them, from a function that reads variables, and one that reads
-            spread variables without their axes.
+        bare: the value without them.
     """
 
     axes: tuple[int, ...]
-    bare: Callable[[Read, Read], Any]
+    bare: Bare
 
 
 def without_passing_axes(closed_jaxpr: Any) -> Any:
@@ -52,28 +54,56 @@ def without_passing_axes(closed_jaxpr: Any) -> Any:
             ended[id(eqn)] = found
     if not ended:
         return closed_jaxpr
-    bared = _bared(jaxpr.eqns, {*spread}, {*ended}, starts)
+
+    def back(var: Var, value: Any) -> Any:
+        kept = [i for i in range(var.aval.ndim) if i not in spread[var].axes]
+        return jax.lax.broadcast_in_dim(value, var.aval.shape, kept)
+
+    bare = {v: s.bare for v, s in spread.items()}
+    ends = {i: s.bare for i, s in ended.items()}
+    return computed_bare(closed_jaxpr, bare, ends, starts, back)
+
+
+def computed_bare(
+    closed_jaxpr: Any,
+    bare: Mapping[Var, Bare],
+    ended: Mapping[int, Bare],
+    starts: Collection[Var],
+    back: Callable[[Var, Any], Any],
+) -> Any:
+    """The same function with some variables computed in another shape.
+
+    Args:
+        closed_jaxpr: a flat jaxpr.
+        bare: variables that can be.
+        ended: by `id`, equations that make what they make of such variables.
+        starts: where the other shape begins.
+        back: the value of a variable, from that in the other shape.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    bared = _bared(jaxpr.eqns, bare.keys(), ended.keys(), starts)
 
     def function(*values: Any) -> list[Any]:
         env: dict[Any, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
         env.update(zip(jaxpr.invars, values, strict=True))
-        bare: dict[Var, Any] = {}
+        found: dict[Var, Any] = {}
 
         def read(atom: Any) -> Any:
             return atom.val if is_literal(atom) else env[atom]
 
+        def read_bare(var: Var) -> Any:
+            if var not in found:
+                found[var] = bare[var](read, read_bare)
+            return found[var]
+
         for eqn in jaxpr.eqns:
             out = eqn.outvars[0]
-            if out in bared:
-                with in_place_of(eqn):
-                    bare[out] = spread[out].bare(read, bare.__getitem__)
             if id(eqn) in ended:
                 with in_place_of(eqn):
-                    env[out] = ended[id(eqn)].bare(read, bare.__getitem__)
-            elif out in bared - starts:  # nothing is computed twice
-                kept = [i for i in range(out.aval.ndim) if i not in spread[out].axes]
+                    env[out] = ended[id(eqn)](read, read_bare)
+            elif out in bared and out not in starts:  # nothing is computed twice
                 with in_place_of(eqn):
-                    env[out] = jax.lax.broadcast_in_dim(bare[out], out.aval.shape, kept)
+                    env[out] = back(out, read_bare(out))
             else:
                 env.update(compat.evaluate(jaxpr, [eqn], env))
         return [read(atom) for atom in jaxpr.outvars]
@@ -82,13 +112,13 @@ def without_passing_axes(closed_jaxpr: Any) -> Any:
 
 
 def _bared(
-    eqns: Sequence[Equation], spread: set[Var], ended: set[int], starts: set[Var]
+    eqns: Sequence[Equation], spread: Set[Var], ended: Set[int], starts: Collection[Var]
 ) -> set[Var]:
-    """The spread variables that are computed without their axes, on the way to where these end."""
+    """The variables that are computed in another shape, on the way to where it ends."""
     found: set[Var] = set()
     for eqn in reversed(eqns):
         out = eqn.outvars[0]
-        if id(eqn) in ended or out in found - starts:
+        if id(eqn) in ended or (out in found and out not in starts):
             found.update(a for a in eqn.invars if not is_literal(a) and a in spread)
     return found
 

@@ -18,26 +18,26 @@ def value_numbers(graph: Graph) -> dict[Var, Var]:
     for eqn in graph.eqns:
         if eqn.effects or len(eqn.outvars) != 1 or family(eqn.primitive) is Family.CONTROL:
             continue
-        call, eqn = eqn, _rectifier(eqn) or eqn
+        eqn = rectifier(eqn) or eqn
         operands = tuple(
             (str(a.aval), np.asarray(a.val).tobytes()) if is_literal(a) else same.get(a, a)
             for a in eqn.invars
         )
         # What is computed for a constant alone carries no relevance, though it is the same.
-        key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(call))
-        same[call.outvars[0]] = first.setdefault(key, call.outvars[0])
+        key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(eqn))
+        same[eqn.outvars[0]] = first.setdefault(key, eqn.outvars[0])
     return same
 
 
-def _rectifier(eqn: Equation) -> Equation | None:
-    """The maximum with zero that a called rectifier is, of the operand of the call."""
+def rectifier(eqn: Equation) -> Equation | None:
+    """A called rectifier as the maximum with zero that it is."""
     if compat.custom_call(eqn) is None or not is_relu([eqn], eqn.invars[0]):
         return None
     inner = eqn
     while (body := compat.custom_call(inner) or compat.plain_call(inner)) is not None:
         (inner,) = compat.open_jaxpr(body).eqns
     operands = [a if is_literal(a) else eqn.invars[0] for a in inner.invars]
-    return inner.replace(invars=operands)
+    return inner.replace(invars=operands, outvars=eqn.outvars)
 
 
 def _parameters(eqn: Equation) -> Any:

@@ -14,7 +14,7 @@ from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var
 from .._analysis.exponentials import Exponentials
 from .._analysis.graph import Graph, is_float
-from .._analysis.monomials import Factor, Monomials, joined, own_index, powers_of
+from .._analysis.monomials import Factor, Monomials, joined, link, own_index, powers_of
 from .._analysis.primitives import Family, family
 from .combinations import combined
 from .log_shares import log_share
@@ -52,6 +52,7 @@ def normal_form(
     monomials, exponentials = view.monomials, view.exponentials
     written: dict[int, Callable[[Read], Any]] = {}
     negated_twice = undone(graph)
+    norms = {v for v, layer in found.items() if layer.takes_affine}
     recognised = {
         id(e) for v, layer in found.items() if v in monomials.whole
         for e in graph.between(v, [layer.root])[0]
@@ -77,7 +78,7 @@ def normal_form(
         if way is None and out in graph.live and id(eqn) not in recognised:
             way = combined(eqn, monomials)
         if way is None and graph.is_live(eqn):
-            way = negated_twice.get(id(eqn)) or past_moves(eqn, graph)
+            way = negated_twice.get(id(eqn)) or past_moves(eqn, graph, norms)
         if way is not None:
             written[id(eqn)] = way
     twice = any(v in graph.live and first is not v for v, first in monomials.same.items())
@@ -178,15 +179,20 @@ def _is_shifted(softmax: Found, out: Var, exponentials: Exponentials) -> bool:
     """Whether what is added to the logits of a softmax is the same for all that it sums."""
     logits, graph = softmax.root, exponentials.graph
     maker = graph.maker.get(logits)
-    if maker is None or graph.explained_operands(maker) != [0, 1]:
+    while maker is not None and (family(maker.primitive) is Family.AFFINE or link(maker)):
+        operands = graph.explained_operands(maker)
+        if len(operands) != 1:
+            break
+        maker = graph.maker.get(maker.invars[operands[0]])
+    if maker is None or maker.primitive not in (*prim.SUMS, prim.LOG):
         return False
     sums = (e for e in graph.between(out, [logits])[0] if e.primitive is prim.REDUCE_SUM)
     total = next(sums, None)
     if total is None or total.invars[0].aval.shape != logits.aval.shape:
         return False
     summed = set(total.params["axes"])
-    added = exponentials.exponent(logits, own_index(logits)).exponent
-    return any(not factor.labels & summed for factor in added)
+    added = exponentials.exponent(logits, own_index(logits))
+    return any(not factor.labels & summed for factor in (*added.exponent, *added.powers))
 
 
 def _other_way(

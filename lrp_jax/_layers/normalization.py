@@ -318,30 +318,38 @@ def _made_elementwise_of(
 
 
 def _centred_from(graph: Graph, var: Var) -> Var | None:
-    """`x` where `var = x - mean(x)`, else None."""
+    """`x` where `var = x - mean(x)`, each perhaps in another shape, else None."""
     eqn = graph.maker.get(var)
     if eqn is None or eqn.primitive is not prim.SUB or graph.explained_operands(eqn) != [0, 1]:
         return None
-    base = eqn.invars[0]
-    seen, todo = set(), [(eqn.invars[1], False)]
+    base, mean = eqn.invars
+    while not _is_sum_of(graph, mean, base):
+        moved = graph.maker.get(base)
+        if moved is None or not prim.changes_no_number(moved.primitive):
+            return None
+        base = moved.invars[0]
+    return base
+
+
+def _is_sum_of(graph: Graph, mean: Var, base: Var) -> bool:
+    """Whether a variable is nothing but scaled sums of another one."""
+    seen, todo = set[Any](), [(mean, False)]
     while todo:
         node, reduced = todo.pop()
-        if node in seen:
+        if node in seen or (reduced and node is base):
             continue
         seen.add(node)
-        if reduced and node is base:
-            continue
         maker = graph.maker.get(node)
         if maker is None:
-            return None
+            return False
         kind = family(maker.primitive)
         if not (kind is Family.SUM or kind is Family.AFFINE or kind in _MOVES):
-            return None
+            return False
         todo.extend(
             (maker.invars[i], reduced or kind is Family.SUM)
             for i in graph.explained_operands(maker)
         )
-    return base
+    return True
 
 
 def _over_batch(eqn: Equation) -> bool:

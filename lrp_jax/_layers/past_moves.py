@@ -1,11 +1,12 @@
-"""Scales and shifts past a move of numbers: they belong to the contraction before it.
+"""Scales and shifts past a move of numbers: they belong to the contraction or norm before it.
 
 `concatenate([x @ a, x @ b]) + bias` is `concatenate([x @ a + bias_a, x @ b + bias_b])`: where every
-number of a result is one number of what contractions make, constants go back the way of the move.
+number of a result is one number of what contractions or norms make, constants go back the way of
+the move.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ _MOVES = _CUTS | prim.SHAPE_ONLY
 _AFFINE = (*prim.SUMS, prim.MUL, prim.DIV, prim.NEG)
 
 
-def past_moves(eqn: Equation, graph: Graph) -> Callable[[Read], Any] | None:
+def past_moves(eqn: Equation, graph: Graph, norms: Collection[Var]) -> Callable[[Read], Any] | None:
     """How the last of some scales and shifts past a move is computed before it; None where an
     equation is no such thing."""
     if not _is_affine(eqn, graph):
@@ -31,7 +32,7 @@ def past_moves(eqn: Equation, graph: Graph) -> Callable[[Read], Any] | None:
     out = eqn.outvars[0]
     if _goes_on(out, graph):
         return None
-    found = _way_up(out, graph)
+    found = _way_up(out, graph, norms)
     if found is None:
         return None
     starts, path = found
@@ -63,8 +64,10 @@ def _goes_on(var: Var, graph: Graph) -> bool:
     return False
 
 
-def _way_up(out: Var, graph: Graph) -> tuple[list[Var], list[Equation]] | None:
-    """The contractions that a value is moved from, and the equations between, in order."""
+def _way_up(
+    out: Var, graph: Graph, norms: Collection[Var]
+) -> tuple[list[Var], list[Equation]] | None:
+    """What a value is moved from, contractions and norms, and the equations between, in order."""
     starts: list[Var] = []
     path: list[Equation] = []
     todo = [out]
@@ -74,7 +77,8 @@ def _way_up(out: Var, graph: Graph) -> tuple[list[Var], list[Equation]] | None:
         if maker is None or (var is not out and not _goes_one_way(var, graph)):
             return None
         operands = graph.explained_operands(maker)
-        if family(maker.primitive) is Family.CONTRACTION and len(operands) == 1:
+        contracts = family(maker.primitive) is Family.CONTRACTION and len(operands) == 1
+        if contracts or var in norms:
             starts.append(var)
         elif _is_affine(maker, graph) or _moves_all(maker, graph):
             path.append(maker)
@@ -118,6 +122,8 @@ def _is_affine(eqn: Equation, graph: Graph) -> bool:
 
 def _moves_all(eqn: Equation, graph: Graph) -> bool:
     """Whether an equation moves explained numbers, each to one place at most."""
+    if eqn.primitive is prim.KEEP:
+        return True
     if eqn.primitive not in _MOVES or len(graph.explained_operands(eqn)) < len(eqn.invars):
         return False
     same = eqn.primitive is not prim.BROADCAST
@@ -148,9 +154,8 @@ def _moved(
         operands = [e.invars[i] for i in graph.explained_operands(e)]
         if all(a in env for a in operands):
             xs = [env[a] for a in operands]
-            env[e.outvars[0]] = (
-                xs[0] if e.primitive in _AFFINE else e.primitive.bind(*xs, **e.params)
-            )
+            as_it_is = e.primitive in (*_AFFINE, prim.KEEP)
+            env[e.outvars[0]] = xs[0] if as_it_is else e.primitive.bind(*xs, **e.params)
     return [env[v] for v in wanted]
 
 

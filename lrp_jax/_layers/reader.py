@@ -18,6 +18,7 @@ from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.loops import with_bounded_loops
 from .._analysis.numbers import with_numbers
+from .._analysis.regrouped import without_passing_shapes
 from .._analysis.round_trips import without_round_trips
 from .._analysis.splice import tidied
 from .._analysis.turns import with_like_turns
@@ -95,6 +96,8 @@ def analyse(
             "rounding, casts, and products, sums, differences and moves of what casts have made, "
             "in one body."
         )
+
+    closed_jaxpr = without_passing_shapes(closed_jaxpr, explained, outputs)
 
     def read(function: Any, bodies: Callable[..., Frame] = analyse) -> Reading:
         """The function, products in their normal form."""

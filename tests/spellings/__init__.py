@@ -24,6 +24,7 @@ from . import (
     reductions,
     renormalised,
     running_norms,
+    shapes,
     softmaxes,
     twice,
     weighted_means,
@@ -33,7 +34,7 @@ from .group import Group
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     reductions, conv, integers, twice, picked, in_blocks, renormalised,
-    running_norms, recurrences,
+    running_norms, recurrences, shapes,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
