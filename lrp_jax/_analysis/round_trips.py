@@ -1,15 +1,16 @@
-"""Moves at whose end every number is back in its place."""
+"""Moves at whose end every number is back in its place, and choices that the code has made."""
 
 from typing import Any
 
-from . import compat
+from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .indices import Known
 from .places import Place, itself, made_by
 
 
 def without_round_trips(closed_jaxpr: Any) -> Any:
-    """The same function without moves at whose end every number is back in its place.
+    """The same function without moves at whose end every number is back in its place, nor choices
+    by a mask that the code knows and that is the same everywhere.
 
     Args:
         closed_jaxpr: a flat jaxpr.
@@ -23,6 +24,10 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
         operands = [a if is_literal(a) else renamed.get(a, a) for a in eqn.invars]
         if any(a is not b for a, b in zip(operands, eqn.invars, strict=True)):
             eqn = eqn.replace(invars=operands)
+        chosen = _chosen(eqn, known)
+        if chosen is not None:
+            renamed[eqn.outvars[0]] = chosen
+            continue
         place = made_by(eqn, known, lambda v: places.get(v) or itself(v))
         if place is not None:
             (out,) = eqn.outvars
@@ -35,3 +40,14 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
         return closed_jaxpr
     outvars = [a if is_literal(a) else renamed.get(a, a) for a in jaxpr.outvars]
     return compat.with_equations(closed_jaxpr, eqns, outvars)
+
+
+def _chosen(eqn: Equation, known: Known) -> Any | None:
+    """The operand that a choice takes everywhere, where the code knows it."""
+    if eqn.primitive is not prim.SELECT or is_literal(eqn.invars[0]):
+        return None
+    mask = known.indices(eqn.invars[0])
+    if mask is None or not mask.size or (mask != mask.flat[0]).any():
+        return None
+    chosen = eqn.invars[1 + int(mask.flat[0])]
+    return None if is_literal(chosen) else chosen

@@ -149,16 +149,18 @@ def _goes_on(var: Var, monomials: Monomials) -> bool:
 
 def _summands(
     atom: Any, index: Index, number: float, monomials: Monomials, *, shifts: bool,
-    turned: bool = False, top: bool = False,
+    turned: bool = False, top: bool = False, alone: bool = True,
 ) -> list[Summand]:  # fmt: skip
-    """What is added in a sum that nobody else reads; with `shifts`, in shifts by constants too."""
+    """What is added in a sum that nobody else reads, nor what was moved of it (`alone`); with
+    `shifts`, in shifts by constants too."""
     graph = monomials.graph
     own = [Summand(number, atom, index, turned)]
     eqn = None if is_literal(atom) else graph.maker.get(atom)
     if eqn is None or atom not in graph.live or atom in monomials.whole:
         return own
     several = len(graph.explained_operands(eqn)) > 1
-    if several and not top and not graph.read_once(atom):
+    alone = alone and (top or graph.read_once(atom))
+    if several and not alone:
         return own
     axes, invars = link(eqn), eqn.invars
     parts: list[tuple[Any, float]] = []
@@ -187,5 +189,6 @@ def _summands(
             monomials,
             shifts=shifts,
             turned=turned,
+            alone=alone,
         )
     ]

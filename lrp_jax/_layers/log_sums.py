@@ -61,10 +61,11 @@ def _without_shift(eqn: Equation, exponentials: Exponentials) -> Callable[[Read]
     exponentials.named.clear()
     own = exponentials.exponent(logits, own_index(logits))
     form = _form_of(exponentials.exponent(out, own_index(out)), exponentials)
-    if form is None or own.powers or own.number <= 0:
+    if form is None or own.number <= 0:
         return None
     linear, logs, sums = form
-    shifted = own.exponent.keys() > linear.exponent.keys() or math.log(own.number) != linear.number
+    more = own.powers or own.exponent.keys() > linear.exponent.keys()
+    shifted = more or math.log(own.number) != linear.number
     once = [power for _, power in sums] == [-1]
     if not (shifted and once) or logs or not linear.exponent:
         return None
@@ -75,6 +76,16 @@ def _as_sum(out: Var, form: Any, exponentials: Exponentials) -> Callable[[Read],
     """How a form that `_form` makes is computed."""
     linear, logs, sums = form
     logits = logits_of(Term(exponent=linear.exponent), exponentials)
+    axis = None if logs else _own_axis(out, linear, sums)
+    if axis is not None:
+
+        def log_softmax(read: Read) -> Any:
+            u = jnp.broadcast_to(logits.value(read, range(len(out.aval.shape))), out.aval.shape)
+            e, largest = shifted_exponentials(u, None, (axis,))
+            y = u - (jnp.log(jnp.sum(e, axis, keepdims=True)) + largest)
+            return (y + linear.number if linear.number else y).astype(out.aval.dtype)
+
+        return log_softmax
     blocks = [[logits_of(term, exponentials) for term in n.summed] for n, _ in sums]
     order = range(len(out.aval.shape))
 
@@ -90,6 +101,26 @@ def _as_sum(out: Var, form: Any, exponentials: Exponentials) -> Callable[[Read],
         return jnp.broadcast_to(total, out.aval.shape).astype(out.aval.dtype)
 
     return way
+
+
+def _own_axis(out: Var, linear: Term, sums: list[tuple[Normaliser, float]]) -> int | None:
+    """The axis of the one log-sum-exp that logits are reduced by, where it is of just them."""
+    if [power for _, power in sums] != [-1] or not linear.exponent:
+        return None
+    ((normaliser, _),) = sums
+    if len(normaliser.summed) != 1 or normaliser.rest:
+        return None
+    (term,) = normaliser.summed
+    if term.powers or term.number != 1 or len(term.bound) != 1:
+        return None
+    for axis in range(len(out.aval.shape)):
+        own = {
+            f._replace(axes=tuple(axis if a in term.bound else a for a in f.axes)): c
+            for f, c in term.exponent.items()
+        }
+        if own == linear.exponent:
+            return axis
+    return None
 
 
 def _is_known(eqn: Equation, exponentials: Exponentials, found: Mapping[Var, Found]) -> bool:
@@ -134,9 +165,38 @@ def _form_of(term: Term, exponentials: Exponentials) -> Any:
         for f, c in before.exponent.items():
             exponent[f] = exponent.get(f, 0) + power * c
         todo += [(f, p * power) for f, p in before.powers.items()]
+    sums = _together(sums)
     if not sums and (logs or not exponent):
         return None
     return Term(number, {}, {f: c for f, c in exponent.items() if c}), logs, sums
+
+
+def _together(sums: list[tuple[Normaliser, float]]) -> list[tuple[Normaliser, float]]:
+    """Each log-sum-exp once."""
+    found: dict[Any, tuple[Normaliser, float]] = {}
+    for normaliser, power in sums:
+        key: Any = (
+            id(normaliser) if normaliser.rest else None,
+            *map(_without_names, normaliser.summed),
+        )
+        found[key] = (normaliser, found.get(key, (normaliser, 0.0))[1] + power)
+    return [(normaliser, power) for normaliser, power in found.values() if power]
+
+
+def _without_names(term: Term) -> Any:
+    """A term whatever the axes are called that it is summed over."""
+    names: dict[Any, Any] = {}
+
+    def named(factor: Factor) -> Factor:
+        axes = factor.axes
+        own = (names.setdefault(a, ("bound", len(names))) if a in term.bound else a for a in axes)
+        return factor._replace(axes=tuple(own))
+
+    both = [
+        frozenset((named(f), p) for f, p in sorted(part.items(), key=lambda i: id(i[0].var)))
+        for part in (term.powers, term.exponent)
+    ]
+    return term.number, *both
 
 
 def _log_sum(logits: list[Logits], normaliser: Normaliser, read: Read, order: list[int]) -> Any:

@@ -245,7 +245,7 @@ def _(site: Site, x: Any, w: Any) -> Any:
     return _dot(site, x, 2 * w) / 2
 
 
-@on_products("x w = 2 ((x / 2) w)")
+@on_products("x w = 2 ((x / 2) w)", exact=True)  # a scale between two layers belongs to the first
 def _(site: Site, x: Any, w: Any) -> Any:
     return 2 * _dot(site, x / 2, w)
 

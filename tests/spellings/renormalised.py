@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .group import EXACT, Group, Params, halves, hold
+from .group import EVERY, EXACT, Group, Params, halves, hold
 
 CHOSEN = np.asarray([2, 0, 3])
 Function = Callable[[Array], Array]
@@ -283,7 +283,39 @@ def exact(name: str, spelled: dict[str, Function]) -> Group:
     )
 
 
+def log_softmax(s: Array) -> Array:
+    return jax.nn.log_softmax(s, -1)
+
+
+BIASED = {
+    "of the logits": lambda s, b: softmax(s + b),
+    "of log_softmax": lambda s, b: softmax(log_softmax(s) + b),
+    "of the logarithm": lambda s, b: softmax(jnp.log(softmax(s)) + b),
+    "of a scaled logarithm": lambda s, b: softmax(2 * (0.5 * log_softmax(s) + b / 2)),
+    "of less the largest": lambda s, b: softmax(s - s.max(-1, keepdims=True) + b),
+    "of less the mean": lambda s, b: softmax(b + (s - s.mean(-1, keepdims=True))),
+    "weights": lambda s, b: again(softmax(s) * jnp.exp(b)),
+}
+
+LOG_BIASED = {
+    "of the logits": lambda s, b: log_softmax(2 * s + b),
+    "of log_softmax": lambda s, b: log_softmax(2 * log_softmax(s) + b),
+    "of the logarithm": lambda s, b: log_softmax(2 * jnp.log(softmax(s)) + b),
+    "halves": lambda s, b: log_softmax(2 * (log_softmax(s) + b / 2)),
+    "of less the largest": lambda s, b: log_softmax(2 * (s - s.max(-1, keepdims=True)) + b),
+    "logarithm": lambda s, b: jnp.log(softmax(2 * log_softmax(s) + b)),
+}
+
 GROUPS = (
+    *(
+        Group(
+            f"{name} of shifted logits and a bias",
+            {n: (lambda p, h, f=f: f(h, p["bias"])) for n, f in table.items()},
+            {"bias": (4,)},
+            composites=EVERY,
+        )
+        for name, table in (("softmax", BIASED), ("log_softmax", LOG_BIASED))
+    ),
     exact("the first of a softmax", FIRST),
     exact("some of a softmax", BY_INDEX),
     exact("the largest of a softmax", ROUTER),
