@@ -24,6 +24,7 @@ from .._analysis.splice import tidied
 from .._analysis.turns import with_like_turns
 from .._analysis.units import without_passing_axes
 from .._analysis.weights import are_in_arguments
+from .._analysis.written_out import with_factors
 from .accumulations import Accumulation
 from .bodies import Body
 from .call import Call
@@ -98,6 +99,7 @@ def analyse(
         )
 
     closed_jaxpr = without_passing_shapes(closed_jaxpr, explained, outputs)
+    closed_jaxpr = with_factors(closed_jaxpr, explained, outputs)
 
     def read(function: Any, bodies: Callable[..., Frame] = analyse) -> Reading:
         """The function, products in their normal form."""

@@ -1,4 +1,5 @@
-"""Recurrences whose inputs are products: as loops, and as scans of pairs that are merged."""
+"""Recurrences whose inputs are products: as loops, as scans of pairs that are merged, and as
+products along an axis."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .group import EXACT, Group, Params
+from .group import EXACT, Group, Params, shares
 
 
 def gated(p: Params, h: Array) -> tuple[Array, Array]:
@@ -65,7 +66,113 @@ RECURRENCES = {
     "vmap": lambda p, h: jax.vmap(lambda row: by_scan(p, row[None])[0])(h),
 }
 
+
+def rows(a: Array) -> list[Array]:
+    return [a[:, t] for t in range(a.shape[1])]
+
+
+PRODUCT = {
+    "factors": lambda a, g: a[:, 0] * a[:, 1] * a[:, 2] * g,
+    "prod": lambda a, g: jnp.prod(a, 1) * g,
+    "g first": lambda a, g: g * jnp.prod(a, 1),
+    "kept axis": lambda a, g: (a.prod(1, keepdims=True) * g[:, None])[:, 0],
+    "reduce": lambda a, g: lax.reduce(a, 1.0, lax.mul, (1,)) * g,
+    "cumprod": lambda a, g: jnp.cumprod(a, 1)[:, -1] * g,
+    "reversed": lambda a, g: lax.cumprod(a, axis=1, reverse=True)[:, 0] * g,
+    "loop": lambda a, g: lax.fori_loop(0, 3, lambda t, y: y * a[:, t], g),
+    "scan": lambda a, g: lax.scan(lambda y, x: (y * x, None), g, jnp.swapaxes(a, 0, 1))[0],
+    "einsum": lambda a, g: jnp.einsum("bf,bf,bf,bf->bf", *rows(a), g),
+    "vmap": jax.vmap(lambda a, g: jnp.prod(a, 0) * g),
+    "divided": lambda a, g: jnp.prod(a, 1) / (1 / g),
+}
+
+
+def rendered_by_loop(a: Array, c: Array) -> Array:
+    left, out = jnp.ones_like(a[:, 0]), jnp.zeros_like(c[:, 0])
+    for alpha, colour in zip(rows(a), rows(c), strict=True):
+        out, left = out + left * alpha * colour, left * (1 - alpha)
+    return out
+
+
+def rendered_by_scan(a: Array, c: Array) -> Array:
+    def turn(left: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
+        return left * (1 - row[0]), left * row[0] * row[1]
+
+    over = tuple(jnp.swapaxes(z, 0, 1) for z in (a, c))
+    return lax.scan(turn, jnp.ones_like(a[:, 0]), over)[1].sum(0)
+
+
+def left_before(a: Array) -> Array:
+    return jnp.concatenate([jnp.ones_like(a[:, :1]), jnp.cumprod(1 - a, 1)[:, :-1]], 1)
+
+
+RENDERED = {
+    "loop": rendered_by_loop,
+    "scan": rendered_by_scan,
+    "cumprod": lambda a, c: (left_before(a) * a * c).sum(1),
+    "cumprod of the rest": lambda a, c: (left_before(a) * (a * c)).sum(1),
+    "padded": lambda a, c: (
+        jnp.pad(jnp.cumprod(1 - a[:, :-1], 1), ((0, 0), (1, 0), (0, 0)), constant_values=1) * a * c
+    ).sum(1),
+    "parts": lambda a, c: (
+        a[:, 0] * c[:, 0]
+        + (1 - a[:, 0]) * a[:, 1] * c[:, 1]
+        + (1 - a[:, 0]) * (1 - a[:, 1]) * a[:, 2] * c[:, 2]
+    ),
+    "vmap": jax.vmap(lambda a, c: (left_before(a[None])[0] * a * c).sum(0)),
+}
+
+JOINED = {
+    "part by part": lambda a, b, c: jnp.concatenate(
+        [a[:, :2] * b[:, :2] * c[:, :2], a[:, 2:] * c[:, 2:]], 1
+    ),
+    "joined, then multiplied": lambda a, b, c: (
+        jnp.concatenate([a[:, :2] * b[:, :2], a[:, 2:]], 1) * c
+    ),
+    "c first": lambda a, b, c: c * jnp.concatenate([a[:, :2] * b[:, :2], a[:, 2:]], 1),
+    "stacked": lambda a, b, c: (
+        jnp.stack([a[:, 0] * b[:, 0], a[:, 1] * b[:, 1], a[:, 2]], 1) * c
+    ),
+    "rows": lambda a, b, c: jnp.stack(
+        [a[:, 0] * b[:, 0] * c[:, 0], a[:, 1] * b[:, 1] * c[:, 1], a[:, 2] * c[:, 2]], 1
+    ),
+    "c in halves": lambda a, b, c: jnp.concatenate(
+        [jnp.concatenate([a[:, :1] * b[:, :1], a[:, 1:2] * b[:, 1:2]], 1) * c[:, :2],
+         a[:, 2:] * c[:, 2:]], 1
+    ),
+}  # fmt: skip
+
+FACTORS = {"a": (4, 4), "b": (4, 4), "c": (4, 4)}
+
 GROUPS = (
+    Group(
+        "a product along an axis and a factor",
+        {n: (lambda p, h, f=f: f(h @ p["a"], h[:, 0] @ p["b"])) for n, f in PRODUCT.items()},
+        {"a": (4, 4), "b": (4, 4)},
+        lambda p, h, gates: shares(*rows(h @ p["a"]), h[:, 0] @ p["b"]),
+        EXACT,
+    ),
+    Group(
+        "light that is left",
+        {
+            n: (lambda p, h, f=f: f(jax.nn.sigmoid(h @ p["a"]), h @ p["b"]))
+            for n, f in RENDERED.items()
+        },
+        {"a": (4, 4), "b": (4, 4)},
+        None,
+        EXACT,
+    ),
+    Group(
+        "products beside something else, and a factor",
+        {n: (lambda p, h, f=f: f(h @ p["a"], h @ p["b"], h @ p["c"])) for n, f in JOINED.items()},
+        FACTORS,
+        lambda p, h, gates: (
+            lambda a, b, c: jnp.concatenate(
+                [shares(a[:, :2], b[:, :2], c[:, :2]), shares(a[:, 2:], c[:, 2:])], 1
+            )
+        )(h @ p["a"], h @ p["b"], h @ p["c"]),
+        EXACT,
+    ),
     Group(
         "a recurrence of gated inputs",
         RECURRENCES,

@@ -1,0 +1,258 @@
+"""Products that are multiplied further part by part, written out as the products of each part.
+
+`jnp.prod(x) * g` has one factor more than `x` has numbers, and the weights of volume rendering,
+`cumprod(1 - a) * a`, have each one factor more than the one before, as loops over them say it;
+`concatenate([a * b, c]) * g` has parts of three factors and of two.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from . import compat, primitives as prim
+from .compat import Equation, Var, is_literal
+from .graph import Graph
+from .monomials import link
+from .primitives import Family, family
+from .trace import in_place_of
+
+_MOST = 32
+"""More numbers stay one product."""
+_REDUCE, _CUMULATIVE = compat.primitive("reduce_prod"), compat.primitive("cumprod")
+_SLICE, _CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")
+_PAD, _RESHAPE = compat.primitive("pad"), compat.primitive("reshape")
+Read = Callable[[Any], Any]
+
+
+class Parts(NamedTuple):
+    """A value as its parts along an axis."""
+
+    axis: int
+    values: list[Array]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [y.shape[self.axis] for y in self.values]
+
+    def whole(self) -> Array:
+        return jnp.concatenate(self.values, self.axis)
+
+
+def with_factors(
+    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: tuple[bool, ...] | None
+) -> Any:
+    """The same function with products along an axis written out, where they are multiplied further.
+
+    Args:
+        closed_jaxpr: a flat jaxpr.
+        explained: for each input whether it is explained.
+        outputs: for each output whether it is explained; None: all of them.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    maker = {v: e for e in jaxpr.eqns for v in e.outvars}
+    found = [e for e in jaxpr.eqns if _numbers(e) or _joined(e, maker)]
+    if not found:
+        return closed_jaxpr
+    graph = Graph(closed_jaxpr, explained, outputs)
+    starts = {id(e) for e in found if _joins(e, graph) and _is_multiplied(e.outvars[0], graph)}
+    if not starts:
+        return closed_jaxpr
+
+    def function(*values: Any) -> list[Any]:
+        env: dict[Any, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
+        env.update(zip(jaxpr.invars, values, strict=True))
+        parts: dict[Var, Parts] = {}
+
+        def read(atom: Any) -> Any:
+            return atom.val if is_literal(atom) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            out = eqn.outvars[0]
+            with in_place_of(eqn):
+                if id(eqn) in starts and eqn.primitive is _REDUCE:
+                    env[out] = _product(read(eqn.invars[0]), eqn.params["axes"])
+                    continue
+                own = _part_by_part(eqn, parts, read, graph)
+                if own is None and id(eqn) in starts:
+                    own = _begun(eqn, read)
+                if own is not None:
+                    parts[out], env[out] = own, own.whole()
+                    continue
+            env.update(compat.evaluate(jaxpr, [eqn], env))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    return compat.without_unused(compat.traced_on(function, jaxpr.invars))
+
+
+def _numbers(eqn: Equation) -> bool:
+    """Whether an equation multiplies some numbers along axes."""
+    if eqn.primitive not in (_REDUCE, _CUMULATIVE):
+        return False
+    shape, axis = eqn.invars[0].aval.shape, eqn.params.get("axis")
+    axes = eqn.params["axes"] if axis is None else [axis]
+    return 1 < math.prod(shape[i] for i in axes) <= _MOST
+
+
+def _joined(eqn: Equation, maker: Mapping[Var, Equation]) -> list[Equation]:
+    """The products that are put side by side, or beside something else."""
+    if eqn.primitive is not _CONCATENATE or len(eqn.invars) > _MOST:
+        return []
+    makers = (None if is_literal(a) else _maker(a, maker) for a in eqn.invars)
+    return [e for e in makers if e is not None and e.primitive in (prim.MUL, prim.DIV)]
+
+
+def _maker(var: Var, maker: Mapping[Var, Equation]) -> Equation | None:
+    """What makes a variable, before its shape or type changes."""
+    eqn = maker.get(var)
+    while eqn is not None and prim.changes_no_number(eqn.primitive):
+        if is_literal(eqn.invars[0]):
+            return None
+        eqn = maker.get(eqn.invars[0])
+    return eqn
+
+
+def _joins(eqn: Equation, graph: Graph) -> bool:
+    """Whether an equation multiplies numbers, or joins products that nobody else reads."""
+    products = _joined(eqn, graph.maker)
+    return _numbers(eqn) or any(
+        _multiplies(e, graph) and graph.read_once(e.outvars[0]) for e in products
+    )
+
+
+def _is_multiplied(var: Var, graph: Graph) -> bool:
+    """Whether a variable, or parts of it, are factors of a larger product."""
+    for eqn in graph.readers.get(var, ()):
+        if eqn is None or not graph.is_live(eqn):
+            continue
+        if _multiplies(eqn, graph):
+            return True
+        moves = family(eqn.primitive) in (Family.STRUCTURAL, Family.NEUTRAL)
+        if (moves or eqn.primitive in (prim.MUL, prim.DIV)) and any(
+            _is_multiplied(v, graph) for v in eqn.outvars
+        ):
+            return True
+    return False
+
+
+def _product(x: Array, axes: tuple[int, ...]) -> Any:
+    """A product of slices."""
+    total: Any = None
+    for place in itertools.product(*(range(x.shape[axis]) for axis in axes)):
+        part = x
+        for axis, i in zip(axes, place, strict=True):
+            part = lax.slice_in_dim(part, i, i + 1, axis=axis)
+        total = part if total is None else total * part
+    return lax.squeeze(total, axes)
+
+
+def _begun(eqn: Equation, read: Read) -> Parts:
+    """The numbers of a cumulative product, or what is put side by side."""
+    if eqn.primitive is _CONCATENATE:
+        return Parts(eqn.params["dimension"], [read(a) for a in eqn.invars])
+    (x,), axis = map(read, eqn.invars), eqn.params["axis"]
+    numbers = [lax.slice_in_dim(x, i, i + 1, axis=axis) for i in range(x.shape[axis])]
+    if eqn.params["reverse"]:
+        return Parts(axis, [*itertools.accumulate(numbers[::-1], jnp.multiply)][::-1])
+    return Parts(axis, [*itertools.accumulate(numbers, jnp.multiply)])
+
+
+def _part_by_part(
+    eqn: Equation, parts: Mapping[Var, Parts], read: Read, graph: Graph
+) -> Parts | None:
+    """What is made of parts by moves and products, part by part."""
+    own = next((parts[a] for a in eqn.invars if not is_literal(a) and a in parts), None)
+    if own is None:
+        return None
+    (axis, values), (out, *_) = own, eqn.outvars
+    same = axis < out.aval.ndim and out.aval.shape[axis] == sum(own.sizes)
+    if eqn.primitive in (prim.MUL, prim.DIV) or family(eqn.primitive) is Family.NEUTRAL:
+        return _computed(eqn, own, parts, read, graph) if same else None
+    if eqn.primitive in prim.SHAPE_ONLY:
+        return _reshaped(eqn, own)
+    if eqn.primitive is _PAD:
+        return _padded(eqn, own, read)
+    if eqn.primitive is _CONCATENATE and eqn.params["dimension"] == axis:
+        found = (parts.get(a) if not is_literal(a) else None for a in eqn.invars)
+        several = [
+            [read(a)] if known is None or known.axis != axis else known.values
+            for a, known in zip(eqn.invars, found, strict=True)
+        ]
+        return Parts(axis, [*itertools.chain(*several)])
+    if eqn.primitive is _SLICE and eqn.params["strides"] is None:
+        begin, end = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
+        first, last = begin[axis], end[axis]
+        kept = []
+        for y, stop in zip(values, itertools.accumulate(own.sizes), strict=True):
+            start = stop - y.shape[axis]
+            begin[axis], end[axis] = max(first, start) - start, min(last, stop) - start
+            kept += [lax.slice(y, begin, end)] if end[axis] > begin[axis] else []
+        return Parts(axis, kept) if kept else None
+    return None
+
+
+def _computed(
+    eqn: Equation, like: Parts, parts: Mapping[Var, Parts], read: Read, graph: Graph
+) -> Parts:
+    operands = [_parts_of(atom, like, parts, read, graph) for atom in eqn.invars]
+    both = zip(*operands, strict=True)
+    return Parts(like.axis, [eqn.primitive.bind(*part, **eqn.params) for part in both])
+
+
+def _reshaped(eqn: Equation, own: Parts) -> Parts | None:
+    """Parts with other axes beside theirs."""
+    to, shape = link(eqn), list(eqn.outvars[0].aval.shape)
+    axis = None if to is None else to[own.axis]
+    if axis is None or shape[axis] != sum(own.sizes):
+        return None
+    made = []
+    for y, size in zip(own.values, own.sizes, strict=True):
+        shape[axis] = size
+        if eqn.primitive is prim.BROADCAST:
+            made.append(lax.broadcast_in_dim(y, shape, eqn.params["broadcast_dimensions"]))
+        elif eqn.primitive is _RESHAPE:
+            made.append(lax.reshape(y, shape))
+        else:
+            made.append(eqn.primitive.bind(y, **eqn.params))
+    return Parts(axis, made)
+
+
+def _padded(eqn: Equation, own: Parts, read: Read) -> Parts | None:
+    """Parts with a filled one before and after them."""
+    sides = eqn.params["padding_config"]
+    low, high, between = sides[own.axis]
+    if between or min(low, high) < 0 or any(any(s) for i, s in enumerate(sides) if i != own.axis):
+        return None
+    value, shape = read(eqn.invars[1]), list(own.values[0].shape)
+
+    def filled(size: int) -> list[Array]:
+        shape[own.axis] = size
+        return [jnp.full(shape, value)] if size else []
+
+    return Parts(own.axis, [*filled(low), *own.values, *filled(high)])
+
+
+def _parts_of(
+    atom: Any, like: Parts, parts: Mapping[Var, Parts], read: Read, graph: Graph
+) -> list[Any]:
+    """The parts of an operand beside those of another one: of a product, its factors' parts."""
+    known = None if is_literal(atom) else parts.get(atom)
+    if known is not None and known.axis == like.axis and known.sizes == like.sizes:
+        return known.values
+    eqn = None if is_literal(atom) else graph.maker.get(atom)
+    if eqn is not None and _multiplies(eqn, graph) and graph.read_once(atom):
+        return _computed(eqn, like, parts, read, graph).values
+    value, ends = read(atom), [*itertools.accumulate(like.sizes)]
+    if not atom.aval.shape or atom.aval.shape[like.axis] != ends[-1]:
+        return [value] * len(ends)
+    begins = (end - n for end, n in zip(ends, like.sizes, strict=True))
+    return [
+        lax.slice_in_dim(value, a, b, axis=like.axis) for a, b in zip(begins, ends, strict=True)
+    ]
+
+
+def _multiplies(eqn: Equation, graph: Graph) -> bool:
+    return eqn.primitive in (prim.MUL, prim.DIV) and graph.explained_operands(eqn) == [0, 1]
