@@ -260,6 +260,19 @@ def loops(jaxpr: Any, name: str) -> int:
     return count(getattr(jaxpr, "jaxpr", jaxpr), False)
 
 
+def test_what_is_split_is_put_side_by_side_on_the_way_back() -> None:
+    model = nn.RNN(nn.OptimizedLSTMCell(4))
+    with jax.enable_x64(False):
+        x = jnp.ones((2, 3, 4))
+        v = model.init(jax.random.key(0), x)
+        last = lambda v, x: model.apply(v, x)[:, -1]  # noqa: E731
+        explained = jax.make_jaxpr(lrp.relevance(last, lrp.AttnLRP()))(v, x)
+        gradient = jax.make_jaxpr(jax.grad(lambda x: last(v, x).sum()))(x)
+    assert loops(gradient, "dot_general") > 0
+    assert loops(explained, "dot_general") > 0
+    assert loops(gradient, "pad") == loops(explained, "pad") == 0
+
+
 def _is_jaxpr(value: Any) -> bool:
     return hasattr(getattr(value, "jaxpr", value), "eqns")
 

@@ -21,7 +21,7 @@ def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
     return found
 
 
-def nonnegative_variables(graph: Graph, inputs: Iterable[bool] | None) -> set[Var]:
+def nonnegative_variables(graph: Graph, inputs: Iterable[bool] | None = None) -> set[Var]:
     """Variables that cannot be negative, given which inputs cannot."""
     known = {v for v, flag in zip(graph.jaxpr.invars, inputs or (), strict=False) if flag}
     for eqn in graph.eqns:

@@ -1,8 +1,10 @@
 """Who makes and who reads each variable of a flat jaxpr, and what depends on the input."""
 
+from __future__ import annotations
+
 import functools
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
@@ -11,17 +13,24 @@ from .compat import Equation, Var, is_literal
 from .inside import Bodies, bodies_of, through
 from .primitives import Family, family
 
+T = TypeVar("T")
+
 
 def is_float(atom: Any) -> bool:
     """Whether relevance can be attached to a variable."""
     dtype = getattr(atom.aval, "dtype", None)
-    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
+    return dtype is not None and _is_a(dtype, jnp.inexact)
+
+
+@functools.cache
+def _is_a(dtype: Any, kind: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, kind))
 
 
 def is_complex(atom: Any) -> bool:
     """Whether a variable or literal holds complex numbers."""
     dtype = getattr(atom.aval, "dtype", None)
-    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.complexfloating))
+    return dtype is not None and _is_a(dtype, jnp.complexfloating)
 
 
 class Graph:
@@ -56,6 +65,8 @@ class Graph:
             )
         )
         self._carriers: dict[int, list[int]] = {}
+        self._explained: dict[int, tuple[Equation, list[int]]] = {}
+        self._found: dict[Callable[[Graph], Any], Any] = {}
         self._rank: dict[Var, int] = {}
 
     def _reached(self, explained: tuple[bool, ...]) -> set[Var]:
@@ -123,8 +134,18 @@ class Graph:
 
     def explained_operands(self, eqn: Equation) -> list[int]:
         """Positions of the operands that carry relevance."""
-        found = ids.carrying(eqn, self.live, self.one_hots.keys())
-        return self._carriers.get(id(eqn), found)
+        live = self.live
+        if id(eqn) not in self._explained:
+            found = ids.carrying(eqn, live, self.one_hots.keys())
+            self._explained[id(eqn)] = (eqn, self._carriers.get(id(eqn), found))
+        return self._explained[id(eqn)][1]
+
+    def once(self, compute: Callable[[Graph], T]) -> T:
+        """What is computed of the graph alone, computed once."""
+        if compute not in self._found:
+            self._found[compute] = compute(self)
+        found: T = self._found[compute]
+        return found
 
     def explained_flags(self, eqn: Equation) -> list[bool]:
         """For each operand whether it carries relevance."""
@@ -151,7 +172,7 @@ class Graph:
         return hot
 
     def is_live(self, eqn: Equation) -> bool:
-        return any(v in self.live for v in eqn.outvars)
+        return not self.live.isdisjoint(eqn.outvars)
 
     def read_once(self, var: Var) -> bool:
         """Whether exactly one equation reads the variable and it is no output.

@@ -38,15 +38,22 @@ class Known:
 
     def is_zero(self, atom: Any) -> bool:
         """Whether an operand is nothing but zeros."""
+        origin = self._origin(atom)
+        return is_literal(origin) and literal_value(origin) == 0
+
+    def at_hand(self, atom: Any) -> np.ndarray | None:
+        """The numbers of the code that an operand holds in some shape, none of them computed."""
+        origin = self._origin(atom)
+        return self.indices(origin) if is_literal(origin) or origin not in self._maker else None
+
+    def _origin(self, atom: Any) -> Any:
+        """The operand before its shape or type changed."""
         while not is_literal(atom):
             eqn = self._maker.get(atom)
-            fills = eqn is not None and (
-                eqn.primitive in prim.SHAPE_ONLY or family(eqn.primitive) is Family.NEUTRAL
-            )
-            if eqn is None or not fills:
-                return False
+            if eqn is None or not prim.changes_no_number(eqn.primitive):
+                return atom
             atom = eqn.invars[0]
-        return literal_value(atom) == 0
+        return atom
 
     def indices(self, atom: Any) -> np.ndarray | None:
         """Integers that the code knows."""

@@ -9,13 +9,12 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .facts import nonnegative_variables, sources
-from .graph import Graph, is_float
+from .graph import Graph, is_complex, is_float
 from .primitives import Family, family
 from .signs import literal_value
 from .value_numbers import value_numbers
@@ -65,8 +64,8 @@ class Monomials:
 
     def __init__(self, graph: Graph, dominator: Mapping[Var, Var], whole: Iterable[Var]) -> None:
         self.graph, self.dominator, self.whole = graph, dominator, set(whole)
-        self.same = value_numbers(graph)
-        self.nonnegative = nonnegative_variables(graph, None)
+        self.same = graph.once(value_numbers)
+        self.nonnegative = graph.once(nonnegative_variables)
 
     def explained(self, factor: Factor) -> bool:
         return factor.var in self.graph.live
@@ -305,7 +304,7 @@ def product_operands(eqn: Equation, graph: Graph) -> list[tuple[Any, Any, int]] 
     axes = link(eqn)
     if axes is not None:
         return [(invars[0], axes, 1)]
-    if any(jnp.issubdtype(a.aval.dtype, jnp.complexfloating) for a in (*invars, *eqn.outvars)):
+    if any(map(is_complex, (*invars, *eqn.outvars))):
         return None
     if primitive is prim.MUL:
         return [(a, None, 1) for a in invars]

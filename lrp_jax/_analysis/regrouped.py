@@ -219,7 +219,7 @@ def _only_for_ends(
     starts: Collection[Var],
 ) -> dict[int, Bare]:
     """The ends whose values nobody else reads, of what is read in the other shape as well."""
-    same = value_numbers(graph)
+    same = graph.once(value_numbers)
     readers: dict[Var, list[Equation | None]] = {}
     for var, own in graph.readers.items():
         live = [e for e in own if e is None or graph.is_live(e)]

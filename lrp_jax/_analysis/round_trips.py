@@ -46,7 +46,7 @@ def _chosen(eqn: Equation, known: Known) -> Any | None:
     """The operand that a choice takes everywhere, where the code knows it."""
     if eqn.primitive is not prim.SELECT or is_literal(eqn.invars[0]):
         return None
-    mask = known.indices(eqn.invars[0])
+    mask = known.at_hand(eqn.invars[0])
     if mask is None or not mask.size or (mask != mask.flat[0]).any():
         return None
     chosen = eqn.invars[1 + int(mask.flat[0])]

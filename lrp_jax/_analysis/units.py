@@ -5,7 +5,7 @@ are recognised by shapes, so what stands between such axes and their end is comp
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from itertools import islice
+from itertools import groupby, islice
 from math import prod
 from typing import Any, NamedTuple
 
@@ -96,16 +96,19 @@ def computed_bare(
                 found[var] = bare[var](read, read_bare)
             return found[var]
 
-        for eqn in jaxpr.eqns:
+        def is_other(eqn: Equation) -> bool:
             out = eqn.outvars[0]
-            if id(eqn) in ended:
-                with in_place_of(eqn):
-                    env[out] = ended[id(eqn)](read, read_bare)
-            elif out in bared and out not in starts:  # nothing is computed twice
-                with in_place_of(eqn):
-                    env[out] = back(out, read_bare(out))
-            else:
-                env.update(compat.evaluate(jaxpr, [eqn], env))
+            return id(eqn) in ended or (out in bared and out not in starts)
+
+        for other, group in groupby(jaxpr.eqns, is_other):
+            eqns = list(group)
+            if not other:
+                env.update(compat.evaluate(jaxpr, eqns, env))
+                continue
+            for eqn in eqns:
+                out, end = eqn.outvars[0], ended.get(id(eqn))
+                with in_place_of(eqn):  # nothing is computed twice
+                    env[out] = end(read, read_bare) if end else back(out, read_bare(out))
         return [read(atom) for atom in jaxpr.outvars]
 
     return compat.without_unused(compat.traced_on(function, jaxpr.invars))

@@ -35,7 +35,7 @@ from .elementwise import Elementwise
 from .fixed import FixedMap
 from .lookups import Lookup, Moved
 from .moved_forms import with_moves
-from .moves import Move
+from .moves import Move, with_splits
 from .normal_form import normal_form
 from .normalization import Normalization
 from .product import Product, gate_rank
@@ -138,7 +138,8 @@ def analyse(
             (*written, *better.written),
         )  # fmt: skip
     frame = _frame(reading, better.torn)
-    return checkpointed(rolled(dataclasses.replace(frame, steps=tuple(steps)), written))
+    frame = rolled(dataclasses.replace(frame, steps=tuple(steps)), written)
+    return checkpointed(dataclasses.replace(frame, steps=tuple(with_splits(frame.steps))))
 
 
 def _unread(
