@@ -93,6 +93,7 @@ def _start(operand: Var, var: Var, other: Var) -> Regrouped:
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> Groups:
     """The smallest groups of neighbouring axes that hold the same numbers."""
+    assert prod(before) == prod(after)
     found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -119,7 +120,9 @@ def _followed(
         operands = [a for a in eqn.invars if not is_literal(a) and a in spread]
         if not operands or len(eqn.outvars) != 1:
             continue
-        (out,), value = eqn.outvars, spread[operands[0]]
+        (out,) = eqn.outvars
+        value = next((spread[a] for a in operands if a.aval.shape == out.aval.shape), None)
+        value = spread[operands[0]] if value is None else value
         found: Regrouped | None = None
         if family(eqn.primitive) in (*POINTWISE, Family.DETACH) or eqn.primitive is prim.SELECT:
             found = _number_by_number(eqn, value, spread, graph)
@@ -141,7 +144,7 @@ def _number_by_number(
 ) -> Regrouped | None:
     whole = eqn.outvars[0].aval.shape
     shapes = [_own_shape(atom.aval.shape, whole, value) for atom in eqn.invars]
-    if None in shapes:
+    if None in shapes or prod(whole) != prod(value.shape):
         return None
 
     def computed(read: Read, bare: Read) -> Any:
@@ -149,6 +152,8 @@ def _number_by_number(
             own = None if is_literal(atom) else spread.get(atom)
             if own is not None and own.shape == value.shape:
                 return bare(atom)
+            if not shape:
+                return read(atom)
             repeated = _repeated(atom, value, read, graph) if shape == value.shape else None
             return jax.lax.reshape(read(atom), shape) if repeated is None else repeated
 

@@ -406,7 +406,9 @@ def _weighs(node: Node, facts: Facts) -> bool:
     moved = max((i for i, n in enumerate(chain) if n.name in ("transpose", "reshape")), default=-1)
     axes, shape = node.params["axes"], node.inputs[0].value.shape
     return any(
-        c.weights and len(c.value.shape) == len(shape) and any(c.value.shape[a] > 1 for a in axes)
+        c.weights
+        and len(c.value.shape) == len(shape)
+        and any(c.value.shape[a] > 1 and a not in c.repeated for a in axes)
         for n in chain[moved + 1 :]
         if n.name == "mul"
         for c in n.constants

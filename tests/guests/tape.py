@@ -40,6 +40,7 @@ class Const:
         weights: whether an argument went into it.
         touched: whether a comparison of explained numbers went into it.
         origin: for token ids, the place of the argument that each was moved from.
+        repeated: axes along which the code repeats it.
     """
 
     value: Any
@@ -47,6 +48,7 @@ class Const:
     weights: bool = False
     touched: bool = False
     origin: Any = None
+    repeated: frozenset[int] = frozenset()
 
 
 @dataclass(eq=False)
@@ -179,6 +181,16 @@ class Recorder:
         return self.known[same][0]
 
     @staticmethod
+    def _repeated(name: str, params: Any, args: list[Any], values: list[Any]) -> frozenset[int]:
+        """The axes along which a broadcast repeats a constant."""
+        if name != "broadcast_in_dim":
+            return frozenset()
+        to, shape = params["broadcast_dimensions"], np.shape(args[0].value)
+        before = getattr(args[0], "repeated", frozenset())
+        own = {int(to[i]) for i, n in enumerate(shape) if n > 1 and i not in before}
+        return frozenset(range(values[0].ndim)) - own
+
+    @staticmethod
     def same(argument: Value | Const) -> Any:
         """What two operands have in common that are one: the object, or a number of the code."""
         number = None if isinstance(argument, Value) else argument.number
@@ -199,7 +211,8 @@ class Recorder:
             row = self._looked_up(name, params, args, values)
             if row is not None:
                 return [row]
-            return [Const(v, number, weights, touched, origin) for v in values]
+            repeated = self._repeated(name, params, args, values)
+            return [Const(v, number, weights, touched, origin, repeated) for v in values]
         depends = self._depends(name, params, apply, args, values)
         if depends is not None and not depends.any():  # a class token of what it was joined with
             return [Const(values[0], weights=True)]

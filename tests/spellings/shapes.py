@@ -82,6 +82,17 @@ NORM = {
     "einsum": lambda u: u / one(jnp.sqrt(jnp.einsum("bk,bk->b", flat(u), flat(u)) / 12)),
 }  # fmt: skip
 
+GATED = {
+    "over pixels": lambda u: u * one(jax.nn.sigmoid(u[:, 0, 0])),
+    "kept axes": lambda u: u * jax.nn.sigmoid(u[:, :1, :1]),
+    "in rows": lambda u: (flat(u) * jax.nn.sigmoid(u[:, 0, :1])).reshape(u.shape),
+    "a gate in another shape": lambda u: u * jax.nn.sigmoid(u[:, :1, 0]).reshape(-1, 1, 1),
+    "a gate in another shape, and rows": lambda u: (
+        u * jax.nn.sigmoid(u[:, :1, 0].reshape(-1, 1, 1))
+    ).reshape(u.shape[0], 2, 6).reshape(u.shape),
+    "vmap": jax.vmap(lambda v: (v.reshape(-1) * jax.nn.sigmoid(v[0, 0])).reshape(v.shape)),
+}  # fmt: skip
+
 
 def centred(t: Array) -> Array:
     return (t - t.mean(-1, keepdims=True)) / jnp.sqrt(t.var(-1, keepdims=True) + 1e-5)
@@ -122,6 +133,7 @@ def affine(p: Params, y: Array) -> Array:
 
 GROUPS = (
     Group("softmax over pixels", alone(SOFTMAX)),
+    Group("a gate over pixels", alone(GATED)),
     Group("a mean over pixels", alone(MEAN), composites=EXACT),
     Group(
         "share of pixels",
