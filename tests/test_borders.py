@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 import lrp_jax as lrp
 from lrp_jax._calls.explained import Explained
@@ -356,6 +357,43 @@ def test_a_layer_across_a_border_is_one_layer_of_the_plan() -> None:
     named = {x.path: x.weights for x in layers if x.kind <= lrp.Dense}
     assert named["w0"] == ("w0", "b0")
     assert named["w1"] == ("w1", "b1")
+
+
+HANDED_ON: dict[str, Callable[[Any], Any]] = {
+    "a barrier": lax.optimization_barrier,
+    "a barrier of two": lambda y: lax.optimization_barrier((y, jnp.ones(2)))[0],
+    "its device": jax.device_put,
+    "a name": lambda y: checkpoint_name(y, "y"),
+    "its precision": lambda y: lax.reduce_precision(y, 11, 52),
+}
+
+
+def around(h: Any, on: Callable[[Any], Any]) -> list[Any]:
+    """Pieces that are put together over what only hands numbers on."""
+    u = on(h).reshape(EXAMPLES, 2, 2)
+    rows = on(jnp.exp(on(u.reshape(EXAMPLES, -1))))
+    shares = on(on(jax.nn.softmax(h))[:, :2])
+    return [
+        jnp.squeeze(on(jax.nn.relu(on(h[:, None]))), 1),
+        (jnp.exp(u) / on(rows.sum(-1))[:, None, None]).reshape(h.shape),
+        on(jnp.cumprod(h, 1)) * jnp.tanh(h),
+        on(shares) / on(shares.sum(-1, keepdims=True)),
+        on(-on(jnp.concatenate([-h[:, :1], on(-h[:, 1:])], 1))),
+        on(h * jax.lax.rsqrt((on(h) ** 2).mean(-1, keepdims=True)))[:, ::-1] * P["s"],
+    ]
+
+
+@pytest.mark.parametrize("composite", ["AttnLRP", "EpsilonPlus"])
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_what_only_hands_numbers_on_changes_nothing(name: str, composite: str) -> None:
+    def explained(on: Callable[[Any], Any]) -> Any:
+        def apply(p: Any, x: Any) -> Any:
+            pieces = around(x @ p["w0"] + p["b0"], on)
+            return sum((y @ p["w1"][: y.shape[-1]] for y in pieces), 0.0)
+
+        return lrp.relevance(apply, getattr(lrp, composite)())(P, X, target=1)
+
+    np.testing.assert_allclose(explained(HANDED_ON[name]), explained(lambda y: y), 1e-9, 1e-12)
 
 
 def test_signs_cross_borders() -> None:

@@ -187,6 +187,12 @@ def as_function(
     return lambda *values: jax.core.eval_jaxpr(function, (), *values)
 
 
+def applied(eqn: Equation, *operands: Any, **changed: Any) -> Any:
+    """What an equation of one result makes of other operands, perhaps with other parameters."""
+    found = eqn.primitive.bind(*operands, **{**eqn.params, **changed})
+    return found[0] if eqn.primitive.multiple_results else found
+
+
 def evaluate(jaxpr: Any, eqns: Sequence[Equation], env: Mapping[Any, Any]) -> dict[Var, Any]:
     """The results of some equations of a jaxpr by variable, their operands' values in `env`."""
     made = {v: None for eqn in eqns for v in eqn.outvars if not is_dropped(v)}

@@ -84,4 +84,4 @@ class Known:
         if any(x is None for x in operands):
             return None
         with jax.ensure_compile_time_eval():
-            return np.asarray(eqn.primitive.bind(*map(jnp.asarray, operands), **eqn.params))
+            return np.asarray(compat.applied(eqn, *map(jnp.asarray, operands)))

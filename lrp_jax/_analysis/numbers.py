@@ -92,7 +92,7 @@ def _folded(eqn: Equation) -> Any | None:
     if family(eqn.primitive) not in prim.POINTWISE or not all(map(is_literal, eqn.invars)):
         return None
     with jax.ensure_compile_time_eval():
-        value = eqn.primitive.bind(*(a.val for a in eqn.invars), **eqn.params)
+        value = compat.applied(eqn, *(a.val for a in eqn.invars))
     return _scalar(value, eqn.outvars[0].aval.dtype) if np.isfinite(value) else None
 
 

@@ -157,7 +157,7 @@ def _number_by_number(
             repeated = _repeated(atom, value, read, graph) if shape == value.shape else None
             return jax.lax.reshape(read(atom), shape) if repeated is None else repeated
 
-        return eqn.primitive.bind(*map(operand, eqn.invars, shapes), **eqn.params)
+        return compat.applied(eqn, *map(operand, eqn.invars, shapes))
 
     return value._replace(bare=computed, computed=True)
 
@@ -202,12 +202,12 @@ def _reduced(eqn: Equation, value: Regrouped) -> Regrouped | None:
     if any(not axes >= {*after} for _, after in gone) or all(map(_alike, gone)):
         return None
     own = sorted(i for before, _ in gone for i in before)
-    (operand,), params = eqn.invars, eqn.params | {"axes": tuple(own)}
+    (operand,) = eqn.invars
     shape = tuple(n for i, n in enumerate(value.shape) if i not in own)
     return value._replace(
         shape=shape,
         groups=_groups(shape, eqn.outvars[0].aval.shape),
-        bare=lambda read, bare: eqn.primitive.bind(bare(operand), **params),
+        bare=lambda read, bare: compat.applied(eqn, bare(operand), axes=tuple(own)),
     )
 
 

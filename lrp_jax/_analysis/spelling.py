@@ -79,9 +79,17 @@ def _unstacked(eqn: Equation) -> Callable[..., list[jax.Array]]:
     return unstack
 
 
-_PARTS = {
+def _one_by_one(eqn: Equation) -> Callable[..., list[jax.Array]] | None:
+    """A barrier around several arrays, as one around each."""
+    if len(eqn.invars) == 1:
+        return None
+    return lambda *xs: [jax.lax.optimization_barrier(x) for x in xs]
+
+
+_PARTS: dict[Any, Callable[[Equation], Callable[..., Any] | None]] = {
     compat.primitive("stack"): _stacked,
     compat.primitive("split"): _split,
     compat.primitive("unstack"): _unstacked,
+    compat.primitive("optimization_barrier"): _one_by_one,
 }
-"""Ways to put arrays together and to take them apart, as concatenations and slices."""
+"""Ways to put arrays together and to take them apart, as concatenations and slices; barriers."""

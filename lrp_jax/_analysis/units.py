@@ -152,9 +152,9 @@ def _kept(eqn: Equation, spread: Mapping[Var, Spread]) -> Spread | None:
         reduced = set(eqn.params["axes"])
         if reduced & {*axes}:
             return None
-        params = eqn.params | {"axes": tuple(i for i, axis in enumerate(left) if axis in reduced)}
+        inner = tuple(i for i, axis in enumerate(left) if axis in reduced)
         kept = tuple(axis - sum(r < axis for r in reduced) for axis in axes)
-        return Spread(kept, lambda read, bare: eqn.primitive.bind(bare(value), **params))
+        return Spread(kept, lambda read, bare: compat.applied(eqn, bare(value), axes=inner))
     if eqn.primitive is prim.BROADCAST:
         to = [int(i) for i in eqn.params["broadcast_dimensions"]]
         gone = tuple(to[i] for i in axes)
@@ -211,7 +211,7 @@ def _number_by_number(
                 return bare(atom)
             return jax.lax.squeeze(read(atom), axes) if atom.aval.shape else read(atom)
 
-        return eqn.primitive.bind(*map(operand, eqn.invars), **eqn.params)
+        return compat.applied(eqn, *map(operand, eqn.invars))
 
     return Spread(axes, computed)
 

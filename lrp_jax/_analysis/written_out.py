@@ -199,7 +199,7 @@ def _computed(
 ) -> Parts:
     operands = [_parts_of(atom, like, parts, read, graph) for atom in eqn.invars]
     both = zip(*operands, strict=True)
-    return Parts(like.axis, [eqn.primitive.bind(*part, **eqn.params) for part in both])
+    return Parts(like.axis, [compat.applied(eqn, *part) for part in both])
 
 
 def _reshaped(eqn: Equation, own: Parts) -> Parts | None:
@@ -216,7 +216,7 @@ def _reshaped(eqn: Equation, own: Parts) -> Parts | None:
         elif eqn.primitive is _RESHAPE:
             made.append(lax.reshape(y, shape))
         else:
-            made.append(eqn.primitive.bind(y, **eqn.params))
+            made.append(compat.applied(eqn, y))
     return Parts(axis, made)
 
 

@@ -133,8 +133,7 @@ def _bind(eqn: Any, x: jax.Array) -> jax.Array:
     if eqn.primitive is _CONVERT and x.dtype == eqn.outvars[0].aval.dtype:
         return x
     others = [a.val for a in eqn.invars[1:]]  # the zero that pads
-    result = eqn.primitive.bind(x, *others, **eqn.params)
-    return result[0] if eqn.primitive.multiple_results else result
+    return compat.applied(eqn, x, *others)
 
 
 _CONVERT = compat.primitive("convert_element_type")

@@ -158,7 +158,7 @@ def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     slopes = [s for _, s in operands]
     if eqn.primitive is _CONVERT and _number(values[0]) is not None:
         return np.asarray(values[0]).astype(eqn.outvars[0].aval.dtype), None
-    result = eqn.primitive.bind(*values, **eqn.params)
+    result = compat.applied(eqn, *values)
     primitive = eqn.primitive
     if all(s is None for s in slopes):
         return result, None
@@ -215,7 +215,7 @@ def _quotient(eqn: Any, values: list[Any], position: int, result: jax.Array) -> 
 
     def h(v: jax.Array) -> jax.Array:
         operands = [*values[:position], v, *values[position + 1 :]]
-        return eqn.primitive.bind(*operands, **eqn.params)
+        return compat.applied(eqn, *operands)
 
     zero = jnp.zeros_like(u)
     _, at_zero = jax.jvp(h, (zero,), (jnp.ones_like(u),))

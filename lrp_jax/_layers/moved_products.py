@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._analysis import primitives as prim
+from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .._analysis.indices import Known
@@ -94,9 +94,9 @@ def _way(move: Equation, graph: Graph, monomials: Monomials) -> Callable[[Read],
             return atom.val
         if _is_product(atom, graph, monomials):
             eqn = graph.maker[atom]
-            return eqn.primitive.bind(*(moved(a, read) for a in eqn.invars), **eqn.params)
+            return compat.applied(eqn, *(moved(a, read) for a in eqn.invars))
         others = (a.val if is_literal(a) else read(a) for a in move.invars[1:])
         value = jnp.broadcast_to(read(atom), move.invars[0].aval.shape)
-        return move.primitive.bind(value, *others, **move.params)
+        return compat.applied(move, value, *others)
 
     return lambda read: moved(move.invars[0], read)

@@ -111,7 +111,7 @@ def _piece(atom: Any, graph: Graph, same: Mapping[Var, Var]) -> _Piece | None:
 def _along(links: list[Equation], value: Any) -> Any:
     """A value through casts and changes of shape."""
     for eqn in links:
-        value = value if eqn.primitive is prim.KEEP else eqn.primitive.bind(value, **eqn.params)
+        value = value if eqn.primitive is prim.KEEP else compat.applied(eqn, value)
     return value
 
 
@@ -169,7 +169,7 @@ class _Picking(NamedTuple):
         if eqn is not None and eqn.primitive is prim.EXP:
             return jnp.exp(self._shifted(eqn.invars[0]))
         if eqn is not None and _goes_through(eqn):
-            return eqn.primitive.bind(*map(self.moved, eqn.invars), **eqn.params)
+            return compat.applied(eqn, *map(self.moved, eqn.invars))
         return self._of(atom)
 
     def _shifted(self, atom: Any) -> Any:

@@ -88,6 +88,7 @@ def _past(
         if sorts:  # the other way round
             axis = eqn.params["dimension"]
             return jax.lax.rev(jax.lax.sort(operands[0], axis), (axis,))
-        return (primitive or eqn.primitive).bind(*operands, **eqn.params)
+        own = eqn if primitive is None else eqn.replace(primitive=primitive)
+        return compat.applied(own, *operands)
 
     return way

@@ -7,7 +7,7 @@ contraction sums over passes through the contraction: (x @ w) r(x) is (x r(x)) @
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._analysis import primitives as prim
+from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.exponentials import Exponentials
 from .._analysis.monomials import (
@@ -228,7 +228,7 @@ def _normalised(var: Var, moved: Sequence[Moved], read: Read) -> Any:
         if _is_power_of_more(eqn):
             value = operands[0] * read(eqn.invars[0]) ** (int(power_of(eqn) or 0) - 1)
         else:
-            value = eqn.primitive.bind(*operands, **eqn.params)
+            value = compat.applied(eqn, *operands)
     here = [m for m in moved if not m.way]
     if not here:
         return value

@@ -155,7 +155,7 @@ def _moved(
         if all(a in env for a in operands):
             xs = [env[a] for a in operands]
             as_it_is = e.primitive in (*_AFFINE, prim.KEEP)
-            env[e.outvars[0]] = xs[0] if as_it_is else e.primitive.bind(*xs, **e.params)
+            env[e.outvars[0]] = xs[0] if as_it_is else compat.applied(e, *xs)
     return [env[v] for v in wanted]
 
 

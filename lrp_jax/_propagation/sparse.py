@@ -151,10 +151,6 @@ def _sparse(part: Any, at: At) -> list[Any]:
     return [Sparse(part, at) if at else part]
 
 
-def _bind(eqn: Equation, *operands: Any) -> Any:
-    return eqn.primitive.bind(*operands, **eqn.params)
-
-
 # -- number by number ---------------------------------------------------------------------------
 
 
@@ -164,7 +160,7 @@ def _pointwise(eqn: Equation, operands: list[Any]) -> list[Any] | None:
         return _zeros(eqn)
     if all(isinstance(x, Uniform) or (_is_plain(x) and np.ndim(x) == 0) for x in operands):
         numbers = [x.number if isinstance(x, Uniform) else x for x in operands]
-        return [Uniform(_bind(eqn, *numbers), eqn.outvars[0].aval.shape)]
+        return [Uniform(compat.applied(eqn, *numbers), eqn.outvars[0].aval.shape)]
     if eqn.primitive is _EQ:
         return _compared(eqn, operands)
     return None if vanishes is None else _together(eqn, operands, vanishes)
@@ -206,7 +202,7 @@ def _together(
         for axis, index in at.items()
         if vanishes([_is_zero(x) or _at(x).get(axis) is index for x in operands])
     }
-    return _sparse(_bind(eqn, *(_part(x, at) for x in operands)), at) if at else None
+    return _sparse(compat.applied(eqn, *(_part(x, at) for x in operands)), at) if at else None
 
 
 def _select(zero: list[bool]) -> bool:
@@ -234,7 +230,7 @@ _VANISHES: dict[Any, Callable[[list[bool]], bool]] = {
 
 
 def _iota(eqn: Equation, _: list[Any]) -> list[Any]:
-    return [Counted(_bind(eqn), eqn.params["dimension"])]
+    return [Counted(compat.applied(eqn), eqn.params["dimension"])]
 
 
 def _broadcast(eqn: Equation, operands: list[Any]) -> list[Any] | None:
@@ -248,7 +244,7 @@ def _broadcast(eqn: Equation, operands: list[Any]) -> list[Any] | None:
             shape = [1 if i in at else n for i, n in enumerate(shape)]
             return [Sparse(jax.lax.broadcast_in_dim(x.part, shape, axes), at)]
         case Counted():
-            return [Counted(_bind(eqn, x.numbers), axes[x.axis])]
+            return [Counted(compat.applied(eqn, x.numbers), axes[x.axis])]
         case Uniform():
             return [Uniform(x.number, shape)]
     if np.size(x) != 1:
@@ -278,7 +274,7 @@ def _transpose(eqn: Equation, operands: list[Any]) -> list[Any] | None:
     (x,), order = operands, eqn.params["permutation"]
     if not isinstance(x, Sparse):
         return None
-    return [Sparse(_bind(eqn, x.part), {order.index(axis): i for axis, i in x.at.items()})]
+    return [Sparse(compat.applied(eqn, x.part), {order.index(axis): i for axis, i in x.at.items()})]
 
 
 def _sum(eqn: Equation, operands: list[Any]) -> list[Any] | None:
@@ -286,7 +282,7 @@ def _sum(eqn: Equation, operands: list[Any]) -> list[Any] | None:
     if not isinstance(x, Sparse):
         return None
     at = {axis - sum(a < axis for a in axes): i for axis, i in x.at.items() if axis not in axes}
-    return _sparse(_bind(eqn, x.part), at)
+    return _sparse(compat.applied(eqn, x.part), at)
 
 
 def _joined(eqn: Equation, operands: list[Any]) -> list[Any] | None:
@@ -304,7 +300,7 @@ def _padded(eqn: Equation, operands: list[Any]) -> list[Any] | None:
     if not isinstance(x, Sparse) or not _is_zero(filling):
         return None
     at = {axis: i for axis, i in x.at.items() if tuple(sides[axis]) == (0, 0, 0)}
-    return _sparse(_bind(eqn, x.along(at), _whole(filling)), at)
+    return _sparse(compat.applied(eqn, x.along(at), _whole(filling)), at)
 
 
 def _cut(eqn: Equation, operands: list[Any]) -> list[Any] | None:
@@ -329,7 +325,7 @@ def _product(eqn: Equation, operands: list[Any]) -> list[Any]:
         index = left.get(i, right.get(j))
         if index is not None:
             left[i] = right[j] = index
-    y = _bind(eqn, _part(operands[0], left), _part(operands[1], right))
+    y = compat.applied(eqn, _part(operands[0], left), _part(operands[1], right))
     order: list[Index | None] = [left.get(i) for i in batch[0]]
     for side, (at, a) in enumerate(zip((left, right), eqn.invars, strict=True)):
         bound = (*contracted[side], *batch[side])
@@ -352,7 +348,7 @@ def _convolution(eqn: Equation, operands: list[Any]) -> list[Any] | None:
         kernel = _part(w, {numbers.rhs_spec[1]: at[channels]})
         y = _of_one_channel(eqn, x.along(at), kernel)
     else:
-        y = _bind(eqn, x.along(at), _whole(w))
+        y = compat.applied(eqn, x.along(at), _whole(w))
     return _sparse(y, {numbers.out_spec[0]: at[batch]} if batch in at else {})
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from lrp_jax._analysis import compat
 
@@ -180,6 +181,10 @@ detour("y repeated, the mean", exact=True)(
     lambda y: jnp.stack([y, y]).mean(0),
 )
 detour("y repeated, one of two", exact=True)(lambda y: jnp.repeat(y, 2, -1)[..., ::2])
+detour("y behind a barrier")(lax.optimization_barrier)
+detour("y behind a barrier of two")(lambda y: lax.optimization_barrier((y, jnp.ones(2)))[0])
+detour("y on its device")(jax.device_put)
+detour("y under a name")(lambda y: checkpoint_name(y, "y"))
 detour("y in float64 again")(lambda y: y.astype(jnp.float64))
 detour("y times the unit matrix", exact=True)(lambda y: y @ np.eye(y.shape[-1]))
 detour("y = y / 2 + y / 2", exact=True)(lambda y: y / 2 + y / 2)
