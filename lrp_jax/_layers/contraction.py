@@ -12,6 +12,7 @@ from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family
 from .chains import (
     SCALING,
+    SHIFTING,
     Chain,
     is_literal_link,
     is_mean_factor,
@@ -52,7 +53,7 @@ class Contraction(Linear):
         operand = core.invars[position]
         before: list[Equation] = []
         top = operand
-        if reading.graph.read_once(operand):
+        if reading.graph.read_once(operand) or _only_contracted(reading, operand):
             before, top = _trim(reading, *reading.chain_up(operand, padded=True))
         parts = contracted(
             reading.graph, Chain(tuple(before), top, operand), core, position,
@@ -89,6 +90,21 @@ def contracted(
         graph, list(after.eqns), after.start, features[0]
     )
     return Contracted(before, core, position, after, features, scales)
+
+
+def _only_contracted(reading: Reading, var: Var) -> bool:
+    """Whether a value that numbers of the code scale and shift is read by contractions alone: each
+    takes that for itself, as a wide one in their place does."""
+    graph, chain = reading.graph, reading.chain_up(var)[0]
+    if not any(e.primitive in SHIFTING for e in chain) or not all(map(is_literal_link, chain)):
+        return False
+    readers = [r for r in graph.readers[var] if r is None or graph.is_live(r)]
+    return all(
+        r is not None
+        and family(r.primitive) is Family.CONTRACTION
+        and len(graph.explained_operands(r)) == 1
+        for r in readers
+    )
 
 
 def _trim(reading: Reading, chain: list[Equation], top: Var) -> tuple[list[Equation], Var]:

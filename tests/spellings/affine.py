@@ -285,6 +285,34 @@ def linear(spelled):  # type: ignore[no-untyped-def]
 NORM = {"scale": (4,), "mean": (4,), "var": (4,), "shift": (4,)}
 LAYER = {"w": (4, 4), "b": (4,)}
 RANK = {"down": (4, 2), "up": (2, 4)}
+
+
+def cut(y: Array) -> Array:
+    """Two layers side by side, one of them rectified."""
+    return jax.nn.relu(y[..., :4]) + y[..., 4:]
+
+
+TWO_OF_PIXELS = {
+    "one wide layer": lambda p, x: cut((2 * x - 1) @ p["both"]),
+    "two layers": lambda p, x: (lambda h: (
+        jax.nn.relu(h @ p["both"][:, :4]) + h @ p["both"][:, 4:]
+    ))(2 * x - 1),
+    "two layers, apart": lambda p, x: (
+        jax.nn.relu((2 * x - 1) @ p["both"][:, :4]) + (2 * x - 1) @ p["both"][:, 4:]
+    ),
+    "side by side": lambda p, x: (lambda h: cut(jnp.concatenate(
+        [h @ p["both"][:, :4], h @ p["both"][:, 4:]], -1
+    )))(2 * x - 1),
+    "the shift as a bias": lambda p, x: cut(x @ (2 * p["both"]) - p["both"].sum(0)),
+    "halves": lambda p, x: cut(2 * ((x - 0.5) @ p["both"])),
+    "vmap": lambda p, x: jax.vmap(lambda v: (lambda h: (
+        jax.nn.relu(h @ p["both"][:, :4]) + h @ p["both"][:, 4:]
+    ))(2 * v - 1))(x),
+    "checkpoint": lambda p, x: (lambda h: (
+        jax.checkpoint(lambda h: jax.nn.relu(h @ p["both"][:, :4]))(h) + h @ p["both"][:, 4:]
+    ))(2 * x - 1),
+}  # fmt: skip
+
 GROUPS = (
     Group("dense", DENSE, LAYER, linear(DENSE), ANY_KIND),
     Group("dense with ones", WITH_ONES, LAYER, linear(WITH_ONES)),
@@ -296,6 +324,8 @@ GROUPS = (
     Group("batch norm after", BATCH_NORM, {**LAYER, **NORM}, linear(BATCH_NORM)),
     Group("batch norm before", NORM_BEFORE, {**LAYER, **NORM}, linear(NORM_BEFORE), entry=False),
     Group("pixels", PIXELS, {"w": (4, 4)}, linear(PIXELS), entry=False),
+    Group("two layers of pixels", TWO_OF_PIXELS, {"both": (4, 8)},
+          linear(TWO_OF_PIXELS), EXACT, entry=False),
     Group("dense of two inputs", TWO_INPUTS, {"both": (8, 4), "b": (4,)}, None, EXACT),
     Group("dense to two outputs", TWO_OUTPUTS, {"both": (4, 6)}, linear(TWO_OUTPUTS)),
     Group("two dense layers", COMPOSED, RANK, linear(COMPOSED), EXACT),
