@@ -254,6 +254,8 @@ class Facts:
         """Of what a norm scales, the mean and where it is subtracted."""
         value, statistic = product.inputs[1 - held], product.inputs[held]
         node = self.links_up(value)[1].maker
+        while node is not None and is_scale_or_shift(node):  # the statistic reads it too
+            node = self.links_up(node.inputs[0])[1].maker
         own = self._is_statistic(statistic, value, rooted=product.name == "div")
         if node is not None and node.name in SUMS and not own:  # and no pool before the norm
             yield node
@@ -554,12 +556,23 @@ def is_written_out(node: Node, facts: Facts) -> bool:
     _, start = facts.links_up(node.out)
     maker = start.maker
     if maker is None:
-        return True
+        return not _leads_into_sum(node.out, facts)
     sums = maker.name in SUMS or (
         len(maker.inputs) == 2 and (maker.name in ("add", "sub") or facts.sums_products(maker))
     )
     takes = maker.name in CONTRACTIONS or maker in facts.held
     return not (sums or (takes and len(start.readers) == 1))
+
+
+def _leads_into_sum(value: Value, facts: Facts) -> bool:
+    """Whether nothing but a contraction with constants reads a value, or its changes of shape."""
+    while len(value.readers) == 1 and isinstance(reader := value.readers[0], Node):
+        if len(reader.inputs) == 1 and facts.sums_products(reader):
+            return True
+        if not (is_scale_or_shift(reader) or reader.name in SHAPE | CASTS):
+            return False
+        value = reader.out
+    return False
 
 
 # -- Images ---------------------------------------------------------------------------------------
