@@ -359,11 +359,17 @@ def test_a_layer_across_a_border_is_one_layer_of_the_plan() -> None:
     assert named["w1"] == ("w1", "b1")
 
 
+def printed(y: Any) -> Any:
+    jax.debug.callback(lambda _: None, y)
+    return y
+
+
 HANDED_ON: dict[str, Callable[[Any], Any]] = {
     "a barrier": lax.optimization_barrier,
     "a barrier of two": lambda y: lax.optimization_barrier((y, jnp.ones(2)))[0],
     "its device": jax.device_put,
     "a name": lambda y: checkpoint_name(y, "y"),
+    "a print": printed,
     "its precision": lambda y: lax.reduce_precision(y, 11, 52),
 }
 

@@ -133,6 +133,7 @@ def _followed(
         if out in starts and (found is None or found.shape != starts[out].shape):
             continue
         if found is not None and found.shape != out.aval.shape:
+            spread.pop(out, None)  # it is in the order of equations
             spread[out] = found
         elif found is not None and found.computed:
             ended[id(whole)] = found.bare
@@ -253,9 +254,8 @@ def _only_for_ends(
     found = [e for e in graph.eqns if id(e) in ended]
     while True:
         inside = {e.outvars[0] for e in found}
-        for eqn in reversed(graph.eqns):
-            out = eqn.outvars[0]
-            if out in spread and out not in starts:
+        for out in reversed(spread):
+            if out not in starts:
                 goes = readers.get(same.get(out, out), ())
                 if all(e is not None and e.outvars[0] in inside for e in goes):
                     inside.add(out)

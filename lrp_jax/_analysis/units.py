@@ -97,8 +97,7 @@ def computed_bare(
             return found[var]
 
         def is_other(eqn: Equation) -> bool:
-            out = eqn.outvars[0]
-            return id(eqn) in ended or (out in bared and out not in starts)
+            return id(eqn) in ended or any(v in bared and v not in starts for v in eqn.outvars)
 
         for other, group in groupby(jaxpr.eqns, is_other):
             eqns = list(group)
@@ -120,8 +119,7 @@ def _bared(
     """The variables that are computed in another shape, on the way to where it ends."""
     found: set[Var] = set()
     for eqn in reversed(eqns):
-        out = eqn.outvars[0]
-        if id(eqn) in ended or (out in found and out not in starts):
+        if id(eqn) in ended or any(v in found and v not in starts for v in eqn.outvars):
             found.update(a for a in eqn.invars if not is_literal(a) and a in spread)
     return found
 

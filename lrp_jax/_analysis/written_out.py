@@ -71,15 +71,15 @@ def with_factors(
             return atom.val if is_literal(atom) else env[atom]
 
         for eqn in jaxpr.eqns:
-            out = eqn.outvars[0]
             with in_place_of(eqn):
                 if id(eqn) in starts and eqn.primitive is _REDUCE:
-                    env[out] = _product(read(eqn.invars[0]), eqn.params["axes"])
+                    env[eqn.outvars[0]] = _product(read(eqn.invars[0]), eqn.params["axes"])
                     continue
                 own = _part_by_part(eqn, parts, read, graph)
                 if own is None and id(eqn) in starts:
                     own = _begun(eqn, read)
                 if own is not None:
+                    (out,) = eqn.outvars
                     parts[out], env[out] = own, own.whole()
                     continue
             env.update(compat.evaluate(jaxpr, [eqn], env))
@@ -167,7 +167,9 @@ def _part_by_part(
     own = next((parts[a] for a in eqn.invars if not is_literal(a) and a in parts), None)
     if own is None:
         return None
-    (axis, values), (out, *_) = own, eqn.outvars
+    if len(eqn.outvars) != 1:
+        return None
+    (axis, values), (out,) = own, eqn.outvars
     same = axis < out.aval.ndim and out.aval.shape[axis] == sum(own.sizes)
     if eqn.primitive in (prim.MUL, prim.DIV) or family(eqn.primitive) is Family.NEUTRAL:
         return _computed(eqn, own, parts, read, graph) if same else None
