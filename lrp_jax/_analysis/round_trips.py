@@ -24,9 +24,9 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
         operands = [a if is_literal(a) else renamed.get(a, a) for a in eqn.invars]
         if any(a is not b for a, b in zip(operands, eqn.invars, strict=True)):
             eqn = eqn.replace(invars=operands)
-        chosen = _chosen(eqn, known)
-        if chosen is not None:
-            renamed[eqn.outvars[0]] = chosen
+        same = _handed_on(eqn, known)
+        if same is not None:
+            renamed[eqn.outvars[0]] = same
             continue
         place = made_by(eqn, known, lambda v: places.get(v) or itself(v))
         if place is not None:
@@ -42,8 +42,10 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
     return compat.with_equations(closed_jaxpr, eqns, outvars)
 
 
-def _chosen(eqn: Equation, known: Known) -> Any | None:
-    """The operand that a choice takes everywhere, where the code knows it."""
+def _handed_on(eqn: Equation, known: Known) -> Any | None:
+    """The operand that an equation hands on: a choice whose mask the code knows, a sum of one."""
+    if "axes" in eqn.params and not eqn.params["axes"] and len(eqn.invars) == 1:
+        return None if is_literal(eqn.invars[0]) else eqn.invars[0]  # a sum over no axis
     if eqn.primitive is not prim.SELECT or is_literal(eqn.invars[0]):
         return None
     mask = known.at_hand(eqn.invars[0])

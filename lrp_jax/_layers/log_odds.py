@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
-from .._analysis.compat import Var, is_literal
+from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
 from .._analysis.monomials import link
+from .._analysis.signs import literal_value
 from .step import Found
 from .wholes import log_sums_of
 
@@ -36,24 +37,37 @@ def log_odds(graph: Graph, found: Mapping[Var, Found]) -> Mapping[int, Callable[
             if eqn is None or link(eqn) is None:
                 return False
             atom = eqn.invars[0]
-        return atom in log_sums
+        return not is_literal(atom)
 
     ways: dict[int, Callable[[Read], Any]] = {}
     for eqn in graph.eqns if log_sums else ():
-        if eqn.primitive is not _LOGISTIC or not graph.is_live(eqn):
+        if not graph.is_live(eqn) or (found_odds := _odds(eqn, graph)) is None:
             continue
-        odds = eqn.invars[0]
+        odds, turned = found_odds
         maker = graph.maker.get(odds)
         if is_log_sum(odds):
-            ways[id(eqn)] = _way(odds, None)
+            ways[id(eqn)] = _way(odds, None, turned=turned)
         elif maker is not None and any(map(is_log_sum, maker.invars)):
             if maker.primitive is prim.SUB:
                 one, other = maker.invars
-                ways[id(eqn)] = _way(one, other, swapped=_comes_later(one, other, graph))
+                swapped = _comes_later(one, other, graph)
+                ways[id(eqn)] = _way(one, other, swapped=swapped, turned=turned)
             elif maker.primitive in prim.ADD and not all(map(is_log_sum, maker.invars)):
                 one, other = sorted(maker.invars, key=is_log_sum, reverse=True)
-                ways[id(eqn)] = _way(one, other, sign=-1)
+                ways[id(eqn)] = _way(one, other, sign=-1, turned=turned)
     return ways
+
+
+def _odds(eqn: Equation, graph: Graph) -> tuple[Var, bool] | None:
+    """What an equation makes a sigmoid of, or one minus a sigmoid (True)."""
+    turned = eqn.primitive is prim.SUB and literal_value(eqn.invars[0]) == 1.0
+    maker = graph.maker.get(eqn.invars[1]) if turned and not is_literal(eqn.invars[1]) else eqn
+    if maker is None or maker.primitive is not _LOGISTIC:
+        return None
+    odds = maker.invars[0]
+    while (above := graph.maker.get(odds)) is not None and above.primitive is prim.NEG:
+        odds, turned = above.invars[0], not turned
+    return odds, turned
 
 
 def _comes_later(one: Any, other: Any, graph: Graph) -> bool:
@@ -62,8 +76,10 @@ def _comes_later(one: Any, other: Any, graph: Graph) -> bool:
     )
 
 
-def _way(one: Any, other: Any, sign: int = 1, swapped: bool = False) -> Callable[[Read], Any]:
-    """sigmoid(a - b), the sum in the same order as that of sigmoid(b - a)."""
+def _way(
+    one: Any, other: Any, sign: int = 1, swapped: bool = False, turned: bool = False
+) -> Callable[[Read], Any]:
+    """sigmoid(a - b), or sigmoid(b - a) where it is `turned`, with one order of their sum."""
 
     def way(read: Read) -> Any:
         values = (0.0 if v is None else v.val if is_literal(v) else read(v) for v in (one, other))
@@ -72,6 +88,6 @@ def _way(one: Any, other: Any, sign: int = 1, swapped: bool = False) -> Callable
         both = both[::-1] if swapped else both
         largest = jax.lax.stop_gradient(jnp.maximum(*both))
         e = [jnp.exp(z - largest) for z in both]
-        return e[swapped] / (e[0] + e[1])
+        return e[swapped != turned] / (e[0] + e[1])
 
     return way

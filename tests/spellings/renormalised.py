@@ -174,6 +174,17 @@ OFF_BY_ONE: dict[str, Function] = {
     "logaddexp": lambda s: jnp.exp(s - jnp.logaddexp(all_of(s), 0.0)),
     "times a sigmoid": lambda s: softmax(s) * jax.nn.sigmoid(all_of(s)),
     "padded": lambda s: softmax(jnp.pad(s, ((0, 0), (0, 0), (0, 1))))[..., :-1],
+    "times one minus a sigmoid": lambda s: softmax(s) * (1 - jax.nn.sigmoid(-all_of(s))),
+    "a number less": lambda s: softmax(s) * jax.nn.sigmoid(-(0.0 - all_of(s))),
+}
+
+OF_A_NUMBER: dict[str, Function] = {
+    "a sum": lambda s: jnp.exp(s) / (np.exp(1.5) + jnp.exp(s).sum(-1, keepdims=True)),
+    "a number less": lambda s: softmax(s) * jax.nn.sigmoid(all_of(s) - 1.5),
+    "a number more": lambda s: softmax(s) * jax.nn.sigmoid(-1.5 + all_of(s)),
+    "less than a number": lambda s: softmax(s) * jax.nn.sigmoid(-(1.5 - all_of(s))),
+    "one minus a sigmoid": lambda s: softmax(s) * (1 - jax.nn.sigmoid(1.5 - all_of(s))),
+    "logaddexp": lambda s: jnp.exp(s - jnp.logaddexp(all_of(s), 1.5)),
 }
 
 
@@ -334,6 +345,7 @@ GROUPS = (
         EXACT,
     ),
     exact("softmax off by one", OFF_BY_ONE),
+    exact("softmax off by a number", OF_A_NUMBER),
     Group(
         "softmax of logarithms",
         {n: (lambda p, h, f=f: f(h)) for n, f in SHARE.items()},
