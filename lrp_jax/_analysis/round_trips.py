@@ -44,12 +44,12 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
 
 def _handed_on(eqn: Equation, known: Known) -> Any | None:
     """The operand that an equation hands on: a choice whose mask the code knows, a sum of one."""
+    operand = None
     if "axes" in eqn.params and not eqn.params["axes"] and len(eqn.invars) == 1:
-        return None if is_literal(eqn.invars[0]) else eqn.invars[0]  # a sum over no axis
-    if eqn.primitive is not prim.SELECT or is_literal(eqn.invars[0]):
-        return None
-    mask = known.at_hand(eqn.invars[0])
-    if mask is None or not mask.size or (mask != mask.flat[0]).any():
-        return None
-    chosen = eqn.invars[1 + int(mask.flat[0])]
-    return None if is_literal(chosen) else chosen
+        (operand,) = eqn.invars  # a sum over no axis
+    elif eqn.primitive is prim.SELECT and not is_literal(eqn.invars[0]):
+        mask = known.at_hand(eqn.invars[0])
+        if mask is not None and mask.size and (mask == mask.flat[0]).all():
+            operand = eqn.invars[1 + int(mask.flat[0])]
+    same = operand is not None and operand.aval == eqn.outvars[0].aval
+    return operand if same and not is_literal(operand) else None
