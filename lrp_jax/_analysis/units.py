@@ -5,7 +5,7 @@ are recognised by shapes, so what stands between such axes and their end is comp
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from itertools import groupby, islice
+from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
 
@@ -80,34 +80,56 @@ def computed_bare(
         starts: where the other shape begins.
         back: the value of a variable, from that in the other shape.
     """
+    bared = _bared(compat.open_jaxpr(closed_jaxpr).eqns, bare.keys(), ended.keys(), starts)
+    found: dict[Var, Any] = {}
+
+    def is_other(eqn: Equation) -> bool:
+        return id(eqn) in ended or any(v in bared and v not in starts for v in eqn.outvars)
+
+    def way(eqn: Equation, read: Read) -> Any:
+        def read_bare(var: Var) -> Any:
+            if var not in found:  # nothing is computed twice
+                found[var] = bare[var](read, read_bare)
+            return found[var]
+
+        out, end = eqn.outvars[0], ended.get(id(eqn))
+        return end(read, read_bare) if end else back(out, read_bare(out))
+
+    return computed_otherwise(closed_jaxpr, is_other, way)
+
+
+def computed_otherwise(
+    closed_jaxpr: Any, is_other: Callable[[Equation], bool], way: Callable[[Equation, Read], Any]
+) -> Any:
+    """The same function with some equations computed in another way.
+
+    Args:
+        closed_jaxpr: a flat jaxpr.
+        is_other: which equations may be, asked when all before them are computed or left.
+        way: from such an equation, and a function that reads variables, to its result; None where
+            it stays as it is.
+    """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    bared = _bared(jaxpr.eqns, bare.keys(), ended.keys(), starts)
 
     def function(*values: Any) -> list[Any]:
         env: dict[Any, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
         env.update(zip(jaxpr.invars, values, strict=True))
-        found: dict[Var, Any] = {}
+        left: list[Equation] = []
 
         def read(atom: Any) -> Any:
             return atom.val if is_literal(atom) else env[atom]
 
-        def read_bare(var: Var) -> Any:
-            if var not in found:
-                found[var] = bare[var](read, read_bare)
-            return found[var]
-
-        def is_other(eqn: Equation) -> bool:
-            return id(eqn) in ended or any(v in bared and v not in starts for v in eqn.outvars)
-
-        for other, group in groupby(jaxpr.eqns, is_other):
-            eqns = list(group)
-            if not other:
-                env.update(compat.evaluate(jaxpr, eqns, env))
-                continue
-            for eqn in eqns:
-                out, end = eqn.outvars[0], ended.get(id(eqn))
-                with in_place_of(eqn):  # nothing is computed twice
-                    env[out] = end(read, read_bare) if end else back(out, read_bare(out))
+        for eqn in jaxpr.eqns:
+            if is_other(eqn):
+                env.update(compat.evaluate(jaxpr, left, env))
+                left.clear()
+                with in_place_of(eqn):
+                    made = way(eqn, read)
+                if made is not None:
+                    env[eqn.outvars[0]] = made
+                    continue
+            left.append(eqn)
+        env.update(compat.evaluate(jaxpr, left, env))
         return [read(atom) for atom in jaxpr.outvars]
 
     return compat.without_unused(compat.traced_on(function, jaxpr.invars))

@@ -7,7 +7,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,14 +18,13 @@ from .compat import Equation, Var, is_literal
 from .graph import Graph
 from .monomials import link
 from .primitives import Family, family
-from .trace import in_place_of
+from .units import Read, computed_otherwise
 
 _MOST = 32
 """More numbers stay one product."""
 _REDUCE, _CUMULATIVE = compat.primitive("reduce_prod"), compat.primitive("cumprod")
 _SLICE, _CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")
 _PAD, _RESHAPE = compat.primitive("pad"), compat.primitive("reshape")
-Read = Callable[[Any], Any]
 
 
 class Parts(NamedTuple):
@@ -62,30 +61,23 @@ def with_factors(
     if not starts:
         return closed_jaxpr
 
-    def function(*values: Any) -> list[Any]:
-        env: dict[Any, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
-        env.update(zip(jaxpr.invars, values, strict=True))
-        parts: dict[Var, Parts] = {}
+    parts: dict[Var, Parts] = {}
 
-        def read(atom: Any) -> Any:
-            return atom.val if is_literal(atom) else env[atom]
+    def is_other(eqn: Equation) -> bool:
+        return id(eqn) in starts or any(not is_literal(a) and a in parts for a in eqn.invars)
 
-        for eqn in jaxpr.eqns:
-            with in_place_of(eqn):
-                if id(eqn) in starts and eqn.primitive is _REDUCE:
-                    env[eqn.outvars[0]] = _product(read(eqn.invars[0]), eqn.params["axes"])
-                    continue
-                own = _part_by_part(eqn, parts, read, graph)
-                if own is None and id(eqn) in starts:
-                    own = _begun(eqn, read)
-                if own is not None:
-                    (out,) = eqn.outvars
-                    parts[out], env[out] = own, own.whole()
-                    continue
-            env.update(compat.evaluate(jaxpr, [eqn], env))
-        return [read(atom) for atom in jaxpr.outvars]
+    def way(eqn: Equation, read: Read) -> Any:
+        if id(eqn) in starts and eqn.primitive is _REDUCE:
+            return _product(read(eqn.invars[0]), eqn.params["axes"])
+        own = _part_by_part(eqn, parts, read, graph)
+        if own is None and id(eqn) in starts:
+            own = _begun(eqn, read)
+        if own is None:
+            return None
+        parts[eqn.outvars[0]] = own
+        return own.whole()
 
-    return compat.without_unused(compat.traced_on(function, jaxpr.invars))
+    return computed_otherwise(closed_jaxpr, is_other, way)
 
 
 def _numbers(eqn: Equation) -> bool:

@@ -55,7 +55,7 @@ def with_splits(steps: Sequence[Step]) -> list[Step]:
         cuts.sort(key=lambda cut: cut[:2])
         begins, ends, parts = zip(*cuts, strict=True)
         if len(parts) > 1 and [*begins, var.aval.shape[axis]] == [0, *ends]:
-            first = next(step for step in steps if step in parts)
+            first = min(parts, key=lambda step: step.position)
             whole[first] = _together(parts, first, axis)
             gone.update(parts)
     return [whole.get(step, step) for step in steps if step in whole or step not in gone]
