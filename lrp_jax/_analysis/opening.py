@@ -1,5 +1,5 @@
 """Borders that are none: checkpoints, loops of at most one turn, loops that end after a known
-count, and maps over one device.
+count, branches that code chooses, and maps over one device.
 
 What `jax.checkpoint` wraps is opened, so that a layer may lie on both sides of its border; every
 equation remembers the checkpoint it came from, and the steps of one are built into one again.
@@ -43,6 +43,8 @@ def opens(eqn: Equation) -> bool:
     """Whether an equation's body is to stand in its place, or a `scan`."""
     if eqn.primitive is prim.SCAN:
         return bool(eqn.params["length"] <= 1)
+    if eqn.primitive is prim.COND:
+        return is_literal(eqn.invars[0])
     return eqn.primitive in (prim.REMAT, prim.WHILE) or is_alone(eqn)
 
 
@@ -59,6 +61,10 @@ def opened(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[A
             return evaluate(compat.closed(eqn.params["jaxpr"]), operands)
     if eqn.primitive is prim.SCAN:
         return turn(eqn, operands, evaluate)
+    if eqn.primitive is prim.COND:
+        index, *given = operands
+        branches = eqn.params["branches"]
+        return evaluate(compat.closed(branches[np.clip(index, 0, len(branches) - 1)]), given)
     if eqn.primitive is not prim.WHILE:
         return evaluate(on_one_device(eqn), operands)
     turns = _turns(eqn, operands)

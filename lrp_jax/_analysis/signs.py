@@ -137,9 +137,14 @@ def zero_at_zero(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
 def is_homogeneous(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
     """Whether f(2 x) = 2 f(x) for a pointwise function, as for rectifiers: a scale before it is one
     behind it."""
-    values = [_value_of(eqns, {start: x}, end) for x in (1.0, 2.0, -1.0, -2.0)]
-    one, two, minus_one, minus_two = (math.nan if v is None else v for v in values)
-    return abs(two - 2 * one) + abs(minus_two - 2 * minus_one) < 1e-9
+    sizes = (1.0, 2.0, 1e3)
+    for sign in (1.0, -1.0):
+        values = [_value_of(eqns, {start: sign * x}, end) for x in sizes]
+        first = values[0]
+        for x, value in zip(sizes, values, strict=True):
+            if first is None or value is None or not abs(value - x * first) < 1e-9 * x:
+                return False
+    return True
 
 
 def is_reciprocal(eqns: Sequence[Equation], start: Var, end: Any) -> bool:

@@ -86,10 +86,17 @@ def _one_by_one(eqn: Equation) -> Callable[..., list[jax.Array]] | None:
     return lambda *xs: [jax.lax.optimization_barrier(x) for x in xs]
 
 
+def _to_the_zeroth(eqn: Equation) -> Callable[..., list[jax.Array]] | None:
+    """Ones, whatever is raised: they depend on nothing."""
+    return None if eqn.params["y"] else lambda x: [jnp.ones_like(x)]
+
+
 _PARTS: dict[Any, Callable[[Equation], Callable[..., Any] | None]] = {
     compat.primitive("stack"): _stacked,
     compat.primitive("split"): _split,
     compat.primitive("unstack"): _unstacked,
     compat.primitive("optimization_barrier"): _one_by_one,
+    compat.primitive("integer_pow"): _to_the_zeroth,
 }
-"""Ways to put arrays together and to take them apart, as concatenations and slices; barriers."""
+"""Ways to put arrays together and to take them apart, as concatenations and slices; barriers; what
+is one."""

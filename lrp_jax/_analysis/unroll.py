@@ -154,6 +154,7 @@ def with_neighbours(
         later.update(other.outvars if follows else ())
     made = {v for e in region for v in e.outvars}
     read = dict.fromkeys(a for e in region for a in e.invars if not is_literal(a) and a not in made)
+    read |= {a: None for a in eqn.invars[:1] if not is_literal(a)}  # what decides, made outside
     outside = [e for e in jaxpr.eqns if all(e is not r for r in (eqn, *after))]
     wanted = {a for e in outside for a in e.invars if not is_literal(a)}
     wanted |= {a for a in jaxpr.outvars if not is_literal(a)}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from . import compat
@@ -10,11 +11,14 @@ from .graph import Graph
 from .primitives import Family, family
 from .signs import is_relu
 
+_LARGEST = 1 << 20
+"""Arrays of more numbers are not compared."""
+
 
 def value_numbers(graph: Graph) -> dict[Var, Var]:
     """For each variable the first one that is computed in the same way from the same operands."""
     first: dict[Any, Var] = {}
-    same: dict[Var, Var] = {}
+    same = _equal_constants(graph)
     for eqn in graph.eqns:
         if eqn.effects or len(eqn.outvars) != 1 or family(eqn.primitive) is Family.CONTROL:
             continue
@@ -26,6 +30,20 @@ def value_numbers(graph: Graph) -> dict[Var, Var]:
         # What is computed for a constant alone carries no relevance, though it is the same.
         key = (eqn.primitive, operands, _parameters(eqn), graph.is_live(eqn))
         same[eqn.outvars[0]] = first.setdefault(key, eqn.outvars[0])
+    return same
+
+
+def _equal_constants(graph: Graph) -> dict[Var, Var]:
+    """The arrays of the code that are one: each time it is used, the same array is traced anew."""
+    alike: dict[Any, list[tuple[Var, Any]]] = {}
+    for var, value in zip(graph.jaxpr.constvars, graph.closed.consts, strict=True):
+        if not isinstance(value, jax.core.Tracer) and isinstance(value.dtype, np.dtype):
+            alike.setdefault((value.shape, value.dtype), []).append((var, value))
+    same: dict[Var, Var] = {}
+    for group in alike.values():
+        first: dict[Any, Var] = {}
+        for var, value in group if len(group) > 1 and group[0][1].size <= _LARGEST else ():
+            same[var] = first.setdefault(np.asarray(value).tobytes(), var)
     return same
 
 

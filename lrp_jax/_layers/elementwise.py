@@ -10,7 +10,7 @@ import numpy as np
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
-from .._analysis.primitives import family
+from .._analysis.primitives import Family, family
 from .._analysis.signs import is_homogeneous, is_relu, scalar, stretches, zero_at_zero
 from .arithmetic import UNCHANGED, at_least_float32, custom, divide, of_one
 from .chains import is_literal_link
@@ -82,15 +82,18 @@ def _before_scale(reading: Reading, start: Var, end: Var) -> Var:
     before a rectifier belongs to the weights before it.
     """
     graph = reading.graph
-    while start in reading.dominator:
-        eqn, inside = graph.maker[start], graph.between(end, [start])[0]
-        scales = eqn.primitive in (prim.MUL, prim.DIV, prim.NEG) and reading.is_link(eqn)
-        readers = [r for r in graph.readers[start] if r is None or graph.is_live(r)]
-        if not (scales and is_literal_link(eqn) and all(r in inside for r in readers)):
+    current = start
+    while current in reading.dominator:
+        eqn, inside = graph.maker[current], graph.between(end, [current])[0]
+        readers = [r for r in graph.readers[current] if r is None or graph.is_live(r)]
+        scales = eqn.primitive in (prim.MUL, prim.DIV, prim.NEG) and is_literal_link(eqn)
+        passes = scales or family(eqn.primitive) is Family.NEUTRAL
+        if not (passes and reading.is_link(eqn) and all(r in inside for r in readers)):
             break
-        if stretches(eqn) and is_homogeneous(inside, start, end):
+        if stretches(eqn) and is_homogeneous(inside, current, end):
             break
-        start = reading.dominator[start]
+        current = reading.dominator[current]
+        start = current if scales else start
     return start
 
 
@@ -160,7 +163,9 @@ def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         return np.asarray(values[0]).astype(eqn.outvars[0].aval.dtype), None
     result = compat.applied(eqn, *values)
     primitive = eqn.primitive
-    if all(s is None for s in slopes):
+    casts = family(primitive) is Family.NEUTRAL
+    decides = not (casts or jnp.issubdtype(result.dtype, jnp.inexact))  # as comparisons do
+    if decides or all(s is None for s in slopes):
         return result, None
     if primitive is prim.MUL:
         first = 0 if slopes[0] is not None else 1
@@ -186,7 +191,7 @@ def _slope_of(eqn: Any, operands: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         return result, slopes[0] * values[0] ** (eqn.params["y"] - 1)
     if primitive is _SQUARE:
         return result, slopes[0] * values[0]
-    if family(primitive) is prim.Family.NEUTRAL:
+    if family(primitive) is Family.NEUTRAL:
         keeps = not hasattr(slopes[0], "astype") or not jnp.issubdtype(result.dtype, jnp.inexact)
         return result, slopes[0] if keeps else slopes[0].astype(result.dtype)
     inner = [i for i, s in enumerate(slopes) if s is not None and not isinstance(s, float)]

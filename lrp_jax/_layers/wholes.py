@@ -119,7 +119,8 @@ def _part(
         )  # fmt: skip
     if primitive is prim.LOG and _is_of_exponentials(part.like, graph):
         return _as_logarithm(part)
-    if primitive not in (prim.SUB, prim.MUL, prim.DIV) or operands != [0, 1]:
+    is_spread = first.aval.shape != eqn.outvars[0].aval.shape  # a number times an array
+    if primitive not in (prim.SUB, prim.MUL, prim.DIV) or operands != [0, 1] or is_spread:
         return None
     return _with_statistic(eqn, part, graph, same, log_sums)
 

@@ -12,6 +12,7 @@ from . import (
     activations,
     affine,
     attention,
+    branches,
     conv,
     gates,
     in_blocks,
@@ -34,7 +35,7 @@ from .group import Group
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     reductions, conv, integers, twice, picked, in_blocks, renormalised,
-    running_norms, recurrences, shapes,
+    running_norms, recurrences, shapes, branches,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 

@@ -193,6 +193,13 @@ FUNCTIONS: dict[str, dict[str, Elementwise]] = {
         "products": lambda u: u * u * u + 2 * u * u + u,
         "polyval": lambda u: jnp.polyval(jnp.asarray([1.0, 2.0, 1.0, 0.0]), u),
     },
+    "tanh of twice": {
+        "scaled": lambda u: jnp.tanh(2 * u),
+        "added": lambda u: jnp.tanh(u + u),
+        "subtracted": lambda u: jnp.tanh(5 * u - 3 * u),
+        "divided": lambda u: jnp.tanh(u / 0.5),
+        "a sigmoid": lambda u: 2 * sigmoid(4 * u) - 1,
+    },
     "a bump": {
         "exp": lambda u: jnp.exp(-(u**2)),
         "reciprocal": lambda u: 1 / jnp.exp(u * u),

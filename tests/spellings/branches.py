@@ -1,0 +1,92 @@
+"""Functions inside of branches and of functions with derivatives of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .group import EXACT, Group
+
+PAIR = {"value": (4, 4), "gate": (4, 4)}
+Function = Callable[[Array], Array]
+
+
+def with_own_jvp(f: Function) -> Function:
+    g = jax.custom_jvp(f)
+    g.defjvp(lambda primals, tangents: jax.jvp(f, primals, tangents))
+    return g
+
+
+def with_own_vjp(f: Function) -> Function:
+    g = jax.custom_vjp(f)
+    g.defvjp(lambda x: (f(x), x), lambda x, c: jax.vjp(f, x)[1](c))
+    return g
+
+
+def bent(u: Array) -> Array:
+    return jnp.where(u > 0, jnp.log1p(jnp.where(u > 0, u, 0)), jnp.tanh(u))
+
+
+BENT = {
+    "plain": bent,
+    "its own jvp": with_own_jvp(bent),
+    "its own vjp": with_own_vjp(bent),
+    "in a vmap": jax.vmap(with_own_jvp(bent)),
+    "a mask": lambda u: (u > 0) * jnp.log1p(jnp.maximum(u, 0)) + (u <= 0) * jnp.tanh(u),
+}
+RECTIFIED = {
+    "relu": jax.nn.relu,
+    "a choice": with_own_jvp(lambda u: jnp.where(u > 0, u, 0)),
+    "a mask": with_own_jvp(lambda u: (u > 0) * u),
+    "a mask's type": with_own_vjp(lambda u: (u > 0).astype(u.dtype) * u),
+}
+NORMED = {
+    "always": lambda h: h / jnp.sqrt((h**2).sum()),
+    "unless it is zero": lambda h: (lambda n: lax.cond(n > 1e-9, lambda z: z / n, lambda z: z, h))(
+        jnp.sqrt((h**2).sum())
+    ),
+}
+SCALED = {
+    "always": lambda y: 2 * y,
+    "where it is small": lambda y: lax.cond(y.sum() < 1e9, lambda z: 2 * z, lambda z: z, y),
+    "where it is large": lambda y: lax.cond(y.sum() > 1e9, lambda z: z, lambda z: 2 * z, y),
+    "by a switch": lambda y: lax.switch(
+        (y.sum() < 1e9).astype(int), [lambda z: z, lambda z: 2 * z], y
+    ),
+}
+GATED = {
+    "plain": jax.nn.sigmoid,
+    "chosen by code": lambda u: lax.cond(True, jax.nn.sigmoid, lambda z: z, u),
+    "the other": lambda u: lax.cond(False, lambda z: z, jax.nn.sigmoid, u),
+    "in a function": jax.jit(lambda u: lax.cond(True, jax.nn.sigmoid, jnp.sin, u)),
+}
+
+
+def times_value(spelled: dict[str, Function]):  # type: ignore[no-untyped-def]
+    return {
+        name: (lambda p, h, f=f: f(h @ p["gate"]) * (h @ p["value"])) for name, f in spelled.items()
+    }
+
+
+GROUPS = (
+    Group("a bent function", times_value(BENT), PAIR, None, EXACT),
+    Group("a rectifier of one's own", times_value(RECTIFIED), PAIR, None, EXACT),
+    Group(
+        "a norm unless it is zero",
+        {name: (lambda p, h, f=f: f(h) @ p["value"]) for name, f in NORMED.items()},
+        {"value": (4, 4)},
+        None,
+        EXACT,
+    ),
+    Group(
+        "a branch by its own operand",
+        {name: (lambda p, h, f=f: jnp.tanh(f(h @ p["value"]))) for name, f in SCALED.items()},
+        {"value": (4, 4)},
+        None,
+        EXACT,
+    ),
+    Group("a gate in a branch", times_value(GATED), PAIR, None, EXACT),
+)
