@@ -20,6 +20,7 @@ from .inside_exponentials import (
     above_floor,
     base_of,
     but_nan,
+    is_least,
     is_logaddexp,
     variables,
 )
@@ -41,8 +42,6 @@ from .totals import Total, totals
 
 _EQUAL, _UNEQUAL = compat.primitive("eq"), compat.primitive("ne")
 _DEEPEST, _MOST_TERMS, _MOST_WORK = 160, 64, 1 << 15
-_LEAST = -700.0
-"""The exponential of less is zero in float64."""
 
 
 class Exponentials:
@@ -321,11 +320,6 @@ class Exponentials:
             found += [term] if inner is None else [t.times(rest) for t in inner]
         return found
 
-    def is_least(self, atom: Any, coefficient: float = 1) -> bool:
-        """Whether the exponential of a number, with which maxima and log-sum-exps begin, is 0."""
-        number = constant(self.graph, atom)
-        return number is not None and coefficient * number < _LEAST
-
     def unlinked(self, powers: Mapping[Factor, float]) -> dict[Factor, float]:
         """Factors without the broadcasts and casts that made them."""
         found: dict[Factor, float] = {}
@@ -413,7 +407,7 @@ class Exponentials:
             return kept.times(Term(powers={self.monomials.mask(mask, index): 1}))
         if is_logaddexp(eqn):  # with what is as good as minus infinity
             for atom, other in itertools.permutations(invars):
-                if self.is_least(atom) and other.aval == eqn.outvars[0].aval:
+                if is_least(self.graph, atom) and other.aval == eqn.outvars[0].aval:
                     return self.exponent(other, index)
         if primitive not in (*prim.SUMS, prim.NEG, prim.MUL, prim.DIV, *LOGARITHMS):
             return None

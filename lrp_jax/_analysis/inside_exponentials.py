@@ -19,6 +19,15 @@ LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
 STABILISER = 1e-6
 """What is less than this, where something is divided, is there against zeros."""
 
+_LEAST = -700.0
+"""The exponential of less is zero in float64."""
+
+
+def is_least(graph: Graph, atom: Any, coefficient: float = 1) -> bool:
+    """Whether the exponential of a number, with which maxima and log-sum-exps begin, is 0."""
+    number = constant(graph, atom)
+    return number is not None and coefficient * number < _LEAST
+
 
 def is_logaddexp(eqn: Equation) -> bool:
     """Whether an equation is a call of `jnp.logaddexp`."""

@@ -213,6 +213,18 @@ class Monomials:
             var = self.same.get(self.dominator[var], self.dominator[var])
         return Factor(var, factor.axes)
 
+    def is_function(self, var: Var) -> bool:
+        """Whether a value is a function of another one, and no scale or shift of it."""
+        while var in self.dominator:
+            eqn = self.graph.maker[var]
+            operands = self.graph.explained_operands(eqn)
+            divides = eqn.primitive is prim.DIV and operands == [1]
+            passes = family(eqn.primitive) in (Family.AFFINE, Family.NEUTRAL) and not divides
+            if not passes or len(operands) != 1:
+                return True
+            var = eqn.invars[operands[0]]
+        return False
+
     def groups(self, powers: Mapping[Factor, float]) -> dict[Factor, dict[Factor, float]]:
         """The explained factors by what they are elementwise functions of."""
         found: dict[Factor, dict[Factor, float]] = {}
@@ -238,6 +250,8 @@ class Monomials:
                 (key,) = keys
                 if key in found or key not in groups or set(mine) != set(groups[key]):
                     return None
+                if self._cancels(atom, index, key):
+                    return None
                 found[key] = (atom, power)
                 continue
             operands = self._operands(self.graph.maker[atom], atom) or []
@@ -247,6 +261,18 @@ class Monomials:
                 if not isinstance(a, Factor)
             ]
         return list(found.values()) if len(found) == len(groups) else None
+
+    def _cancels(self, atom: Any, index: Index, kept: Factor) -> bool:
+        """Whether a product of one value has others in it, as e in e v / e."""
+        factors = [f for f in self.factors(atom, index)[1] if self.explained(f)]
+        operands = (
+            self._operands(self.graph.maker.get(atom), atom) if atom in self.graph.live else None
+        )
+        return any(self.tree(f) != kept for f in factors) or any(
+            self._cancels(a, through(a, axes, index), kept)
+            for a, axes, _ in operands or []
+            if not isinstance(a, Factor) and not is_literal(a)
+        )
 
 
 def own_index(atom: Any) -> Index:

@@ -12,7 +12,9 @@ from .moved_products import moved_products, parts_of_matrix_products
 from .moved_softmaxes import moved_softmaxes
 from .repetitions import repetitions
 from .rewriting import rewritten
+from .running_sums import running_sums
 from .step import Found
+from .sums_of_two import sums_of_two
 from .wholes import wholes
 
 
@@ -33,6 +35,8 @@ def with_moves(
     written = {
         **log_odds(graph, found),
         **repetitions(graph),
+        **running_sums(graph, monomials),
+        **sums_of_two(graph, monomials.same, monomials.dominator),
         **moved_softmaxes(graph, monomials.same),
         **parts_of_matrix_products(graph),
     }

@@ -121,8 +121,16 @@ def _is_short(eqn: Equation) -> bool:
 
 def _has_bodies(eqn: Equation) -> bool:
     """Whether a turn of a loop has loops or branches, which are written out by themselves."""
-    found = bodies_of(eqn) if eqn.primitive is prim.SCAN else None
-    return found is not None and any(map(bodies_of, found.jaxprs[0].eqns))
+
+    def has(jaxpr: Any) -> bool:
+        for inner in jaxpr.eqns:
+            found = bodies_of(inner)
+            is_call = compat.plain_call(inner) is not None
+            if found is not None and (not is_call or any(map(has, found.jaxprs))):
+                return True
+        return False
+
+    return eqn.primitive is prim.SCAN and has(compat.open_jaxpr(eqn.params["jaxpr"]))
 
 
 def _inside(eqn: Equation) -> Inside | None:

@@ -12,7 +12,7 @@ from typing import Any
 from .._analysis.compat import Var
 from .._analysis.exponential_terms import Term
 from .._analysis.exponentials import Exponentials
-from .._analysis.inside_exponentials import STABILISER
+from .._analysis.inside_exponentials import STABILISER, is_least
 from .._analysis.monomials import Factor, joined, own_index
 from .._analysis.places import itself
 from .._analysis.totals import single
@@ -203,7 +203,7 @@ def _over_one(terms: list[Term], exponentials: Exponentials) -> tuple[list[Term]
 
 def _is_nothing(term: Term, exponentials: Exponentials) -> bool:
     """Whether a term is exp(-1e9), with which a running maximum or log-sum-exp begins."""
-    return any(exponentials.is_least(f.var, c) for f, c in term.exponent.items())
+    return any(is_least(exponentials.graph, f.var, c) for f, c in term.exponent.items())
 
 
 def _shared(terms: Sequence[Term]) -> Term:
@@ -241,8 +241,10 @@ def _matched(
         return softmax(weight, left, normaliser, exponentials), rest.number, dict(rest.powers)
     if any(set(w.labels.values()) != term.bound for w, term in zip(weights, terms, strict=True)):
         return None
-    whole = next((rest for _, rest in pairs if rest.bound), Term())
-    beside = whole.part(bound=False)
+    if any(not rest.bound <= _labels(rest) for _, rest in pairs):
+        return None  # more is summed than the values have, as features of linear attention
+    whole = next((rest for _, rest in pairs if rest.bound), None)
+    beside = _common([rest for _, rest in pairs]) if whole is None else whole.part(bound=False)
     if any(rest.bound and rest.part(bound=False) != beside for _, rest in pairs):
         return None
     # A block of one has no label.
@@ -250,6 +252,16 @@ def _matched(
     if left or not all(value.powers for value in values):
         return None
     return weighted(weights, values, normaliser, exponentials), 1.0, dict(beside.powers)
+
+
+def _labels(term: Term) -> frozenset[int]:
+    return frozenset(label for factor in term.powers for label in factor.labels)
+
+
+def _common(values: Sequence[Term]) -> Term:
+    """What all values of a mean are multiplied by, where each is something beside that."""
+    shared = Term(powers=_shared(values).powers)
+    return shared if all(value.powers.keys() - shared.powers for value in values) else Term()
 
 
 def _weights(inner: Term, term: Term, exponentials: Exponentials) -> Iterator[tuple[Weight, Term]]:
@@ -265,8 +277,8 @@ def _weights(inner: Term, term: Term, exponentials: Exponentials) -> Iterator[tu
 
         exponent = joined(term.exponent, there(inner.exponent), -1)
         powers = joined(term.powers, there(inner.powers), -1)
-        unmasked = any(f.case is not None and power < 0 for f, power in powers.items())
-        if exponent or unmasked:
+        # What the numerator lacks may be zero, as a mask is.
+        if exponent or any(p < 0 <= term.powers.get(f, 0) for f, p in powers.items()):
             continue
         rest = Term(term.number / inner.number, powers, {}, term.bound)
         if any(explained(f) and p < 0 and f.labels & term.bound for f, p in powers.items()):

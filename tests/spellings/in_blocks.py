@@ -25,12 +25,13 @@ from .group import EXACT, Group, Params, halves, hold
 Blocks = list[tuple[Array, Array]]
 
 
-def blocks(q: Array, k: Array, v: Array, size: int = 2) -> Blocks:
+def blocks(q: Array, k: Array, v: Array, sizes: tuple[int, ...] = (2, 2)) -> Blocks:
     """Attention to each block of keys, and the log-sum-exp of its logits."""
-    found = []
-    for i in range(0, T, size):
-        s = scores(q, k[:, i : i + size])
-        found.append((jax.nn.softmax(s, -1) @ v[:, i : i + size], jax.nn.logsumexp(s, -1)))
+    found, end = [], 0
+    for size in sizes:
+        begin, end = end, end + size
+        s = scores(q, k[:, begin:end])
+        found.append((jax.nn.softmax(s, -1) @ v[:, begin:end], jax.nn.logsumexp(s, -1)))
     return found
 
 
@@ -56,7 +57,7 @@ def merged_unnormalised(q: Array, k: Array, v: Array) -> Array:
 def merged_one_by_one(q: Array, k: Array, v: Array) -> Array:
     """Each block into what there is, which stays normalised."""
     z, total = jnp.zeros_like(v), jnp.full(q.shape[:2], -1e9)
-    for block, own in blocks(q, k, v, 1):
+    for block, own in blocks(q, k, v, (1,) * T):
         both = jnp.logaddexp(total, own)
         z = z * jnp.exp(total - both)[..., None] + block * jnp.exp(own - both)[..., None]
         total = both
@@ -137,6 +138,41 @@ def merged_by_sigmoids(q: Array, k: Array, v: Array) -> Array:
     return one * share + two * jax.nn.sigmoid(second - first)[..., None]
 
 
+Total = Callable[[Array, Array], Array]
+LOG_SUMS: dict[str, Total] = {
+    "softplus": lambda a, b: a + jax.nn.softplus(b - a),
+    "log_sigmoid": lambda a, b: a - jax.nn.log_sigmoid(a - b),
+    "log1p": lambda a, b: a + jnp.log1p(jnp.exp(b - a)),
+    "log of one more": lambda a, b: jnp.log(1 + jnp.exp(-(a - b))) + a,
+    "the larger one": lambda a, b: jnp.maximum(a, b) + jnp.log1p(jnp.exp(-jnp.abs(a - b))),
+}
+
+
+def towards_each(total_of: Total) -> Attention:
+    """What there is moves towards each block, as on a ring of devices."""
+
+    def f(q: Array, k: Array, v: Array) -> Array:
+        (z, total), *others = blocks(q, k, v, (2, 1, 1))
+        for block, own in others:
+            z = z - jax.nn.sigmoid(own - total)[..., None] * (z - block)
+            total = total_of(total, own)
+        return z
+
+    return f
+
+
+def towards_each_in_a_scan(q: Array, k: Array, v: Array) -> Array:
+    def turn(carry: tuple[Array, Array], block: tuple[Array, Array]) -> Any:
+        z, total = carry
+        s = scores(q, block[0])
+        own, new = jax.nn.logsumexp(s, -1), jax.nn.softmax(s, -1) @ block[1]
+        z = z - jax.nn.sigmoid(own - total)[..., None] * (z - new)
+        return (z, total - jax.nn.log_sigmoid(total - own)), None
+
+    start = jnp.zeros_like(v), jnp.full(q.shape[:2], -1e5)
+    return lax.scan(turn, start, (split(k), split(v)))[0][0]
+
+
 def split_keys(q: Array, k: Array, v: Array) -> Array:
     """All blocks at the same time, as short queries to long caches are answered."""
 
@@ -172,6 +208,8 @@ IN_BLOCKS: dict[str, Attention] = {
     "merged by stacks": merged_by_stacks,
     "merged by log-sum-exps": merged_by_log_sums,
     "merged by sigmoids": merged_by_sigmoids,
+    **{f"towards each block, {name}": towards_each(f) for name, f in LOG_SUMS.items()},
+    "towards each block in a scan": towards_each_in_a_scan,
     "split keys": split_keys,
     "normalised in every turn": normalised_in_every_turn,
     "denominators first": denominators_first,
@@ -237,6 +275,10 @@ def stepped(step: Any, loop: bool, start: float | None = None) -> Callable[[Para
     return f
 
 
+def received(means: Callable[[Params, Array], Array]) -> Callable[[Params, Array], Array]:
+    return lambda p, h: jax.nn.sigmoid(h @ p["gate"])[:, 1:] * means(p, h)
+
+
 def means_by_hand(p: Params, h: Array, gates: bool) -> Array:
     k, v = keys(p, h)
     bias = jnp.where(ages() > 0, (1 - ages()) * p["decay"] ** 2, p["bonus"])
@@ -253,8 +295,87 @@ STEP_BY_STEP = {
     "with a maximum, scan": stepped(one_safe_step, loop=True, start=-1e38),
 }
 
+# -- the same without decay, which a running sum computes -----------------------------------------
+
+Mean = Callable[[Array, Array], Array]
+TRIANGLE = np.tril(np.ones((T, T)))
+
+
+def so_far(k: Array, v: Array) -> Array:
+    s = jnp.where(TRIANGLE[..., None] > 0, k[:, None], -jnp.inf)
+    return jnp.einsum("btsd,bsd->btd", jax.nn.softmax(s, 2), v)
+
+
+def by_cumsum(k: Array, v: Array) -> Array:
+    return jnp.cumsum(jnp.exp(k) * v, 1) / jnp.cumsum(jnp.exp(k), 1)
+
+
+def by_triangle(k: Array, v: Array) -> Array:
+    above, below = (
+        jnp.einsum("ts,bsd->btd", jnp.asarray(TRIANGLE), z) for z in (jnp.exp(k) * v, jnp.exp(k))
+    )
+    return above / below
+
+
+def by_prefixes(k: Array, v: Array) -> Array:
+    rows = range(1, T + 1)
+    return jnp.stack([(jax.nn.softmax(k[:, :t], 1) * v[:, :t]).sum(1) for t in rows], 1)
+
+
+def from_here(k: Array, v: Array) -> Array:
+    s = jnp.where(TRIANGLE.T[..., None] > 0, k[:, None], -jnp.inf)
+    return jnp.einsum("btsd,bsd->btd", jax.nn.softmax(s, 2), v)
+
+
+def from_here_by_cumsum(k: Array, v: Array) -> Array:
+    e = jnp.exp(k - k.max(1, keepdims=True))
+    above, below = (lax.cumsum(z, 1, reverse=True) for z in (v * e, e))
+    return above * (1 / below)
+
+
+SO_FAR: dict[str, Mean] = {
+    "softmax": so_far,
+    "cumsum": by_cumsum,
+    "against zero": lambda k, v: (
+        jnp.cumsum(jnp.exp(k) * v, 1) / (jnp.cumsum(jnp.exp(k), 1) + 1e-20)
+    ),
+    "triangle": by_triangle,
+    "prefixes": by_prefixes,
+    "vmap": jax.vmap(jax.vmap(lambda k, v: by_cumsum(k[None], v[None])[0], -1, -1)),
+    "heads": lambda k, v: (
+        jnp.cumsum((jnp.exp(k) * v)[..., None], 1) / jnp.cumsum(jnp.exp(k), 1)[..., None]
+    )[..., 0],
+}
+
 GROUPS = (
     attention_group("attention in blocks", IN_BLOCKS),
+    Group(
+        "means so far",
+        {name: (lambda p, h, f=f: f(*keys(p, h))) for name, f in SO_FAR.items()},
+        {"key": (4, 4), "value": (4, 4)},
+        None,
+        EXACT,
+        SEQUENCE,
+    ),
+    Group(
+        "means from here on",
+        {
+            "softmax": lambda p, h: from_here(*keys(p, h)),
+            "cumsum": lambda p, h: from_here_by_cumsum(*keys(p, h)),
+        },
+        {"key": (4, 4), "value": (4, 4)},
+        None,
+        EXACT,
+        SEQUENCE,
+    ),
+    Group(
+        "gated means step by step",
+        {name: received(f) for name, f in STEP_BY_STEP.items()},
+        {"key": (4, 4), "value": (4, 4), "decay": (4,), "bonus": (4,), "gate": (4, 4)},
+        None,
+        EXACT,
+        SEQUENCE,
+    ),
     Group(
         "means step by step",
         STEP_BY_STEP,

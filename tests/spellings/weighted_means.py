@@ -157,7 +157,37 @@ def with_ones(p: Params, h: Array) -> Array:
 
 LINEAR["a column of ones"] = with_ones
 
+
+def features(p: Params, h: Array) -> tuple[Array, Array]:
+    """Scores that are sums over positive features, and values."""
+    q, k = jnp.exp(h @ p["query"]), jnp.exp(h @ p["key"])
+    return jnp.einsum("btf,bsf->bts", q, k), h @ p["value"]
+
+
+def normalised_first(p: Params, h: Array) -> Array:
+    a, v = features(p, h)
+    return (a / a.sum(-1, keepdims=True)) @ v
+
+
+def normalised_last(p: Params, h: Array) -> Array:
+    a, v = features(p, h)
+    return (a @ v) / a.sum(-1, keepdims=True)
+
+
+FEATURES = {
+    "normalised before": normalised_first,
+    "normalised after": normalised_last,
+    "vmap": lambda p, h: jax.vmap(lambda x: normalised_last(p, x[None])[0])(h),
+}
+
 GROUPS = (
+    Group(
+        "attention by exponential features",
+        FEATURES,
+        {"query": (4, 4), "key": (4, 4), "value": (4, 4)},
+        None,
+        EXACT,
+    ),
     Group(
         "linear attention", LINEAR, {"query": (4, 4), "key": (4, 4), "value": (4, 4)}, None, EXACT
     ),
