@@ -1,21 +1,22 @@
-"""Sums in which one value stands several times: 3 y - 2 y is y, and v + v tanh(u) a product.
+"""Sums in which one value stands several times: 3 y - 2 y is y.
 
 What is added is told apart by its factors (`_analysis.monomials`); multiples of the same product
 are one summand.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.graph import Graph
 from .._analysis.monomials import Factor, Index, Monomials, constant, link, own_index, through
 from .softmax_forms import times
 
 Read = Callable[[Var], Any]
-_MOST = 32
+MOST = 32
 
 
 class Summand(NamedTuple):
@@ -28,23 +29,17 @@ class Summand(NamedTuple):
 
 
 def combined(eqn: Equation, monomials: Monomials) -> Callable[[Read], Any] | None:
-    """How a sum is computed without repetitions, or a common factor of all that is added; None
-    where an equation is no sum with some."""
+    """How a sum is computed without repetitions; None where an equation is no sum with some."""
     out = eqn.outvars[0]
-    is_real = jnp.issubdtype(out.aval.dtype, jnp.floating)
-    if not (is_real and eqn.primitive in prim.SUMS) or _goes_on(out, monomials):
+    if not is_sum(eqn) or not is_whole(out, monomials.graph):
         return None
     for shifts in (False, True):  # a bias belongs to what it is added to, unless it cancels
-        summands = _summands(out, own_index(out), 1.0, monomials, shifts=shifts, top=True)
-        if not 1 < len(summands) <= _MOST:
-            continue
-        forms = [monomials.factors(s.atom, s.labels) for s in summands]
-        way = _without_repetition(out, summands, forms, monomials, shifts)
-        if way is None and not shifts:
-            numbers = [s.number * own for s, (own, _) in zip(summands, forms, strict=True)]
-            way = _with_common_factor(out, numbers, [powers for _, powers in forms], monomials)
-        if way is not None:
-            return way
+        found = summands(out, own_index(out), 1.0, monomials, shifts=shifts, top=True)
+        if 1 < len(found) <= MOST:
+            forms = [monomials.factors(s.atom, s.labels) for s in found]
+            way = _without_repetition(out, found, forms, monomials, shifts)
+            if way is not None:
+                return way
     return None
 
 
@@ -85,69 +80,25 @@ def _without_repetition(
     return way
 
 
-def _with_common_factor(
-    out: Var, numbers: Sequence[float], forms: Sequence[Mapping[Factor, Any]], monomials: Monomials
-) -> Callable[[Read], Any] | None:
-    """A sum of products as one product, where what is left is a function of one other value: a sum
-    v + v tanh(u) is v (1 + tanh(u))."""
-    groups = [monomials.groups(powers) for powers in forms]
-    common = {
-        root: group
-        for root, group in groups[0].items()
-        if all(g.get(root) == group for g in groups) and all(p > 0 for p in group.values())
-    }
-    others = {root for g in groups for root in g} - common.keys()
-    functions = {f.var for p in forms for f in p if monomials.explained(f)} & {*monomials.dominator}
-    if not common or len(others) != 1 or not functions or out in monomials.dominator:
-        return None
-    rest = [
-        {f: p for f, p in powers.items() if not any(f in group for group in common.values())}
-        for powers in forms
-    ]
-    if not any(f.var in functions for powers in rest for f in powers):
-        return None  # a sum of values
-    if any(not monomials.explained(f) for powers in rest for f in powers):
-        return None
-    (root,) = others
-    order = range(len(out.aval.shape))
-    if len(root.labels) < len({label for g in common.values() for f in g for label in f.labels}):
-        return None
-
-    def product(powers: Mapping[Factor, Any], read: Read) -> Any:
-        value = None
-        for factor, power in powers.items():
-            own = times(factor, read, order)
-            own = own if power == 1 else own**power
-            value = own if value is None else value * own
-        return value
-
-    def way(read: Read) -> Any:
-        total: Any = None
-        for number, powers in zip(numbers, rest, strict=True):
-            value = product(powers, read)
-            value = number if value is None else value if number == 1 else value * number
-            total = value if total is None else total + value
-        for group in common.values():
-            total = product(group, read) * total
-        return jnp.broadcast_to(total, out.aval.shape).astype(out.aval.dtype)
-
-    return way
+def is_sum(eqn: Equation) -> bool:
+    """Whether an equation adds real numbers, or subtracts them."""
+    out = eqn.outvars[0].aval if eqn.primitive in prim.SUMS else None
+    return out is not None and jnp.issubdtype(out.dtype, jnp.floating)
 
 
-def _goes_on(var: Var, monomials: Monomials) -> bool:
-    """Whether a larger sum takes this one in."""
-    graph = monomials.graph
+def is_whole(var: Var, graph: Graph) -> bool:
+    """Whether no larger sum takes this one in."""
     while graph.read_once(var):
         reader = next(r for r in graph.readers[var] if r is not None and graph.is_live(r))
         if reader.primitive in prim.SUMS:
-            return True
-        if link(reader) is None and reader.primitive is not prim.NEG:
             return False
+        if link(reader) is None and reader.primitive is not prim.NEG:
+            return True
         var = reader.outvars[0]
-    return False
+    return True
 
 
-def _summands(
+def summands(
     atom: Any, index: Index, number: float, monomials: Monomials, *, shifts: bool,
     turned: bool = False, top: bool = False, alone: bool = True,
 ) -> list[Summand]:  # fmt: skip
@@ -182,7 +133,7 @@ def _summands(
     return [
         summand
         for operand, sign in parts
-        for summand in _summands(
+        for summand in summands(
             operand,
             through(operand, axes, index),
             sign * number,

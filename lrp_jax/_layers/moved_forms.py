@@ -7,6 +7,8 @@ from .._analysis.compat import Var
 from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .._analysis.places import CUTS
+from .cut_contractions import cut_contractions
+from .gathered import gathered
 from .log_odds import log_odds
 from .moved_products import moved_products, parts_of_matrix_products
 from .moved_softmaxes import moved_softmaxes
@@ -32,8 +34,9 @@ def with_moves(
         closed_jaxpr, graph, found, calls: see `normal_form`.
         monomials: the products of the graph.
     """
-    written = {
+    written = gathered(graph, monomials) or {
         **log_odds(graph, found),
+        **cut_contractions(graph),
         **repetitions(graph),
         **running_sums(graph, monomials),
         **sums_of_two(graph, monomials.same, monomials.dominator),

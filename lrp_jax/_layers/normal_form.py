@@ -318,7 +318,7 @@ def _apart(var: Var, powers: Mapping[Factor, float], monomials: Monomials) -> bo
         return True
     if len(parts) > 1 and any(_is_scaled(v, monomials) for v, _ in parts):
         return True
-    return len(parts) > 1 and any(power < 0 and _is_function(v, monomials) for v, power in parts)
+    return len(parts) > 1 and any(power < 0 and monomials.is_function(v) for v, power in parts)
 
 
 def _is_scaled(var: Var, monomials: Monomials) -> bool:
@@ -332,21 +332,7 @@ def _is_scaled(var: Var, monomials: Monomials) -> bool:
 
 def _divides_by_function(group: Mapping[Factor, float], monomials: Monomials) -> bool:
     """Whether a product is divided by a function of one value, whose reciprocal is one as well."""
-    return all(p < 0 and _is_function(factor.var, monomials) for factor, p in group.items())
-
-
-def _is_function(var: Var, monomials: Monomials) -> bool:
-    """Whether a value is a function of another one, and no scale or shift of it."""
-    graph = monomials.graph
-    while var in monomials.dominator:
-        eqn = graph.maker[var]
-        operands = graph.explained_operands(eqn)
-        divides = eqn.primitive is prim.DIV and operands == [1]
-        passes = family(eqn.primitive) in (Family.AFFINE, Family.NEUTRAL) and not divides
-        if not passes or len(operands) != 1:
-            return True
-        var = eqn.invars[operands[0]]
-    return False
+    return all(p < 0 and monomials.is_function(factor.var) for factor, p in group.items())
 
 
 def _joined(group: Mapping[Factor, float], read: Read, order: Sequence[int]) -> tuple[Any, int]:

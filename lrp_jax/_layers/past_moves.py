@@ -27,7 +27,7 @@ _AFFINE = (*prim.SUMS, prim.MUL, prim.DIV, prim.NEG)
 def past_moves(eqn: Equation, graph: Graph, norms: Collection[Var]) -> Callable[[Read], Any] | None:
     """How the last of some scales and shifts past a move is computed before it; None where an
     equation is no such thing."""
-    if not _is_affine(eqn, graph):
+    if not is_affine(eqn, graph):
         return None
     out = eqn.outvars[0]
     if _goes_on(out, graph):
@@ -56,7 +56,7 @@ def _goes_on(var: Var, graph: Graph) -> bool:
     """Whether scales or shifts follow, perhaps after moves."""
     while graph.read_once(var):
         reader = next(r for r in graph.readers[var] if r is not None and graph.is_live(r))
-        if _is_affine(reader, graph):
+        if is_affine(reader, graph):
             return True
         if not _moves_all(reader, graph):
             return False
@@ -74,13 +74,13 @@ def _way_up(
     while todo:
         var = todo.pop()
         maker = graph.maker.get(var)
-        if maker is None or (var is not out and not _goes_one_way(var, graph)):
+        if maker is None or (var is not out and not goes_one_way(var, graph)):
             return None
         operands = graph.explained_operands(maker)
         contracts = family(maker.primitive) is Family.CONTRACTION and len(operands) == 1
         if contracts or var in norms:
             starts.append(var)
-        elif _is_affine(maker, graph) or _moves_all(maker, graph):
+        elif is_affine(maker, graph) or _moves_all(maker, graph):
             path.append(maker)
             todo += [maker.invars[i] for i in operands]
         else:
@@ -96,7 +96,7 @@ def _live_readers(var: Var, graph: Graph) -> list[Equation | None]:
     return [e for e in graph.readers[var] if e is None or graph.is_live(e)]
 
 
-def _goes_one_way(var: Var, graph: Graph) -> bool:
+def goes_one_way(var: Var, graph: Graph) -> bool:
     """Whether each number of a variable is read once: the variable as a whole, or parts of it that
     do not overlap."""
     if graph.read_once(var):
@@ -111,7 +111,7 @@ def _goes_one_way(var: Var, graph: Graph) -> bool:
     )
 
 
-def _is_affine(eqn: Equation, graph: Graph) -> bool:
+def is_affine(eqn: Equation, graph: Graph) -> bool:
     """Whether an equation scales or shifts one explained value by constants, in its place."""
     operands = graph.explained_operands(eqn)
     if eqn.primitive not in _AFFINE or len(operands) != 1:

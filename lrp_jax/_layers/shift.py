@@ -97,8 +97,12 @@ def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Ste
         moved = any(e.primitive in prim.SHAPE_ONLY for e in chain)
         if not moved and start.aval.shape == var.aval.shape:
             return Elementwise.written_out(reading, chain, start, var)
+    # What comes from no argument, as the degrees of a graph, normalises no batch.
     scaling = (e for e in affine if e.primitive in (prim.MUL, prim.DIV))
-    scales = any(not scales_by_one_number(graph, e) for e in scaling)
+    scales = any(
+        not scales_by_one_number(graph, e) and any(a in reading.weights for a in e.invars)
+        for e in scaling
+    )
     return Shift.of(reading, chain, start, var, "BatchNorm" if scales else "Bias")
 
 

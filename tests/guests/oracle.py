@@ -16,6 +16,7 @@ So AttnLRP and LRP-0 are a gradient with other derivatives at a few places, time
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -489,10 +490,14 @@ def attention_relevance(tape: Tape, start: Any, gate: bool = False) -> Any:
             if facts.is_product(node):
                 multiplied(node, c, _shares(facts.factors(node), facts, gate))
                 continue
+            mixed = None if gate else between(node, facts)
+            if mixed is not None:
+                function, base = mixed
+                give(function, c[0] * ratio(base.value, function.value) / 2)
             for i, (value, more) in enumerate(zip(node.inputs, pulled(node, c), strict=True)):
                 if facts.held.get(node) == i:
                     continue
-                share = 1.0
+                share = 0.5 if mixed is not None and value is mixed[1] else 1.0
                 if node.name in PRODUCTS:
                     share = node.out.value.size / value.value.size
                 if gate and node in facts.soft and node not in facts.maxima:
@@ -506,6 +511,22 @@ def attention_relevance(tape: Tape, start: Any, gate: bool = False) -> Any:
         relevance = (row.value * multiplier.get(row, 0.0)).sum(features)
         found = found.at[origin].add(relevance)
     return found.reshape(tape.x.value.shape)
+
+
+def between(node: Node, facts: Facts) -> tuple[Value, Value] | None:
+    """Of b + g (a - b) with a function g, g and b: as g a + (1 - g) b, shared by halves."""
+    if node.name != "add" or len(node.inputs) != 2:
+        return None
+    for base, product in itertools.permutations(node.inputs):
+        maker = product.maker
+        if maker is None or maker.name != "mul" or len(maker.inputs) != 2:
+            continue
+        for function, other in itertools.permutations(maker.inputs):
+            inner = other.maker
+            is_difference = inner is not None and inner.name == "sub"
+            if is_difference and inner.operands[1] is base and facts.roots.get(function):
+                return function, base
+    return None
 
 
 def _shares(

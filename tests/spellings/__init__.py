@@ -12,6 +12,7 @@ from . import (
     activations,
     affine,
     attention,
+    between,
     branches,
     conv,
     gates,
@@ -19,6 +20,7 @@ from . import (
     integers,
     moves,
     norms,
+    parts,
     picked,
     products,
     recurrences,
@@ -35,7 +37,8 @@ from .group import Group
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     reductions, conv, integers, twice, picked, in_blocks, renormalised,
-    running_norms, recurrences, shapes, branches,
+    running_norms, recurrences, shapes, between,
+    parts, branches,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
