@@ -31,7 +31,7 @@ def once(body: Callable[..., Any], place: Place) -> Callable[..., Any]:
     """
     try:
         return _jitted(body, _Alike(_key(place), place))
-    except _Unknown:
+    except Unknown:
         return functools.partial(body, place)
 
 
@@ -48,34 +48,57 @@ def _jitted(body: Callable[..., Any], alike: _Alike) -> Callable[..., Any]:
     return jax.jit(functools.partial(body, alike.place))
 
 
-class _Unknown(Exception):
+class Unknown(Exception):
     """There is no telling what something computes."""
 
 
 def _key(place: Place) -> Any:
+    step = place.step
+    key, _ = described([*step.inputs, *step.constants], step)
+    return key, place.out, place.exposed, place.parameters, place.held
+
+
+def described(*values: Any) -> tuple[Any, list[Any]]:
+    """What some values say of a computation, their variables numbered; and these variables.
+
+    Raises:
+        Unknown: where there is no telling.
+    """
     numbers: dict[Any, int] = {}
 
-    def described(value: Any) -> Any:
+    def of(value: Any) -> Any:
         if isinstance(value, compat.Var):
             return numbers.setdefault(value, len(numbers)), value.aval
+        if isinstance(value, list | tuple):
+            return type(value), *map(of, value)
         if isinstance(value, compat.Equation):
-            operands, results = described([*value.invars]), described([*value.outvars])
-            return value.primitive, value.ctx, described(value.params), operands, results
+            if id(value) in numbers:  # a step speaks of its equations more than once
+                return numbers[id(value)]
+            numbers[id(value)] = len(numbers)
+            what = value.primitive, value.ctx, _hashable(*value.params.items())
+            return *what, of(value.invars), of(value.outvars)
         if is_literal(value):
             return value.aval, np.asarray(value.val).tobytes()
-        if isinstance(value, list | tuple):
-            return type(value), *map(described, value)
-        if isinstance(value, dict):
-            return tuple((name, described(value[name])) for name in sorted(value))
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = (f.name for f in dataclasses.fields(value) if f.name not in _NOT_COMPUTED)
-            return type(value), *((name, described(getattr(value, name))) for name in fields)
-        try:
-            hash(value)
-        except TypeError:
-            raise _Unknown from None
-        return type(value), value
+            return type(value), *(of(getattr(value, name)) for name in _fields(type(value)))
+        if isinstance(value, dict):
+            return tuple((name, of(value[name])) for name in sorted(value))
+        return _hashable((value,))
 
-    step = place.step
-    operands = described([*step.inputs, *step.constants])
-    return operands, described(step), place.out, place.exposed, place.parameters, place.held
+    key = of(values)
+    return key, [v for v in numbers if isinstance(v, compat.Var)]
+
+
+def _hashable(*values: tuple[Any, ...]) -> Any:
+    """Values that are compared as they are, with their types: 1 is not True."""
+    key = values, tuple(type(value[-1]) for value in values)
+    try:
+        hash(key)
+    except TypeError:
+        raise Unknown from None
+    return key
+
+
+@functools.cache
+def _fields(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind) if f.name not in _NOT_COMPUTED]

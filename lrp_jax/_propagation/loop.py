@@ -5,17 +5,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from .._analysis import compat
 from .._analysis.compat import Var, is_literal
 from .._analysis.graph import is_float
 from .._analysis.ids import is_integer
+from .._layers.alike import Unknown, described
 from .._layers.arithmetic import hold, modified_gradient, tap, to_multiplier, to_relevance
 from .._layers.carriers import explained, on_carrier, plain, travels_to
 from .._layers.step import Backward, Frame, Place, Step, Visit, Way
 from . import lowerings
 from .forms import Forms
+from .repeats import Block, blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +106,16 @@ class Evaluation:
             if multiplies_out and not self.program.gradient:
                 value = to_relevance(value)
             self.env[var] = value
-        last_use = self._last_use()
-        for number, step in enumerate(frame.steps):
-            self.env.update(zip(step.outputs, self._execute(step), strict=True))
-            for var in last_use.get(number, ()):
+        kept = {a for a in frame.outvars if not is_literal(a)}
+        traced: dict[Any, Callable[..., list[Any]]] = {}
+        for block in blocks(frame.steps, [self._told(step) for step in frame.steps], kept):
+            if block.key is None:
+                self._go_through(block.steps)
+            else:
+                once = traced.setdefault(block.key, jax.jit(partial(self._inside_block, block)))
+                made = once(self.rules, [self.env[v] for v in block.reads])
+                self.env.update(zip(block.makes, made, strict=True))
+            for var in block.dead:
                 self.env.pop(var, None)
         outs = [
             self._integers(self.read(atom, form), flag)
@@ -116,17 +125,30 @@ class Evaluation:
         ]
         return outs, self.exposed
 
-    def _last_use(self) -> dict[int, list[Var]]:
-        last: dict[Var, int] = {}
-        for number, step in enumerate(self.frame.steps):
-            for var in (*step.inputs, *step.constants):
-                last[var] = number
-        kept = {a for a in self.frame.outvars if not is_literal(a)}
-        dead: dict[int, list[Var]] = {}
-        for var, number in last.items():
-            if var not in kept:
-                dead.setdefault(number, []).append(var)
-        return dead
+    def _go_through(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self.env.update(zip(step.outputs, self._execute(step), strict=True))
+
+    def _inside_block(self, block: Block, rules: Sequence[Any], values: list[Any]) -> list[Any]:
+        """What a block makes, as a function of all that it needs."""
+        inside = Evaluation(self.frame, self.forms, self.program, rules, {})
+        inside.env.update(zip(block.reads, values, strict=True))
+        inside._go_through(block.steps)
+        return [inside.env[v] for v in block.makes]
+
+    def _told(self, step: Step) -> tuple[Any, Sequence[Var]]:
+        """What a step computes here, the same for all that compute the same, and its variables.
+
+        Where something is reported of single layers, or put into them, each is told apart."""
+        program, of = self.program, self.forms.of
+        if self.taps or program.exposed or program.stopped or step.frames:
+            return object(), ()
+        try:
+            key, variables = described([*step.inputs, *step.constants], step)
+        except Unknown:
+            return object(), ()
+        forms = tuple((of.get(v), v in self.frame.live) for v in variables)
+        return (key, forms, program.entries.get(step), program.held.get(step)), variables
 
     def read(self, atom: Any, form: str) -> Any:
         """The value of an operand for a reader that hands back relevance in `form`."""
