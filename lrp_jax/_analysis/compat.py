@@ -68,6 +68,19 @@ def _keep() -> Any:
 
 keep_p = _keep()
 
+_value_of = _core.Primitive("value_of")
+_value_of.def_abstract_eval(lambda *, var: var.aval)
+
+
+def value_of(var: Var) -> Any:
+    """The value that a variable of another jaxpr has, for tracing alone (see `is_value_of`)."""
+    return _value_of.bind(var=var)
+
+
+def is_value_of(eqn: Equation) -> Var | None:
+    """The variable whose value an equation stands for, else None."""
+    return eqn.params["var"] if eqn.primitive is _value_of else None
+
 
 @functools.cache
 def unnamed_primitives() -> dict[str, Any]:
@@ -237,7 +250,17 @@ def without_unused(closed_jaxpr: Any) -> Any:
 
 def is_dropped(var: Var) -> bool:
     """Whether nobody can read the variable (printed as `_`)."""
-    return str(var) == "_" or type(var).__name__ == "DropVar"
+    return type(var).__name__ == "DropVar"
+
+
+def kept(variables: Sequence[Var]) -> list[Var]:
+    """The variables that can be read."""
+    return [v for v in variables if not is_dropped(v)]
+
+
+def renewed(var: Var) -> Var:
+    """Another variable of the same type, where somebody can read it."""
+    return var if is_dropped(var) else _core.Var(var.aval)
 
 
 def source_line(eqn: Equation) -> str:
@@ -273,6 +296,17 @@ def marked(eqn: Equation, mark: Mark) -> Equation:
     """An equation inside of one more mark."""
     info = eqn.source_info
     return eqn.replace(source_info=info.replace(name_stack=info.name_stack.extend(mark)))
+
+
+def within(eqn: Equation, names: Sequence[str]) -> Equation:
+    """An equation inside of some scopes, the outermost first."""
+    if not names:
+        return eqn
+    info = eqn.source_info
+    stack = type(info.name_stack)()
+    for name in names:
+        stack = stack.extend(name)
+    return eqn.replace(source_info=info.replace(name_stack=stack + info.name_stack))
 
 
 _Kind = TypeVar("_Kind", bound=Mark)

@@ -15,8 +15,9 @@ import jax
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph
+from .otherwise import Read
 from .primitives import POINTWISE, Family, family, is_reduction
-from .units import Bare, Read, computed_bare
+from .units import Bare, computed_bare
 from .value_numbers import rectifier, value_numbers
 
 _RESHAPE = compat.primitive("reshape")

@@ -11,7 +11,7 @@ is one left (`spelling`).
 import contextlib
 import fnmatch
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,17 +128,20 @@ def _is_whole(eqn: compat.Equation, calls: Sequence[str]) -> bool:
     return compat.plain_call(eqn) is None and is_named(eqn, calls)
 
 
-def _as_jit(jaxpr: Any, eqn: compat.Equation, operands: Sequence[Any]) -> dict[Var, Any]:
-    """A called function as a `jit` of its name, whatever it was called by."""
-    made = [v for v in eqn.outvars if not compat.is_dropped(v)]
+def _alone(jaxpr: Any, eqn: compat.Equation) -> Callable[..., list[Any]]:
+    """An equation as a function of its operands."""
     own, invars = compat.by_position(eqn)
-    whole = compat.as_function(jaxpr, [own], invars, made)
+    return compat.as_function(jaxpr, [own], invars, compat.kept(eqn.outvars))
+
+
+def _as_jit(whole: Callable[..., list[Any]], eqn: compat.Equation) -> Callable[..., list[Any]]:
+    """A called function as a `jit` of its name, whatever it was called by."""
 
     def layer(*values: Any) -> list[Any]:
         return whole(*values)
 
     layer.__name__ = compat.called_name(eqn)
-    return dict(zip(made, jax.jit(layer)(*operands), strict=True))
+    return jax.jit(layer)
 
 
 def _call_site(eqn: compat.Equation, body: Any) -> list[str]:
@@ -186,24 +189,9 @@ def evaluate_inlined(
             continue
         for eqn in group:
             operands = [read(atom) for atom in eqn.invars]
-            if opening.opens(eqn):
-                with scopes(compat.around(eqn)):
-                    results = opening.opened(
-                        eqn, operands, lambda body, values: evaluate_inlined(body, values, calls)
-                    )
-                if results is None:
-                    env.update(compat.evaluate(jaxpr, [eqn], env))
-                else:
-                    env.update(zip(eqn.outvars, results, strict=True))
-                continue
-            if _is_whole(eqn, calls):
-                with in_place_of(eqn):
-                    env.update(_as_jit(jaxpr, eqn, operands))
-                continue
-            in_other_words = respelled(eqn)
-            if in_other_words is not None:
-                with in_place_of(eqn):
-                    env.update(zip(eqn.outvars, in_other_words(*operands), strict=True))
+            if _is_otherwise(eqn, calls):
+                made = _otherwise(jaxpr, eqn, operands, calls)
+                env.update(zip(compat.kept(eqn.outvars), made, strict=True))
                 continue
             body = _body_to_inline(eqn, calls)
             with scopes([*compat.around(eqn), *_call_site(eqn, body)]):
@@ -212,13 +200,41 @@ def evaluate_inlined(
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def _is_otherwise(eqn: compat.Equation, calls: Sequence[str]) -> bool:
+    """Whether something else than a body stands in an equation's place."""
+    return opening.opens(eqn) or _is_whole(eqn, calls) or respelled(eqn) is not None
+
+
+def _otherwise(
+    jaxpr: Any, eqn: compat.Equation, operands: Sequence[Any], calls: Sequence[str]
+) -> list[Any]:
+    """What can be read of the results of such an equation."""
+    if opening.opens(eqn):
+        with scopes(compat.around(eqn)):
+            results = opening.opened(
+                eqn, operands, lambda body, values: evaluate_inlined(body, values, calls)
+            )
+        if results is None:
+            return _alone(jaxpr, eqn)(*operands)
+    else:
+        with in_place_of(eqn):
+            if _is_whole(eqn, calls):
+                return _as_jit(_alone(jaxpr, eqn), eqn)(*operands)
+            in_other_words = respelled(eqn)
+            assert in_other_words is not None, "asked in `_is_otherwise`"
+            results = in_other_words(*operands)
+    pairs = zip(eqn.outvars, results, strict=True)
+    return [value for var, value in pairs if not compat.is_dropped(var)]
+
+
 def _changes(eqn: compat.Equation, calls: Sequence[str]) -> bool:
-    whole = opening.opens(eqn) or _is_whole(eqn, calls)
-    return whole or respelled(eqn) is not None or _body_to_inline(eqn, calls) is not None
+    return _is_otherwise(eqn, calls) or _body_to_inline(eqn, calls) is not None
 
 
 def inline(closed_jaxpr: Any, calls: Sequence[str] = ()) -> Any:
     """The same function as one flat closed jaxpr: calls inlined, every variable its own.
+
+    Equations are taken as they are, and only traced where something else stands in their place.
 
     Args:
         closed_jaxpr: the function.
@@ -227,9 +243,54 @@ def inline(closed_jaxpr: Any, calls: Sequence[str] = ()) -> Any:
     jaxpr = compat.open_jaxpr(closed_jaxpr)
     if not any(_changes(eqn, calls) for eqn in jaxpr.eqns):
         return closed_jaxpr
-    return compat.traced_on(
-        lambda *values: evaluate_inlined(closed_jaxpr, values, calls), jaxpr.invars
-    )
+    constants: dict[Var, Any] = {}
+    eqns: list[compat.Equation] = []
+
+    def write(body: Any, operands: Sequence[Any], around: Sequence[str], flat: bool) -> list[Any]:
+        """The equations of a body for some operands; and its results."""
+        inner = compat.open_jaxpr(body)
+        own = dict(zip(inner.constvars, body.consts, strict=True))
+        constants.update(own)
+        names: dict[Var, Any] = dict(zip(inner.invars, operands, strict=True))
+
+        def now(atom: Any) -> Any:
+            return atom if compat.is_literal(atom) else names.get(atom, atom)
+
+        for eqn in inner.eqns:
+            given = [now(a) for a in eqn.invars]
+            if flat or not _changes(eqn, calls):
+                outvars, made = eqn.outvars, list(map(compat.renewed, eqn.outvars))
+                eqns.append(compat.within(eqn.replace(invars=given, outvars=made), around))
+            elif _is_otherwise(eqn, calls):
+                other = _traced(inner, eqn, given, constants, calls)
+                outvars, made = compat.kept(eqn.outvars), write(*other, around, True)
+            else:
+                called = _body_to_inline(eqn, calls)
+                inside = [*around, *compat.around(eqn), *_call_site(eqn, called)]
+                outvars, made = eqn.outvars, write(called, given, inside, False)
+            names.update(zip(outvars, made, strict=True))
+        return [now(a) for a in inner.outvars]
+
+    outvars = write(closed_jaxpr, jaxpr.invars, [], False)
+    return compat.rewritten(closed_jaxpr, constants, outvars, eqns)
+
+
+def _traced(
+    jaxpr: Any,
+    eqn: compat.Equation,
+    operands: Sequence[Any],
+    constants: Mapping[Var, Any],
+    calls: Sequence[str],
+) -> tuple[Any, list[Var]]:
+    """What stands in the place of an equation, and what it reads: numbers that are known are."""
+    variables = [a for a in operands if not compat.is_literal(a) and a not in constants]
+
+    def function(*values: Any) -> list[Any]:
+        given = {**constants, **dict(zip(variables, values, strict=True))}
+        known = [a.val if compat.is_literal(a) else given[a] for a in operands]
+        return _otherwise(jaxpr, eqn, known, calls)
+
+    return compat.traced_on(function, variables), variables
 
 
 @dataclass(frozen=True, eq=False)

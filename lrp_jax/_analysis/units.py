@@ -13,10 +13,9 @@ import jax
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .otherwise import Read, computed_otherwise
 from .primitives import POINTWISE, Family, family, is_reduction
-from .trace import in_place_of
 
-Read = Callable[[Any], Any]
 Bare = Callable[[Read, Read], Any]
 """A value in the shape that it has otherwise, from a function that reads variables, and one that
 reads variables in that shape."""
@@ -95,44 +94,7 @@ def computed_bare(
         out, end = eqn.outvars[0], ended.get(id(eqn))
         return end(read, read_bare) if end else back(out, read_bare(out))
 
-    return computed_otherwise(closed_jaxpr, is_other, way)
-
-
-def computed_otherwise(
-    closed_jaxpr: Any, is_other: Callable[[Equation], bool], way: Callable[[Equation, Read], Any]
-) -> Any:
-    """The same function with some equations computed in another way.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        is_other: which equations may be, asked when all before them are computed or left.
-        way: from such an equation, and a function that reads variables, to its result; None where
-            it stays as it is.
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-
-    def function(*values: Any) -> list[Any]:
-        env: dict[Any, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
-        env.update(zip(jaxpr.invars, values, strict=True))
-        left: list[Equation] = []
-
-        def read(atom: Any) -> Any:
-            return atom.val if is_literal(atom) else env[atom]
-
-        for eqn in jaxpr.eqns:
-            if is_other(eqn):
-                env.update(compat.evaluate(jaxpr, left, env))
-                left.clear()
-                with in_place_of(eqn):
-                    made = way(eqn, read)
-                if made is not None:
-                    env[eqn.outvars[0]] = made
-                    continue
-            left.append(eqn)
-        env.update(compat.evaluate(jaxpr, left, env))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    return compat.without_unused(compat.traced_on(function, jaxpr.invars))
+    return compat.without_unused(computed_otherwise(closed_jaxpr, is_other, way))
 
 
 def _bared(

@@ -17,8 +17,8 @@ from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph
 from .monomials import link
+from .otherwise import Read, computed_otherwise
 from .primitives import Family, family
-from .units import Read, computed_otherwise
 
 _MOST = 32
 """More numbers stay one product."""
