@@ -206,6 +206,14 @@ def applied(eqn: Equation, *operands: Any, **changed: Any) -> Any:
     return found[0] if eqn.primitive.multiple_results else found
 
 
+def folded(eqn: Equation) -> Any | None:
+    """The number that a cast of a number of the code is, where JAX computes it; else None."""
+    if eqn.primitive is not P.convert_element_type_p or not is_literal(eqn.invars[0]):
+        return None
+    (out,) = open_jaxpr(jax.make_jaxpr(lambda: applied(eqn, eqn.invars[0].val))()).outvars
+    return out if is_literal(out) else None
+
+
 def evaluate(jaxpr: Any, eqns: Sequence[Equation], env: Mapping[Any, Any]) -> dict[Var, Any]:
     """The results of some equations of a jaxpr by variable, their operands' values in `env`."""
     made = {v: None for eqn in eqns for v in eqn.outvars if not is_dropped(v)}

@@ -53,7 +53,7 @@ class Exponentials:
 
     def __init__(self, monomials: Monomials) -> None:
         self.monomials, self.graph = monomials, monomials.graph
-        self.totals, self.places = totals(self.graph, monomials.same)
+        self.totals, self.places = self.graph.once(totals)
         self.inside, self.normalised, self.logarithms = variables(
             self.graph, monomials.whole, self.totals
         )

@@ -12,6 +12,7 @@ from .compat import Equation, Var, is_literal
 from .graph import Graph
 from .indices import Known
 from .places import Place, itself, made_by
+from .value_numbers import value_numbers
 
 Counts = tuple[int, ...]
 
@@ -39,15 +40,10 @@ class Total(NamedTuple):
         return plain and all_kept and self.counts[0] > 0 and len({*self.counts}) == 1
 
 
-def totals(graph: Graph, same: Mapping[Var, Var]) -> tuple[dict[Var, Total], Mapping[Var, Place]]:
+def totals(graph: Graph) -> tuple[Mapping[Var, Total], Mapping[Var, Place]]:
     """The sums of a graph that are written otherwise than as one over an axis, and the places of
-    what is moved in it.
-
-    Args:
-        graph: the graph.
-        same: for each variable the first one that is computed in the same way.
-    """
-    known = Known.of(graph.closed)
+    what is moved in it."""
+    known, same = Known.of(graph.closed), graph.once(value_numbers)
     places: dict[Var, Place] = {}
     sums: dict[Var, Total] = {}
     exponentials = {

@@ -244,14 +244,16 @@ def inline(closed_jaxpr: Any, calls: Sequence[str] = ()) -> Any:
     if not any(_changes(eqn, calls) for eqn in jaxpr.eqns):
         return closed_jaxpr
     constants: dict[Var, Any] = {}
+    first: dict[int, Var] = {}  # of the variables of one constant, by its `id`
     eqns: list[compat.Equation] = []
 
     def write(body: Any, operands: Sequence[Any], around: Sequence[str], flat: bool) -> list[Any]:
         """The equations of a body for some operands; and its results."""
         inner = compat.open_jaxpr(body)
-        own = dict(zip(inner.constvars, body.consts, strict=True))
-        constants.update(own)
         names: dict[Var, Any] = dict(zip(inner.invars, operands, strict=True))
+        for var, value in zip(inner.constvars, body.consts, strict=True):
+            names[var] = first.setdefault(id(value), var)
+            constants.setdefault(names[var], value)
 
         def now(atom: Any) -> Any:
             return atom if compat.is_literal(atom) else names.get(atom, atom)
@@ -260,7 +262,11 @@ def inline(closed_jaxpr: Any, calls: Sequence[str] = ()) -> Any:
             given = [now(a) for a in eqn.invars]
             if flat or not _changes(eqn, calls):
                 outvars, made = eqn.outvars, list(map(compat.renewed, eqn.outvars))
-                eqns.append(compat.within(eqn.replace(invars=given, outvars=made), around))
+                copy = eqn.replace(invars=given, outvars=made)
+                if (number := compat.folded(copy)) is not None:
+                    made = [number]
+                else:
+                    eqns.append(compat.within(copy, around))
             elif _is_otherwise(eqn, calls):
                 other = _traced(inner, eqn, given, constants, calls)
                 outvars, made = compat.kept(eqn.outvars), write(*other, around, True)
