@@ -226,6 +226,35 @@ def test_layers_of_one_kind_and_shape_are_traced_once(name: str, kind: str) -> N
     assert added < would_have / 2
 
 
+class Deep(nn.Module):
+    """Blocks of attention and of two dense layers."""
+
+    depth: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for _ in range(self.depth):
+            q, k, v = jnp.split(nn.Dense(24)(nn.LayerNorm()(x)), 3, -1)
+            x = x + nn.Dense(8)(nn.softmax(q @ jnp.swapaxes(k, -1, -2)) @ v)
+            x = x + nn.Dense(8)(nn.silu(nn.Dense(16)(nn.RMSNorm()(x))))
+        return nn.Dense(5)(x.mean(1))
+
+
+@pytest.mark.parametrize("composite", [lrp.AttnLRP, lrp.Epsilon])
+def test_blocks_that_a_network_repeats_are_traced_once(composite: Callable[[], Any]) -> None:
+    def explained(depth: int) -> tuple[int, int]:
+        with jax.enable_x64(False):
+            x = jax.ShapeDtypeStruct((1, 6, 8), jnp.float32)
+            model = Deep(depth)
+            variables = jax.eval_shape(model.init, jax.random.key(0), x)
+            explain = lrp.relevance(model.apply, composite())
+            return equations(jax.make_jaxpr(lambda v, x: explain(v, x, target=0))(variables, x))
+
+    (few, _), (many, all_of_them) = explained(4), explained(12)
+    assert many - few <= 8 * 4  # a call there and a call back, and what they hand on
+    assert many < all_of_them / 4
+
+
 RULES: dict[str, lrp.Rule] = {
     "EpsilonPlus": lrp.ZPlus(),
     "Gamma": lrp.Gamma(),

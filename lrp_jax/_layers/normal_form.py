@@ -105,9 +105,11 @@ class _View(NamedTuple):
     @classmethod
     def of(cls, graph: Graph, dominator: Mapping[Var, Var], found: Mapping[Var, Found]) -> "_View":
         # A norm of exponentials may be a softmax, which is one factor as it stands.
-        inside = Exponentials(Monomials(graph, dominator, found)).inside
+        exponentials = Exponentials(Monomials(graph, dominator, found))
+        inside = exponentials.inside
         whole = [v for v, layer in found.items() if not (layer.takes_affine and v in inside)]
-        exponentials = Exponentials(Monomials(graph, dominator, whole))
+        if len(whole) < len(found):
+            exponentials = Exponentials(Monomials(graph, dominator, whole))
         softmaxes = {v: layer for v, layer in found.items() if layer.gate == SOFTMAX}
         rest = [v for v in whole if v not in softmaxes]
         parts = Exponentials(Monomials(graph, dominator, rest)) if softmaxes else exponentials

@@ -71,7 +71,12 @@ class Reading:
         self.weights = weights_of(self.graph, self.names, closed_over)
         self.states = states_in_sums(self.graph, self.weights)
         self.dominator = dominators(self.graph, self.states)
-        self.nonnegative = nonnegative_variables(self.graph, nonnegative)
+        signs = tuple(nonnegative or ())
+        self.nonnegative = (
+            nonnegative_variables(self.graph, signs)
+            if any(signs)
+            else self.graph.once(nonnegative_variables)
+        )
         self.explained, self.analyse = explained, analyse
         self.bodies: dict[int, tuple[Frame, ...]] = {}
         invars = compat.open_jaxpr(closed_jaxpr).invars
