@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .monomials import Factor, joined
+from .factors import Factor, joined
 
 NONE: frozenset[int] = frozenset()
 

@@ -14,6 +14,18 @@ from typing import Any
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .exponential_terms import Term, collected, negated
+from .factors import (
+    Factor,
+    Index,
+    constant,
+    joined,
+    link,
+    masked_by,
+    number_of,
+    power_of,
+    product_operands,
+    through,
+)
 from .inside_exponentials import (
     EXPM1,
     LOGARITHMS,
@@ -24,19 +36,7 @@ from .inside_exponentials import (
     is_logaddexp,
     variables,
 )
-from .monomials import (
-    Factor,
-    Index,
-    Monomials,
-    constant,
-    joined,
-    link,
-    masked_by,
-    number_of,
-    power_of,
-    product_operands,
-    through,
-)
+from .monomials import Monomials
 from .parts import CONCATENATE, part_of_contraction, piece_of, sizes_of_pieces
 from .totals import Total, totals
 

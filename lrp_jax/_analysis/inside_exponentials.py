@@ -7,8 +7,8 @@ from typing import Any
 
 from . import compat, primitives as prim
 from .compat import Equation, Var
+from .factors import constant, link, masked_by, power_of, product_operands
 from .graph import Graph
-from .monomials import constant, link, masked_by, power_of, product_operands
 from .parts import CONCATENATE, part_of_contraction, piece_of
 from .totals import Total
 

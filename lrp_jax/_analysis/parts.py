@@ -5,8 +5,8 @@ from typing import Any
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .factors import link
 from .graph import Graph
-from .monomials import link
 from .primitives import family
 
 _SLICE, CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")

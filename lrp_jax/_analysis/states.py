@@ -12,8 +12,8 @@ import numpy as np
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .factors import constant
 from .graph import Graph
-from .monomials import constant
 from .numbers import is_at_hand
 from .primitives import Family, family
 

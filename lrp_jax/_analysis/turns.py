@@ -15,8 +15,8 @@ import numpy as np
 
 from . import compat, primitives as prim
 from .compat import Equation, is_literal
+from .factors import constant
 from .graph import Graph
-from .monomials import constant
 from .numbers import is_at_hand
 from .splice import splice
 from .trace import evaluate_inlined, in_place_of, inline, scopes

@@ -15,8 +15,8 @@ from jax import Array, lax
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .factors import link
 from .graph import Graph
-from .monomials import link
 from .otherwise import Read, computed_otherwise
 from .primitives import Family, family
 

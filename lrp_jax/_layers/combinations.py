@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.factors import Factor, Index, constant, link, own_index, through
 from .._analysis.graph import Graph
-from .._analysis.monomials import Factor, Index, Monomials, constant, link, own_index, through
+from .._analysis.monomials import Monomials
 from .softmax_forms import times
 
 Read = Callable[[Var], Any]

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._analysis.compat import Var
+from .._analysis.factors import Factor, Index, joined, own_index
 from .._analysis.graph import Graph
-from .._analysis.monomials import Factor, Index, Monomials, joined, own_index
+from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
 from .combinations import MOST, is_sum, is_whole, summands
 from .softmax_forms import times

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.factors import link
 from .._analysis.graph import Graph
 from .._analysis.inside_exponentials import is_least, is_logaddexp
-from .._analysis.monomials import link
 from .._analysis.signs import literal_value
 from .step import Found
 from .wholes import log_sums_of

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .._analysis import primitives as prim
 from .._analysis.compat import Var
 from .._analysis.exponentials import Exponentials
-from .._analysis.monomials import own_index
+from .._analysis.factors import own_index
 from .softmax_forms import exponential_of
 from .step import Found
 from .weighted_mean import exponential_softmax

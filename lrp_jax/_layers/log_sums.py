@@ -16,8 +16,8 @@ from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var
 from .._analysis.exponential_terms import Term, rounded
 from .._analysis.exponentials import Exponentials
+from .._analysis.factors import Factor, Index, own_index
 from .._analysis.inside_exponentials import is_logaddexp
-from .._analysis.monomials import Factor, Index, own_index
 from .softmax_forms import (
     Logits,
     Normaliser,

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.factors import link
 from .._analysis.graph import Graph
 from .._analysis.indices import Known
-from .._analysis.monomials import Monomials, link
+from .._analysis.monomials import Monomials
 from .._analysis.parts import part_of_contraction
 from .._analysis.places import CUTS, itself, made_by
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.factors import link, power_of
 from .._analysis.graph import Graph
 from .._analysis.indices import Known
-from .._analysis.monomials import link, power_of
 from .._analysis.places import CUTS, Place, itself, made_by
 from .._analysis.primitives import Family, family
 from .picks import Picked, maker_of, picked_by, placed

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var
 from .._analysis.exponentials import Exponentials
+from .._analysis.factors import Factor, joined, link, own_index, powers_of
 from .._analysis.graph import Graph, is_float
-from .._analysis.monomials import Factor, Monomials, joined, link, own_index, powers_of
+from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
 from .combinations import combined
 from .log_shares import log_share

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.exponentials import Exponentials
-from .._analysis.monomials import (
+from .._analysis.factors import (
     Factor,
     Index,
     joined,

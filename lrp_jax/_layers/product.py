@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
-from .._analysis.monomials import is_outer
+from .._analysis.factors import is_outer
 from .._analysis.primitives import Family, family
 from .._analysis.signs import looks_like
 from .arithmetic import halve, negate, weigh

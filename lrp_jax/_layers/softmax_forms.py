@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from .._analysis.compat import Var
 from .._analysis.exponential_terms import Term
 from .._analysis.exponentials import Exponentials
-from .._analysis.monomials import Factor, Index, Monomials
+from .._analysis.factors import Factor, Index
+from .._analysis.monomials import Monomials
 
 Read = Callable[[Var], Any]
 Made = Callable[[Read, Sequence[int]], Any]

@@ -9,7 +9,7 @@ from typing import Any
 from .._analysis import primitives as prim
 from .._analysis.compat import is_literal
 from .._analysis.exponentials import Exponentials
-from .._analysis.monomials import Factor, Index, joined, link, through
+from .._analysis.factors import Factor, Index, joined, link, through
 from .weighted_mean import labelled
 
 _DEEPEST = 12

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.factors import constant
 from .._analysis.graph import Graph
 from .._analysis.inside_exponentials import is_least, is_logaddexp
-from .._analysis.monomials import constant
 
 Read = Callable[[Var], Any]
 _LOG1P, _LOGISTIC = compat.primitive("log1p"), compat.primitive("logistic")

@@ -12,8 +12,8 @@ from typing import Any
 from .._analysis.compat import Var
 from .._analysis.exponential_terms import Term
 from .._analysis.exponentials import Exponentials
+from .._analysis.factors import Factor, joined, own_index
 from .._analysis.inside_exponentials import STABILISER, is_least
-from .._analysis.monomials import Factor, joined, own_index
 from .._analysis.places import itself
 from .._analysis.totals import single
 from .softmax_forms import Made, Normaliser, Weight, softmax, weighted

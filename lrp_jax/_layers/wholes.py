@@ -11,9 +11,9 @@ import jax
 
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.factors import link
 from .._analysis.graph import Graph
 from .._analysis.indices import Known
-from .._analysis.monomials import link
 from .._analysis.places import CUTS, Place, itself, made_by
 from .._analysis.primitives import Family, family
 from .normalization import is_statistic
