@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from .._analysis.compat import Var
-from .._analysis.factors import Factor, Index, joined, own_index
+from .._analysis import primitives as prim
+from .._analysis.compat import Var, is_literal
+from .._analysis.factors import Factor, joined, link, own_index
 from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
-from .combinations import MOST, is_sum, is_whole, summands
+from .combinations import MOST, Summand, is_sum, is_whole, summands
 from .softmax_forms import times
 
 Read = Callable[[Var], Any]
@@ -40,12 +41,12 @@ def gathered(graph: Graph, monomials: Monomials) -> dict[int, Callable[[Read], A
     """
     found: dict[int, Callable[[Read], Any]] = {}
     for eqn in graph.eqns:
-        if not (is_sum(eqn) and graph.is_live(eqn)) or eqn.outvars[0] in monomials.dominator:
+        out = eqn.outvars[0] if is_sum(eqn) and graph.is_live(eqn) else None
+        if out is None or out in monomials.dominator or not is_whole(out, graph):
             continue
-        (out,) = eqn.outvars
         # A bias belongs to what it is added to, unless it stands there several times.
         parts = _parts(out, monomials, shifts=False) or _parts(out, monomials, shifts=True)
-        if parts is not None and is_whole(out, graph):
+        if parts is not None:
             found[id(eqn)] = _way(out, parts)
     return found
 
@@ -76,10 +77,11 @@ def _way(out: Var, parts: Sequence[Multiple]) -> Callable[[Read], Any]:
 
 def _parts(out: Var, monomials: Monomials, *, shifts: bool) -> list[Multiple] | None:
     """A sum with each value once; None where it is written so."""
-    terms = _terms(out, own_index(out), 1.0, monomials, shifts)
-    terms = [inner for term in terms for inner in _opened(term, terms, monomials, shifts)]
-    if not 1 < len(terms) <= MOST:
+    found = summands(out, own_index(out), 1.0, monomials, shifts=shifts, top=True)
+    if not 1 < len(found) <= MOST or not any(_multiplies(s.atom, monomials.graph) for s in found):
         return None
+    terms = _products(found, monomials)
+    terms = [inner for term in terms for inner in _opened(term, terms, monomials, shifts)]
     left, parts = terms, list[Multiple]()
     while left:
         first, *others = left
@@ -92,11 +94,17 @@ def _parts(out: Var, monomials: Monomials, *, shifts: bool) -> list[Multiple] | 
     return parts if len(parts) < len(terms) else None
 
 
-def _terms(
-    atom: Any, index: Index, number: float, monomials: Monomials, shifts: bool
-) -> list[Multiple]:
-    """What is added in a sum."""
-    found = summands(atom, index, number, monomials, shifts=shifts, top=True)
+def _multiplies(atom: Any, graph: Graph) -> bool:
+    """Whether what is added is a product of two explained values."""
+    while not is_literal(atom) and (eqn := graph.maker.get(atom)) is not None:
+        if link(eqn) is None:
+            return eqn.primitive is prim.MUL and len(graph.explained_operands(eqn)) > 1
+        atom = eqn.invars[0]
+    return False
+
+
+def _products(found: Sequence[Summand], monomials: Monomials) -> list[Multiple]:
+    """What is added in a sum, each in its factors."""
     forms = [(s.number, *monomials.factors(s.atom, s.labels)) for s in found]
     return [Multiple(number * own, powers) for number, own, powers in forms]
 
@@ -112,7 +120,8 @@ def _opened(
             continue
         if not _is_function(gate, monomials):
             continue
-        inner = _terms(factor.var, factor.axes, term.number, monomials, shifts)
+        found = summands(factor.var, factor.axes, term.number, monomials, shifts=shifts, top=True)
+        inner = _products(found, monomials)
         more = [part for part in inner if part.number]  # a state begins with zeros
         if len(more) > 1 and factor.var in monomials.dominator:
             continue  # one function, as 1 - g
