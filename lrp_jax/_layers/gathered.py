@@ -98,7 +98,8 @@ def _multiplies(atom: Any, graph: Graph) -> bool:
     """Whether what is added is a product of two explained values."""
     while not is_literal(atom) and (eqn := graph.maker.get(atom)) is not None:
         if link(eqn) is None:
-            return eqn.primitive is prim.MUL and len(graph.explained_operands(eqn)) > 1
+            several = len(graph.explained_operands(eqn)) > 1
+            return eqn.primitive in (prim.MUL, prim.DIV) and several
         atom = eqn.invars[0]
     return False
 

@@ -15,6 +15,7 @@ from .moved_softmaxes import moved_softmaxes
 from .repetitions import repetitions
 from .rewriting import rewritten
 from .running_sums import running_sums
+from .segments import divided_segments
 from .step import Found
 from .sums_of_two import sums_of_two
 from .wholes import wholes
@@ -38,6 +39,7 @@ def with_moves(
         **log_odds(graph, found),
         **cut_contractions(graph),
         **repetitions(graph),
+        **divided_segments(graph, monomials),
         **running_sums(graph, monomials),
         **sums_of_two(graph, monomials.same, monomials.dominator),
         **moved_softmaxes(graph, monomials.same),

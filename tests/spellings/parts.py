@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from .group import EVERY, EXACT, Group, Params
 
+NODES = {"w": (4, 4), "sent": (4, 1), "received": (4, 1)}
 AFFINE = {"w": (4, 4), "scale": (4,), "bias": (4,)}
 HALVES = slice(None, 2), slice(2, None)
 relu = jax.nn.relu
@@ -104,6 +105,68 @@ GRAPH = {
     ),
 }
 
+# -- means over neighbours, weighted by exponentials or gates -------------------------------------
+
+
+def scores(p: Params, h: Array) -> tuple[Array, Array]:
+    y = h @ p["w"]
+    sent, received = (y @ p[name] for name in ("sent", "received"))
+    return y, jax.nn.leaky_relu(sent[:, FROM] + received[:, TO], 0.2)[..., 0]
+
+
+def among_all(p: Params, h: Array) -> Array:
+    y = h @ p["w"]
+    s = jax.nn.leaky_relu((y @ p["sent"])[:, None, :, 0] + y @ p["received"], 0.2)
+    return jax.nn.softmax(jnp.where(NEIGHBOURS > 0, s, -jnp.inf), -1) @ y
+
+
+def shares_first(weights: Callable[[Array], Array], stabiliser: float = 0.0):  # type: ignore
+    def f(p: Params, h: Array) -> Array:
+        y, s = scores(p, h)
+        e = weights(s)
+        share = e / (to_nodes(e)[:, TO] + stabiliser)
+        return to_nodes(share[..., None] * y[:, FROM])
+
+    return f
+
+
+def divided_last(weights: Callable[[Array], Array], stabiliser: float = 0.0):  # type: ignore
+    def f(p: Params, h: Array) -> Array:
+        y, s = scores(p, h)
+        e = weights(s)
+        return to_nodes(e[..., None] * y[:, FROM]) / (to_nodes(e) + stabiliser)[..., None]
+
+    return f
+
+
+def in_place(weights: Callable[[Array], Array]) -> Callable[[Params, Array], Array]:
+    def f(p: Params, h: Array) -> Array:
+        y, s = scores(p, h)
+        e = weights(s)
+        below = jnp.zeros(h.shape[:2]).at[:, TO].add(e)
+        return jnp.zeros_like(y).at[:, TO].add(e[..., None] * y[:, FROM]) / below[..., None]
+
+    return f
+
+
+def from_the_largest(s: Array) -> Array:
+    largest = jax.vmap(lambda row: jax.ops.segment_max(row, TO, 3))(s)
+    return jnp.exp(s - largest[:, TO])
+
+
+ATTENDED = {
+    "among all": among_all,
+    "shares first": shares_first(jnp.exp),
+    "from the largest": shares_first(from_the_largest),
+    "divided last": divided_last(jnp.exp),
+    "divided last, from the largest": divided_last(from_the_largest),
+    "in place": in_place(jnp.exp),
+}
+GATED = {
+    "shares first": shares_first(jax.nn.sigmoid, 1e-6),
+    "divided last": divided_last(jax.nn.sigmoid, 1e-6),
+}
+
 POWERS = {
     "ones": lambda p, h: jnp.stack([jnp.ones_like(h), h, h**2], -1),
     "to the zeroth": lambda p, h: jnp.stack([h**k for k in range(3)], -1),
@@ -129,5 +192,7 @@ GROUPS = (
     ),
     Group("numbers of a softmax", MIXED, {"router": (4, 2), "w": (4, 4)}, None, EXACT),
     Group("the first number", FIRST_NUMBER, {"w": (4, 4)}, None, EXACT),
+    Group("attention to neighbours", ATTENDED, NODES, None, EXACT),
+    Group("gated neighbours", GATED, NODES, None, EXACT),
     Group("degrees of a graph", GRAPH, {"w": (4, 4), "bias": (4,)}, None, EXACT),
 )
