@@ -192,18 +192,27 @@ def gate_rank(reading: Reading, var: Var) -> int:
         adds = eqn.primitive in prim.SUMS
         if adds and len(operands) == 2:  # a sum gates where all that is added does
             return min(gate_rank(reading, eqn.invars[i]) for i in operands)
-        if not (is_link or _keeps_gates(reading, eqn, operands)) or not operands:
+        if not operands:
             return 0
         var = eqn.invars[operands[0]]
+        if family(eqn.primitive) is Family.CONTRACTION and _is_learned(reading, eqn, operands):
+            # Heads that are mixed: where softmaxes are constants, so is what is made of them alone.
+            rank = gate_rank(reading, var) if len(operands) == 1 else 0
+            return rank if rank == SOFTMAX else 0
+        if not (is_link or _keeps_gates(eqn)):
+            return 0
     return 0
 
 
-def _keeps_gates(reading: Reading, eqn: Equation, operands: Sequence[int]) -> bool:
+def _is_learned(reading: Reading, eqn: Equation, operands: Sequence[int]) -> bool:
+    """Whether a contraction is of more than one explained value and numbers of the code."""
+    return len(operands) > 1 or eqn.invars[1 - operands[0]] in reading.weights
+
+
+def _keeps_gates(eqn: Equation) -> bool:
     """Whether an equation makes gates of gates: moves, sums and products of them."""
-    kind = family(eqn.primitive)
-    if kind is Family.CONTRACTION:  # a sum with numbers that nobody has learned
-        return len(operands) == 1 and eqn.invars[1 - operands[0]] not in reading.weights
-    return kind in (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.PRODUCT)
+    kinds = (Family.STRUCTURAL, Family.NEUTRAL, Family.SUM, Family.PRODUCT, Family.CONTRACTION)
+    return family(eqn.primitive) in kinds
 
 
 def _switched(reading: Reading, eqns: Sequence[Equation]) -> set[Var]:

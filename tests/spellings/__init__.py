@@ -18,6 +18,7 @@ from . import (
     gates,
     in_blocks,
     integers,
+    mixed_heads,
     moves,
     norms,
     parts,
@@ -38,7 +39,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches,
+    parts, branches, mixed_heads,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
