@@ -326,7 +326,7 @@ REFUSED = {
     "div": lambda u: jax.lax.div(u, jnp.int32(3)),
     "population_count": jax.lax.population_count,
     "scan": lambda u: jax.lax.scan(lambda c, v: (c + v.astype(float).sum(), v), 0.0, u)[0],
-    "cond": lambda u: jax.lax.cond(True, lambda u: 2 * u, lambda u: u, u),
+    "cond": lambda u: jax.lax.cond(u.sum() > 0, lambda u: 2 * u, lambda u: u, u),
 }
 
 
