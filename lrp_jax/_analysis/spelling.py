@@ -91,12 +91,18 @@ def _to_the_zeroth(eqn: Equation) -> Callable[..., list[jax.Array]] | None:
     return None if eqn.params["y"] else lambda x: [jnp.ones_like(x)]
 
 
+def _added(eqn: Equation) -> Callable[..., list[jax.Array]]:
+    """What derivatives add, whose operands are no numbers, as any sum."""
+    return lambda a, b: [jax.lax.add(a, b)]
+
+
 _PARTS: dict[Any, Callable[[Equation], Callable[..., Any] | None]] = {
     compat.primitive("stack"): _stacked,
     compat.primitive("split"): _split,
     compat.primitive("unstack"): _unstacked,
     compat.primitive("optimization_barrier"): _one_by_one,
     compat.primitive("integer_pow"): _to_the_zeroth,
+    compat.primitive("add_jaxvals"): _added,
 }
 """Ways to put arrays together and to take them apart, as concatenations and slices; barriers; what
-is one."""
+is one; sums."""

@@ -1,4 +1,4 @@
-"""Functions inside of branches and of functions with derivatives of their own."""
+"""Functions inside of branches, with derivatives of their own, and derivatives themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .group import EXACT, Group
+from .group import EXACT, Group, Params
 
 PAIR = {"value": (4, 4), "gate": (4, 4)}
 Function = Callable[[Array], Array]
@@ -71,7 +71,36 @@ def times_value(spelled: dict[str, Function]):  # type: ignore[no-untyped-def]
     }
 
 
+def energy(p: Params, h: Array) -> Array:
+    u = h @ p["value"]
+    return (jnp.tanh(u) + jax.nn.softplus(h @ p["gate"])).sum()
+
+
+def mixed_energy(p: Params, h: Array) -> Array:
+    return (h + jax.nn.sigmoid(h @ p["gate"]) * (jnp.tanh(h) - h)).sum()
+
+
+FORCE = {
+    "by hand": lambda p, h: (
+        (1 - jnp.tanh(h @ p["value"]) ** 2) @ p["value"].T
+        + jax.nn.sigmoid(h @ p["gate"]) @ p["gate"].T
+    ),
+    "grad": lambda p, h: jax.grad(energy, 1)(p, h),
+    "vjp": lambda p, h: jax.vjp(lambda x: energy(p, x), h)[1](jnp.ones(()))[0],
+    "linearized": lambda p, h: jax.linear_transpose(jax.linearize(lambda x: energy(p, x), h)[1], h)(
+        jnp.ones(())
+    )[0],
+    "for each": lambda p, h: jax.vmap(jax.vmap(jax.grad(lambda x: energy(p, x))))(h),
+}
+MIXED_FORCE = {
+    "grad": lambda p, h: jax.grad(mixed_energy, 1)(p, h),
+    "vjp": lambda p, h: jax.vjp(lambda x: mixed_energy(p, x), h)[1](jnp.ones(()))[0],
+    "in jit": lambda p, h: jax.jit(jax.grad(mixed_energy, 1))(p, h),
+}
+
 GROUPS = (
+    Group("a force", FORCE, PAIR, None, EXACT),
+    Group("the force of a mean", MIXED_FORCE, PAIR, None, EXACT),
     Group("a bent function", times_value(BENT), PAIR, None, EXACT),
     Group("a rectifier of one's own", times_value(RECTIFIED), PAIR, None, EXACT),
     Group(
