@@ -53,7 +53,7 @@ def _way(eqn: Equation, part: Equation) -> Callable[[Read], Any] | None:
     """The part that a slice cuts out of a contraction; None where that is no part of operands."""
     starts, ends = part.params["start_indices"], part.params["limit_indices"]
     shape = eqn.outvars[0].aval.shape
-    places = _operand_axes(eqn)
+    places = operand_axes(eqn)
     cut = [i for i, n in enumerate(shape) if (starts[i], ends[i]) != (0, n)]
     if any(places[i] is None for i in cut):
         return None
@@ -68,7 +68,7 @@ def _way(eqn: Equation, part: Equation) -> Callable[[Read], Any] | None:
     return way
 
 
-def _operand_axes(eqn: Equation) -> list[tuple[tuple[int, int], ...] | None]:
+def operand_axes(eqn: Equation) -> list[tuple[tuple[int, int], ...] | None]:
     """For each axis of a contraction's result, the operands that have it, and their axes."""
     if eqn.primitive is _CONV:
         numbers = eqn.params["dimension_numbers"]

@@ -8,6 +8,7 @@ from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .._analysis.places import CUTS
 from .cut_contractions import cut_contractions
+from .factored_sums import factored
 from .gathered import gathered
 from .log_odds import log_odds
 from .moved_products import moved_products, parts_of_matrix_products
@@ -38,6 +39,7 @@ def with_moves(
     written = gathered(graph, monomials) or {
         **log_odds(graph, found),
         **cut_contractions(graph),
+        **factored(graph, monomials),
         **repetitions(graph),
         **divided_segments(graph, monomials),
         **running_sums(graph, monomials),

@@ -41,12 +41,24 @@ def running_sums(graph: Graph, monomials: Monomials) -> dict[int, Callable[[Read
     for eqn in graph.eqns:
         if eqn.primitive in prim.ADD and graph.is_live(eqn):
             first = [a for a in eqn.invars if not _is_zero(a, graph)]
-            if len(first) == 1 and _exponentials(first[0], graph, monomials):
+            if len(first) != 1 or not _in_quotient(eqn.outvars[0], graph):
+                continue
+            if _exponentials(first[0], graph, monomials):
                 found[id(eqn)] = functools.partial(_first, first[0], eqn.outvars[0].aval.shape)
         elif eqn.primitive is prim.DIV and graph.explained_operands(eqn) == [0, 1]:
             mean = _mean_of_one(eqn, graph, monomials)
             found |= {} if mean is None else {id(eqn): mean}
     return found
+
+
+def _in_quotient(var: Var, graph: Graph) -> bool:
+    """Whether a value is divided, or divides, perhaps after it is multiplied."""
+    readers = [e for e in graph.readers.get(var, ()) if e is not None and graph.is_live(e)]
+    return any(
+        e.primitive is prim.DIV
+        or ((e.primitive is prim.MUL or link(e) is not None) and _in_quotient(e.outvars[0], graph))
+        for e in readers
+    )
 
 
 def _first(var: Var, shape: Sequence[int], read: Read) -> Any:

@@ -15,6 +15,7 @@ from . import (
     between,
     branches,
     conv,
+    factored,
     gates,
     in_blocks,
     integers,
@@ -39,7 +40,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches, mixed_heads,
+    parts, branches, mixed_heads, factored,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
