@@ -21,6 +21,8 @@ def respelled(eqn: Equation) -> Callable[..., Any] | None:
     """
     if eqn.primitive in _PARTS:
         return _PARTS[eqn.primitive](eqn)
+    if eqn.primitive in _OVER_NAMES and not any(isinstance(a, str) for a in eqn.params["axes"]):
+        return _over_axes(eqn)
     contracts_nothing = eqn.primitive is prim.DOT and not prim.dot_numbers(eqn)[0][0]
     if contracts_nothing and eqn.params.get("out_sharding") is None:
         return _product_number_by_number(eqn)
@@ -44,6 +46,12 @@ def _product_number_by_number(eqn: Equation) -> Callable[..., Any]:
         return [factor(a, 0) * factor(b, 1)]
 
     return multiply
+
+
+def _over_axes(eqn: Equation) -> Callable[..., list[jax.Array]]:
+    """A sum or maximum over an axis that `jax.vmap` named, as one over the axis that it is."""
+    reduce, axes = _OVER_NAMES[eqn.primitive], tuple(int(a) for a in eqn.params["axes"])
+    return lambda *xs: [reduce(x, axis=axes) for x in xs]
 
 
 def _stacked(eqn: Equation) -> Callable[..., list[jax.Array]]:
@@ -96,6 +104,11 @@ def _added(eqn: Equation) -> Callable[..., list[jax.Array]]:
     return lambda a, b: [jax.lax.add(a, b)]
 
 
+_OVER_NAMES: dict[Any, Callable[..., jax.Array]] = {
+    compat.primitive("psum"): jnp.sum,
+    compat.primitive("pmax"): jnp.max,
+    compat.primitive("pmin"): jnp.min,
+}
 _PARTS: dict[Any, Callable[[Equation], Callable[..., Any] | None]] = {
     compat.primitive("stack"): _stacked,
     compat.primitive("split"): _split,

@@ -309,13 +309,13 @@ def _check_leaf(output: Any, target: Target) -> None:
 
 
 def _like_output(relevance: Any, output: Array) -> Array:
-    if np.shape(relevance) != output.shape:
+    if np.shape(relevance) != np.shape(output):
         raise ValueError(
             f"the target callable returned shape {np.shape(relevance)} for an output of shape "
-            f"{output.shape}; it must return one relevance for each output"
+            f"{np.shape(output)}; it must return one relevance for each output"
         )
     if not jnp.issubdtype(jnp.result_type(relevance), jnp.floating):
         raise TypeError(
             f"the target callable returned dtype {jnp.result_type(relevance)}, not a floating one"
         )
-    return jnp.asarray(relevance, output.dtype)
+    return jnp.asarray(relevance, jnp.result_type(output))

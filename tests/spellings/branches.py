@@ -98,7 +98,35 @@ MIXED_FORCE = {
     "in jit": lambda p, h: jax.jit(jax.grad(mixed_energy, 1))(p, h),
 }
 
+NAMED = {
+    "an axis": lambda y: y * y.sum(1, keepdims=True) + (y - y.mean(1, keepdims=True)),
+    "its name": jax.vmap(
+        jax.vmap(lambda r: r * lax.psum(r, "rows") + (r - lax.pmean(r, "rows")), axis_name="rows")
+    ),
+    "named from outside": jax.vmap(
+        lambda r: r * lax.psum(r, "rows") + (r - lax.pmean(r, "rows")), 1, 1, axis_name="rows"
+    ),
+}
+LARGEST = {
+    "an axis": lambda y: jnp.tanh(y.max(1)) - y.min(1),
+    "its name": lambda y: jax.vmap(
+        lambda z: jax.vmap(
+            lambda r: jnp.tanh(lax.pmax(r, "rows")) - lax.pmin(r, "rows"), axis_name="rows"
+        )(z)[0]
+    )(y),
+}
+
 GROUPS = (
+    *(
+        Group(
+            name,
+            {how: (lambda p, h, f=f: f(h @ p["value"])) for how, f in spelled.items()},
+            {"value": (4, 4)},
+            None,
+            EXACT,
+        )
+        for name, spelled in (("a sum by name", NAMED), ("a maximum by name", LARGEST))
+    ),
     Group("a force", FORCE, PAIR, None, EXACT),
     Group("the force of a mean", MIXED_FORCE, PAIR, None, EXACT),
     Group("a bent function", times_value(BENT), PAIR, None, EXACT),
