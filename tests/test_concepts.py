@@ -298,6 +298,8 @@ def test_what_cannot_be_asked() -> None:
         explain("nothing", [0])
     with pytest.raises(ValueError, match="needs a layer and the concepts"):
         explain("a")
+    with pytest.raises(TypeError, match=r"concepts=0: it has an entry for each result, as \[0\]"):
+        explain("a", 0)
     with pytest.raises(ValueError, match="chunk=0"):
         explain("a", [0], chunk=0)
     with pytest.raises(ValueError, match="a is named twice"):

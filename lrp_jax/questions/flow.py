@@ -215,6 +215,8 @@ def restriction_of(concepts: Concepts, site: Site, axis: int | None) -> Any:
         chosen = jax.nn.one_hot(concepts, shape[units])
         masks = chosen if chosen.ndim == 2 else chosen.max(-2)
         return masks.reshape(-1, *wide)
+    if isinstance(concepts, int | np.integer):
+        raise TypeError(f"concepts={concepts}: it has an entry for each result, as [{concepts}].")
     groups = [np.atleast_1d(np.asarray(c, int)) for c in concepts]
     fixed = np.zeros((len(groups), shape[units]))
     for row, group in zip(fixed, groups, strict=True):

@@ -72,10 +72,10 @@ def relevance_matrix(
                 return pullback(jax.tree.unflatten(tree, [seed]))[0]
 
             if mode == "reverse":
-                basis = jnp.eye(shape.size, dtype=shape.dtype).reshape(-1, *shape.shape)
+                basis = jnp.eye(shape.size, dtype=shape.dtype).reshape(shape.size, *shape.shape)
                 return jax.vmap(pull)(basis).reshape(*shape.shape, *x.shape)
             push = jax.linear_transpose(pull, shape)
-            basis = jnp.eye(x.size, dtype=x.dtype).reshape(-1, *x.shape)
+            basis = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
             columns = jax.vmap(lambda e: push(e)[0])(basis)
             return jnp.moveaxis(columns, 0, -1).reshape(*shape.shape, *x.shape)
 
