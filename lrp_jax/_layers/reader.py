@@ -21,6 +21,7 @@ from .._analysis.numbers import with_numbers
 from .._analysis.regrouped import without_passing_shapes
 from .._analysis.round_trips import without_round_trips
 from .._analysis.splice import tidied
+from .._analysis.spread import spread_out
 from .._analysis.turns import with_like_turns
 from .._analysis.units import without_passing_axes
 from .._analysis.weights import are_in_arguments
@@ -98,6 +99,7 @@ def analyse(
             "in one body."
         )
 
+    closed_jaxpr = spread_out(closed_jaxpr, explained)
     closed_jaxpr = without_passing_shapes(closed_jaxpr, explained, outputs)
     closed_jaxpr = with_factors(closed_jaxpr, explained, outputs)
 

@@ -92,6 +92,12 @@ FORCE = {
     )[0],
     "for each": lambda p, h: jax.vmap(jax.vmap(jax.grad(lambda x: energy(p, x))))(h),
 }
+SOFTMAX_FORCE = {
+    "grad": lambda p, h: jax.grad(lambda x: (jax.nn.softmax(x, -1) * p["value"][:3]).sum())(h),
+    "vjp": lambda p, h: jax.vjp(lambda x: (jax.nn.softmax(x, -1) * p["value"][:3]).sum(), h)[1](
+        jnp.ones(())
+    )[0],
+}
 MIXED_FORCE = {
     "grad": lambda p, h: jax.grad(mixed_energy, 1)(p, h),
     "vjp": lambda p, h: jax.vjp(lambda x: mixed_energy(p, x), h)[1](jnp.ones(()))[0],
@@ -128,6 +134,7 @@ GROUPS = (
         for name, spelled in (("a sum by name", NAMED), ("a maximum by name", LARGEST))
     ),
     Group("a force", FORCE, PAIR, None, EXACT),
+    Group("the force of a softmax", SOFTMAX_FORCE, PAIR, None, EXACT),
     Group("the force of a mean", MIXED_FORCE, PAIR, None, EXACT),
     Group("a bent function", times_value(BENT), PAIR, None, EXACT),
     Group("a rectifier of one's own", times_value(RECTIFIED), PAIR, None, EXACT),

@@ -167,6 +167,21 @@ GATED = {
     "divided last": divided_last(jax.nn.sigmoid, 1e-6),
 }
 
+OVER_SUMS = {
+    "spread": lambda p, h: p["w"][:3] / jnp.broadcast_to(h.sum(-1, keepdims=True), h.shape),
+    "axes of one": lambda p, h: p["w"][:3] / h.sum(-1, keepdims=True),
+    "reciprocal": lambda p, h: p["w"][:3] * (1 / h.sum(-1, keepdims=True)),
+    "vmap": lambda p, h: jax.vmap(lambda r: p["w"][:3] / r.sum(-1, keepdims=True))(h),
+}
+TO_POWERS = {
+    "spread": lambda p, h: (p["w"][:3] ** 2) ** jnp.broadcast_to(h[..., :1], h.shape),
+    "axes of one": lambda p, h: (p["w"][:3] ** 2) ** h[..., :1],
+}
+ANGLES = {
+    "spread": lambda p, h: jnp.arctan2(p["w"][:3], jnp.broadcast_to(h[..., :1], h.shape)),
+    "axes of one": lambda p, h: jnp.arctan2(p["w"][:3], h[..., :1]),
+}
+
 POWERS = {
     "ones": lambda p, h: jnp.stack([jnp.ones_like(h), h, h**2], -1),
     "to the zeroth": lambda p, h: jnp.stack([h**k for k in range(3)], -1),
@@ -174,6 +189,9 @@ POWERS = {
 }
 
 GROUPS = (
+    Group("constants over sums", OVER_SUMS, {"w": (4, 4)}, None, EXACT),
+    Group("constants to powers", TO_POWERS, {"w": (4, 4)}, None, EXACT),
+    Group("angles with constants", ANGLES, {"w": (4, 4)}, None, EXACT),
     Group("powers", POWERS, {}, None, EXACT),
     Group("halves with a bias each", in_halves(scaled=False), AFFINE, None, EVERY),
     Group("halves with a batch norm each", in_halves(scaled=True), AFFINE, None, EVERY),
