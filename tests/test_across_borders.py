@@ -409,3 +409,22 @@ def test_what_a_loop_or_a_branch_makes_of_constants_is_a_constant() -> None:
         return h * scale
 
     assert_equal(explained(chosen, X), explained(lambda p, x: (x @ p["w0"]) * (2 * p["s"]), X))
+
+
+def test_writing_anew_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be written with fewer borders for ever is explained as it is, and that is said."""
+
+    def turn(carry: Any, row: Any) -> Any:
+        above, below = carry
+        return (above + jnp.exp(row) * row, below + jnp.exp(row)), None
+
+    def mean(w: Any, x: Any) -> Any:
+        zeros = jnp.zeros(x.shape[-1])
+        above, below = jax.lax.scan(turn, (zeros, zeros), x @ w)[0]
+        return above / below
+
+    plan = lrp.plan(mean, lrp.AttnLRP())(jnp.eye(3), jnp.ones((4, 3)))
+    assert "Softmax" in {str(layer.kind).removeprefix("lrp.") for layer in plan.layers}
+    monkeypatch.setattr("lrp_jax._layers.reader._MOST_MENDED", 0)
+    plan = lrp.plan(mean, lrp.AttnLRP())(jnp.eye(3), jnp.ones((4, 3)))
+    assert any("lies on the border" in text for text in plan.warnings)

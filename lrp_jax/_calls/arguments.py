@@ -39,7 +39,8 @@ def _explained_leaf(number: int, leaf: Any) -> Any:
         raise TypeError(
             f"argument {number} is explained and must hold floating-point arrays, got {shown}. "
             "Cast images with x.astype(jnp.float32). Integers, such as token ids, are explained as "
-            "arrays where they look up rows of tables."
+            "arrays where they look up rows of tables. Truth values, such as a mask beside the "
+            "data, are an argument of their own, or integers."
         )
     return jnp.asarray(value) if isinstance(value, np.ndarray | np.generic) else value
 

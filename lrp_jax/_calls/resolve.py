@@ -209,7 +209,8 @@ def _refuse_training_mode(step: Step, frame: Frame) -> None:
         raise ValueError(
             f"{step.name or 'a normalisation'} ({step.source}) takes its statistics over the "
             "batch: batch norm in training mode mixes examples. Explain the model in inference "
-            "mode (use_running_average=True, train=False, or model.eval())."
+            "mode (use_running_average=True, train=False, or model.eval()). If the first axis is "
+            "no batch, as in one series over time, explain a batch of one: jax.vmap(f) of x[None]."
         )
 
 

@@ -56,6 +56,8 @@ FAMILIES: tuple[type[Step], ...] = (
 """Every family of layers, in the order in which they are asked; the last one refuses."""
 
 
+_MOST_MENDED = 16
+"""So often a function is written with fewer borders; what is torn then is said."""
 _MOST_MOVES = 4
 """So often what is moved on the way is looked for: one move may stand behind another."""
 
@@ -71,6 +73,7 @@ def analyse(
     closed_over: bool | None = None,
     unroll: bool = False,
     written: tuple[Written, ...] = (),
+    again: int = 0,
 ) -> Frame:
     """Group the equations of a flat jaxpr into steps (for the arguments see `Reading`).
 
@@ -78,6 +81,7 @@ def analyse(
         closed_over: whether closed-over arrays are weights; None: where the arguments have none.
         unroll: whether short loops are written out, as where a rule differs from turn to turn.
         written: the marks of loops that were written out in it.
+        again: how often it was written in another way before.
 
     Raises:
         UnsupportedOperation: naming the operation, the layer, the line and the remedy.
@@ -134,10 +138,10 @@ def analyse(
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)
     better = mended(graph, steps, cover, calls, unroll)
-    if better.jaxpr is not None:
+    if better.jaxpr is not None and again < _MOST_MENDED:
         return analyse(
             better.jaxpr, explained, names, nonnegative, outputs, gates, calls, closed_over, unroll,
-            (*written, *better.written),
+            (*written, *better.written), again + 1,
         )  # fmt: skip
     frame = _frame(reading, better.torn)
     frame = rolled(dataclasses.replace(frame, steps=tuple(steps)), written)

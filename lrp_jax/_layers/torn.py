@@ -41,7 +41,7 @@ class Rewritten(NamedTuple):
 
     Attributes:
         jaxpr: the function; None where there is nothing to do, or nothing that can be done.
-        torn: the lines of loops and branches that tear layers still.
+        torn: the lines of loops and branches that tear layers, where it stays as it is.
         written: the marks of loops that are written out there.
     """
 
@@ -88,18 +88,18 @@ def mended(
             if eqn.primitive is prim.SCAN and _reads_otherwise(eqn, graph, steps, seen):
                 torn.setdefault(tuple(eqn.outvars), set())
     short = {id(e): made for e, made in ((makers[v], torn[v]) for v in torn) if _is_short(e)}
+    lines = tuple(dict.fromkeys(compat.source_line(makers[outvars]) for outvars in torn))
     if short:
         jaxpr, loops, written = remembered(graph, short)
         unrolled = {id(eqn): written_out(eqn, calls) for eqn in loops.values()}
-        return Rewritten(splice(jaxpr, unrolled), written=tuple(written))
+        return Rewritten(splice(jaxpr, unrolled), lines, tuple(written))
     for outvars, beside in torn.items():
         eqn = makers[outvars]
         if eqn.primitive is prim.COND and beside:
             found = with_neighbours(graph.closed, eqn, beside, calls)
             if found is not None:
-                return Rewritten(found)
-    lines = (compat.source_line(makers[outvars]) for outvars in torn)
-    return Rewritten(None, tuple(dict.fromkeys(lines)))
+                return Rewritten(found, lines)
+    return Rewritten(None, lines)
 
 
 def torn_layers(frame: Frame) -> list[str]:
