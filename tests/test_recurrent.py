@@ -374,3 +374,23 @@ def test_a_while_loop_beside_the_way_is_welcome() -> None:
         lrp.relevance(apply, lrp.Zero())(jnp.eye(3), x, target=1),
         jnp.zeros((2, 3)).at[:, 1].set(3 * x[:, 1]),
     )
+
+
+@pytest.mark.parametrize("turns", [4, 100])
+def test_a_state_that_moves_towards_another_runs_as_a_loop(turns: int) -> None:
+    """As the gated mean that it is: no layer lies on the border of a turn."""
+
+    def cell(gated: bool) -> Any:
+        def turn(h: Any, row: Any, w: Any) -> Any:
+            z, n = jax.nn.sigmoid(row @ w[0] + h @ w[1]), jnp.tanh(row @ w[2])
+            return ((1 - z) * n + z * h if gated else n + z * (h - n)), None
+
+        def f(w: Any, x: Any) -> Any:
+            return jax.lax.scan(lambda h, row: turn(h, row, w), jnp.zeros(3), x)[0]
+
+        return f
+
+    w, x = jax.random.normal(jax.random.key(0), (3, 3, 3)), jnp.ones((turns, 3))
+    one, other = (lrp.plan(cell(gated), lrp.AttnLRP())(w, x) for gated in (True, False))
+    assert [layer.kind for layer in one.layers] == [layer.kind for layer in other.layers]
+    assert not other.warnings

@@ -46,5 +46,7 @@ def _standing(eqn: Equation, way: Callable[[Read], Any], graph: Graph) -> list[S
     read = map(compat.is_value_of, compat.open_jaxpr(written).eqns)
     starts = [v for v in read if v is not None]
     inside, _ = graph.between(eqn.outvars[0], [*starts, *graph.jaxpr.invars])
+    # Constants, and what hands numbers on, as the state of a turn, stand on no side of a border.
+    inside = [e for e in inside if graph.is_live(e) and not prim.changes_no_number(e.primitive)]
     marks = (m for e in inside for m in compat.marks_of(e, Standing))
     return list({id(m): m for m in marks}.values())
