@@ -394,3 +394,14 @@ def test_a_state_that_moves_towards_another_runs_as_a_loop(turns: int) -> None:
     one, other = (lrp.plan(cell(gated), lrp.AttnLRP())(w, x) for gated in (True, False))
     assert [layer.kind for layer in one.layers] == [layer.kind for layer in other.layers]
     assert not other.warnings
+
+
+def test_a_loop_that_keeps_the_last_is_it() -> None:
+    def last(w: Any, x: Any) -> Any:
+        return jax.lax.scan(lambda kept, row: (row, None), x[0], x)[0] @ w
+
+    w, x = jnp.ones((3, 2)), jax.random.normal(jax.random.key(0), (4, 3))
+    relevance = lrp.relevance(last, lrp.Epsilon())(w, x, target=0)
+    np.testing.assert_allclose(
+        relevance, lrp.relevance(lambda w, x: x[-1] @ w, lrp.Epsilon())(w, x, target=0), rtol=1e-6
+    )

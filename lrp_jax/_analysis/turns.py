@@ -65,7 +65,8 @@ def _other(eqn: Equation, graph: Graph, calls: Sequence[str]) -> Written | None:
     carried = graph.carried(eqn) if eqn.params["length"] > 1 else []
     if any(later and not first for first, later in carried):
         return _first_apart(eqn, calls) if _first_differs(eqn, carried, graph, calls) else None
-    if carried and not any(later for _, later in carried):
+    results = len(eqn.outvars) > compat.scan_arity(eqn)[1]  # of the turns, beside the last state
+    if carried and results and not any(later for _, later in carried):
         return _as_map(eqn)
     return None
 
