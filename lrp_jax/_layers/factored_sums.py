@@ -5,7 +5,6 @@ A product is of all its factors, so what a sum does not run over stands before i
 is summed with weights this is only asked where the result is multiplied further.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from .._analysis.factors import Factor, link
 from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .cut_contractions import operand_axes
-from .softmax_forms import times
+from .softmax_forms import multiplied
 
 Read = Callable[[Var], Any]
 
@@ -85,22 +84,17 @@ def _way(eqn: Equation, apart: Mapping[int, Parts]) -> Callable[[Read], Any]:
     else:
         places = [axes or () for axes in operand_axes(eqn)]
 
-    def product(powers: Mapping[Factor, Any], order: list[int], read: Read) -> Any:
-        values = [times(f, read, order) ** p if p != 1 else times(f, read, order)
-                  for f, p in powers.items()]  # fmt: skip
-        return math.prod(values[1:], start=values[0])
-
     def way(read: Read) -> Any:
         operands = [a.val if is_literal(a) else read(a) for a in eqn.invars]
         for i, (number, inner, _) in apart.items():
             aval = eqn.invars[i].aval
-            value = product(inner, list(range(aval.ndim)), read)
+            value = multiplied(inner, read, range(aval.ndim))
             value = value if number == 1 else value * number
             operands[i] = jnp.broadcast_to(value, aval.shape).astype(aval.dtype)
         result = compat.applied(eqn, *operands)
         for i, (_, _, outer) in apart.items():
             own = [next((axis for side, axis in place if side == i), None) for place in places]
-            value = product(outer, [axis for axis in own if axis is not None], read)
+            value = multiplied(outer, read, [axis for axis in own if axis is not None])
             missing = [axis for axis, place in enumerate(own) if place is None]
             result = result * jnp.expand_dims(value, missing).astype(result.dtype)
         return result

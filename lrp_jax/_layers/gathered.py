@@ -5,7 +5,6 @@ What multiplies a value is one function, wherever in a sum the value stands. So 
 towards another as far as a gate is open is a gated mean of both, as most cells write it.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
 from .combinations import MOST, Summand, is_sum, is_whole, summands
-from .softmax_forms import times
+from .softmax_forms import multiplied
 
 Read = Callable[[Var], Any]
 Powers = Mapping[Factor, Any]
@@ -55,12 +54,8 @@ def _way(out: Var, parts: Sequence[Multiple]) -> Callable[[Read], Any]:
     order = range(len(out.aval.shape))
 
     def product(term: Multiple, read: Read) -> Any:
-        values = [
-            own if power == 1 else own**power
-            for own, power in ((times(f, read, order), p) for f, p in term.powers.items())
-        ]
-        values += [total(term.functions, read)] if term.functions else []
-        return math.prod(values[1:], start=values[0]) if values else None
+        value = multiplied(term.powers, read, order) if term.powers else None
+        return value * total(term.functions, read) if term.functions else value
 
     def total(terms: Iterable[Multiple], read: Read) -> Any:
         result: Any = None

@@ -2,7 +2,6 @@
 over the past in front of a contraction. One that is summed step by step begins with zeros."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.factors import Factor, Index, constant, link, own_index, product_operands, through
 from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
-from .softmax_forms import times
+from .softmax_forms import multiplied
 
 Read = Callable[[Var], Any]
 _CUMSUM = compat.primitive("cumsum")
@@ -82,8 +81,7 @@ def _mean_of_one(eqn: Equation, graph: Graph, monomials: Monomials) -> Callable[
     logits = Factor(maker.invars[0], exponential.axes)
 
     def product(powers: Mapping[Factor, Any], read: Read) -> Any:
-        factors = (times(f, read, range(len(aval.shape))) ** p for f, p in powers.items())
-        return jnp.broadcast_to(math.prod(factors, start=1.0), aval.shape)
+        return jnp.broadcast_to(multiplied(powers, read, range(len(aval.shape))), aval.shape)
 
     def way(read: Read) -> Any:
         u = product({logits: 1}, read)[..., None]

@@ -47,6 +47,13 @@ def times(factor: Factor, read: Read, order: Sequence[int], dtype: Any = None) -
     return aligned(value, factor.axes, order)
 
 
+def multiplied(powers: Mapping[Factor, Any], read: Read, order: Sequence[int]) -> Any:
+    """The product of powers of some factors, with the axes of some labels; at least one factor."""
+    values = [(times(factor, read, order), power) for factor, power in powers.items()]
+    first, *others = (value if power == 1 else value**power for value, power in values)
+    return math.prod(others, start=first)
+
+
 def aligned(x: Any, axes: Sequence[int | None], order: Sequence[int]) -> Any:
     """An array with the axes of some labels, one wide where it has none."""
     if tuple(axes) == tuple(order):
