@@ -189,8 +189,11 @@ class Graph:
         carriers = self._carriers.get(id(eqn))
         return carriers is None or any(eqn.invars[i] is var for i in carriers)
 
-    def between(self, end: Var, starts: Iterable[Var]) -> tuple[list[Equation], set[Var]]:
-        """The explained equations from `starts` to `end`, and explained variables met outside."""
+    def between(
+        self, end: Var, starts: Iterable[Var], constants: bool = False
+    ) -> tuple[list[Equation], set[Var]]:
+        """The explained equations from `starts` to `end`, and explained variables met outside; with
+        `constants` those of masks and other constants as well."""
         stop, seen, outside = set(starts), set(), set()
         todo, found = [end], {}
         while todo:
@@ -203,7 +206,8 @@ class Graph:
                 outside.add(var)
                 continue
             found[self.position[var]] = eqn
-            todo.extend(eqn.invars[i] for i in self.explained_operands(eqn))
+            read = range(len(eqn.invars)) if constants else self.explained_operands(eqn)
+            todo.extend(eqn.invars[i] for i in read if not is_literal(eqn.invars[i]))
         return [found[i] for i in sorted(found)], outside
 
 

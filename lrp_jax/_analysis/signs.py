@@ -106,19 +106,10 @@ def _makes_nonnegative(eqn: Equation, known: Callable[[Any], bool]) -> bool:
     return False
 
 
-def is_relu(eqns: Sequence[Equation], var: Var) -> bool:
-    """Whether equations compute max(var, 0), perhaps of a positive multiple."""
-    working = [e for e in eqns if family(e.primitive) is not Family.NEUTRAL and not stretches(e)]
-    if len(working) != 1:
-        return False
-    eqn = working[0]
-    body = compat.plain_call(eqn) or compat.custom_call(eqn)
-    if body is not None:
-        jaxpr = compat.open_jaxpr(body)
-        return len(jaxpr.invars) == 1 and is_relu(jaxpr.eqns, jaxpr.invars[0])
-    if eqn.primitive is not prim.MAX:
-        return False
-    return any(literal_value(a) == 0.0 for a in eqn.invars)
+def is_relu(eqns: Sequence[Equation], start: Var, end: Any) -> bool:
+    """Whether equations compute max(start, 0), perhaps of a positive multiple, however written."""
+    one, other = (_value_of(eqns, {start: x}, end) for x in (1.0, -1.0))
+    return bool(one and one > 0) and other == 0 and is_homogeneous(eqns, start, end)
 
 
 def stretches(eqn: Equation) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import compat
+from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph
 from .primitives import Family, family
@@ -49,11 +49,15 @@ def _equal_constants(graph: Graph) -> dict[Var, Var]:
 
 def rectifier(eqn: Equation) -> Equation | None:
     """A called rectifier as the maximum with zero that it is."""
-    if compat.custom_call(eqn) is None or not is_relu([eqn], eqn.invars[0]):
+    if compat.custom_call(eqn) is None or not is_relu([eqn], eqn.invars[0], eqn.outvars[0]):
         return None
     inner = eqn
     while (body := compat.custom_call(inner) or compat.plain_call(inner)) is not None:
-        (inner,) = compat.open_jaxpr(body).eqns
+        (inner, *others) = compat.open_jaxpr(body).eqns
+        if others:
+            return None
+    if inner.primitive is not prim.MAX:
+        return None
     operands = [a if is_literal(a) else eqn.invars[0] for a in inner.invars]
     return inner.replace(invars=operands, outvars=eqn.outvars)
 

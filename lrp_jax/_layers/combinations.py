@@ -4,7 +4,7 @@ What is added is told apart by its factors (`_analysis.monomials`); multiples of
 are one summand.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -29,10 +29,18 @@ class Summand(NamedTuple):
     turned: bool = False
 
 
-def combined(eqn: Equation, monomials: Monomials) -> Callable[[Read], Any] | None:
-    """How a sum is computed without repetitions; None where an equation is no sum with some."""
+def combined(
+    eqn: Equation, monomials: Monomials, roots: Container[Var]
+) -> Callable[[Read], Any] | None:
+    """How a sum is computed without repetitions; None where an equation is no sum with some.
+
+    Args:
+        eqn: the equation.
+        monomials: the graph's products.
+        roots: what layers are functions of, whatever they do with it.
+    """
     out = eqn.outvars[0]
-    if not is_sum(eqn) or not is_whole(out, monomials.graph):
+    if not is_sum(eqn) or not is_whole(out, monomials.graph, roots):
         return None
     for shifts in (False, True):  # a bias belongs to what it is added to, unless it cancels
         found = summands(out, own_index(out), 1.0, monomials, shifts=shifts, top=True)
@@ -87,9 +95,9 @@ def is_sum(eqn: Equation) -> bool:
     return out is not None and jnp.issubdtype(out.dtype, jnp.floating)
 
 
-def is_whole(var: Var, graph: Graph) -> bool:
-    """Whether no larger sum takes this one in."""
-    while graph.read_once(var):
+def is_whole(var: Var, graph: Graph, roots: Container[Var] = ()) -> bool:
+    """Whether no larger sum takes this one in, outside of the layers that begin at some roots."""
+    while var not in roots and graph.read_once(var):
         reader = next(r for r in graph.readers[var] if r is not None and graph.is_live(r))
         if reader.primitive in prim.SUMS:
             return False

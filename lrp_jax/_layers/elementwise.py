@@ -36,8 +36,9 @@ class Elementwise(Step):
             root = _longest_run(reading, var)
             if root is not None:
                 eqns, _ = reading.graph.between(var, [root])
-                kind = "ReLU" if is_relu(eqns, root) else "Activation"
-                zero = zero_at_zero(eqns, root, var)
+                whole, _ = reading.graph.between(var, [root], constants=True)
+                kind = "ReLU" if is_relu(whole, root, var) else "Activation"
+                zero = zero_at_zero(whole, root, var)
                 return reading.step(cls, eqns, [root], [var], kind, zero_at_zero=zero)
         if eqn.primitive is prim.DIV and operands == [1]:
             return cls.written_out(reading, [eqn], eqn.invars[1], var)
@@ -90,7 +91,8 @@ def _before_scale(reading: Reading, start: Var, end: Var) -> Var:
         passes = scales or family(eqn.primitive) is Family.NEUTRAL
         if not (passes and reading.is_link(eqn) and all(r in inside for r in readers)):
             break
-        if stretches(eqn) and is_homogeneous(inside, current, end):
+        whole = graph.between(end, [current], constants=True)[0] if stretches(eqn) else []
+        if whole and is_homogeneous(whole, current, end):
             break
         current = reading.dominator[current]
         start = current if scales else start

@@ -5,7 +5,7 @@ What multiplies a value is one function, wherever in a sum the value stands. So 
 towards another as far as a gate is open is a gated mean of both, as most cells write it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -31,17 +31,20 @@ class Multiple(NamedTuple):
     functions: "tuple[Multiple, ...]" = ()
 
 
-def gathered(graph: Graph, monomials: Monomials) -> dict[int, Callable[[Read], Any]]:
+def gathered(
+    graph: Graph, monomials: Monomials, roots: Container[Var]
+) -> dict[int, Callable[[Read], Any]]:
     """How sums are computed with each value once, by the `id` of their equations.
 
     Args:
         graph: a graph.
         monomials: its products.
+        roots: what layers are functions of, whatever they do with it.
     """
     found: dict[int, Callable[[Read], Any]] = {}
     for eqn in graph.eqns:
         out = eqn.outvars[0] if is_sum(eqn) and graph.is_live(eqn) else None
-        if out is None or out in monomials.dominator or not is_whole(out, graph):
+        if out is None or out in monomials.dominator or not is_whole(out, graph, roots):
             continue
         # A bias belongs to what it is added to, unless it stands there several times.
         parts = _parts(out, monomials, shifts=False) or _parts(out, monomials, shifts=True)

@@ -36,7 +36,8 @@ def with_moves(
         closed_jaxpr, graph, found, calls: see `normal_form`.
         monomials: the products of the graph.
     """
-    written = gathered(graph, monomials) or {
+    roots = {layer.root for layer in found.values()}
+    written = gathered(graph, monomials, roots) or {
         **log_odds(graph, found),
         **cut_contractions(graph),
         **factored(graph, monomials),

@@ -4,7 +4,7 @@
 negation on the way there and back turns no neuron around.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from operator import methodcaller
 from typing import Any
 
@@ -39,21 +39,43 @@ def undone(graph: Graph) -> dict[int, Callable[[Read], Any]]:
     if sum(eqn.primitive is prim.NEG and graph.is_live(eqn) for eqn in graph.eqns) < 2:
         return {}
     opposites: dict[Var, Callable[[Read], Any]] = {}
-    passed: set[Var] = set()
-    found: dict[int, Callable[[Read], Any]] = {}
+    above: dict[Var, set[Var]] = {}
+    ends: list[Equation] = []
     for eqn in graph.eqns:
         if not graph.is_live(eqn) or len(eqn.outvars) != 1 or not is_float(eqn.outvars[0]):
             continue
         (out,) = eqn.outvars
         if eqn.primitive is prim.NEG:
             (operand,) = eqn.invars
-            if operand in passed:
-                found[id(eqn)] = opposites[operand]
+            if operand in above:
+                ends.append(eqn)
             else:
                 opposites[out] = methodcaller("__call__", operand)
         elif (way := _past(eqn, graph, opposites)) is not None:
             opposites[out] = way
-            passed.add(out)
+            operands = [eqn.invars[i] for i in graph.explained_operands(eqn)]
+            above[out] = {*operands, *(v for a in operands for v in above.get(a, ()))}
+    kept = _read_by_others(graph, opposites)
+    turned = (e for e in ends if kept.isdisjoint({e.invars[0]} | above[e.invars[0]]))
+    return {id(e): opposites[e.invars[0]] for e in turned}
+
+
+def _read_by_others(graph: Graph, opposites: Container[Var]) -> set[Var]:
+    """Negated values that somebody reads as they are: without them they would be there twice."""
+    found: set[Var] = set()
+    for eqn in reversed(graph.eqns):
+        out = eqn.outvars[0] if eqn.outvars else None
+        if out not in opposites:
+            continue
+        for reader in graph.readers.get(out, ()):
+            if reader is None or not graph.is_live(reader):
+                as_it_is = reader is None
+            else:
+                after = reader.outvars[0]
+                turns = reader.primitive is prim.NEG and after not in opposites
+                as_it_is = not turns and (after not in opposites or after in found)
+            if as_it_is:
+                found.add(out)
     return found
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var
 from .._analysis.exponentials import Exponentials
-from .._analysis.factors import Factor, joined, link, own_index, powers_of
+from .._analysis.factors import Factor, constant, joined, link, own_index, powers_of
 from .._analysis.graph import Graph, is_float
 from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
@@ -54,6 +54,7 @@ def normal_form(
     written: dict[int, Callable[[Read], Any]] = {}
     negated_twice = undone(graph)
     norms = {v for v, layer in found.items() if layer.takes_affine}
+    roots = {layer.root for layer in found.values()}
     recognised = {
         id(e) for v, layer in found.items() if v in monomials.whole
         for e in graph.between(v, [layer.root])[0]
@@ -74,12 +75,13 @@ def normal_form(
                     way = view.mean(out)
         elif eqn.primitive is prim.DOT and graph.explained_operands(eqn) == [0, 1]:
             way = _products_summed(eqn, exponentials)
+        elif eqn.primitive is prim.DOT and graph.is_live(eqn) and id(eqn) not in recognised:
+            way = _contraction(eqn, monomials, weights)
         elif graph.is_live(eqn):
             way = logarithm(eqn, exponentials, found)
         if way is None and out in graph.live and id(eqn) not in recognised:
-            way = combined(eqn, monomials)
-        if way is None and graph.is_live(eqn):
-            way = negated_twice.get(id(eqn)) or past_moves(eqn, graph, norms)
+            way = combined(eqn, monomials, roots) or negated_twice.get(id(eqn))
+            way = way or past_moves(eqn, graph, norms, roots)
         if way is not None:
             written[id(eqn)] = way
     twice = any(v in graph.live and first is not v for v, first in monomials.same.items())
@@ -182,12 +184,13 @@ def _is_shifted(softmax: Found, out: Var, exponentials: Exponentials) -> bool:
     """Whether what is added to the logits of a softmax is the same for all that it sums."""
     logits, graph = softmax.root, exponentials.graph
     maker = graph.maker.get(logits)
-    while maker is not None and (family(maker.primitive) is Family.AFFINE or link(maker)):
+    while maker is not None and maker.primitive not in (*prim.SUMS, prim.LOG):
         operands = graph.explained_operands(maker)
-        if len(operands) != 1:
-            break
+        affine = family(maker.primitive) is Family.AFFINE or link(maker)
+        if not affine or len(operands) != 1:
+            return False
         maker = graph.maker.get(maker.invars[operands[0]])
-    if maker is None or maker.primitive not in (*prim.SUMS, prim.LOG):
+    if maker is None:
         return False
     sums = (e for e in graph.between(out, [logits])[0] if e.primitive is prim.REDUCE_SUM)
     total = next(sums, None)
@@ -195,7 +198,8 @@ def _is_shifted(softmax: Found, out: Var, exponentials: Exponentials) -> bool:
         return False
     summed = set(total.params["axes"])
     added = exponentials.exponent(logits, own_index(logits))
-    return any(not factor.labels & summed for factor in (*added.exponent, *added.powers))
+    by_number = added.number not in (0, 1)
+    return by_number or any(not f.labels & summed for f in (*added.exponent, *added.powers))
 
 
 def _other_way(
@@ -254,10 +258,12 @@ def _contraction(
     eqn: Equation, monomials: Monomials, weights: Collection[Var]
 ) -> Callable[[Read], Any] | None:
     """How a sum of one value times weights is computed as a contraction."""
-    summed, out = eqn.invars[0], eqn.outvars[0].aval
+    position, bound, scale = _sum_of(eqn, monomials.graph)
+    summed, out = eqn.invars[position], eqn.outvars[0].aval
+    if not bound:
+        return None
     number, powers = monomials.factors(summed)
     explained = [f for f in powers if monomials.explained(f)]
-    bound = set(eqn.params["axes"])
     constants = {f: p for f, p in powers.items() if f not in explained}
     contracted = any(f.var in weights and f.labels & bound for f in constants)
     if len(explained) != 1 or powers[explained[0]] != 1 or not contracted:
@@ -269,16 +275,29 @@ def _contraction(
     others = sorted({label for f in constants for label in f.labels})
     rest = [label for label in range(len(summed.aval.shape)) if label not in bound]
     kept = [label for label in rest if label in own or label in others]
+    spread = range(len(out.shape) - len(rest)) if position else range(len(rest), len(out.shape))
 
     def way(read: Read) -> Any:
         kernel, sign = _joined(constants, read, others)
         kernel = 1 / kernel if sign < 0 else kernel
         x = times(value, read, own)
         y = jnp.einsum(x, own, kernel.astype(x.dtype), others, kept)
-        y = y if number == 1 else y * jnp.asarray(number, y.dtype)
-        return jnp.broadcast_to(aligned(y, kept, rest), out.shape).astype(out.dtype)
+        y = y if number * scale == 1 else y * jnp.asarray(number * scale, y.dtype)
+        y = jnp.expand_dims(aligned(y, kept, rest), tuple(spread))
+        return jnp.broadcast_to(y, out.shape).astype(out.dtype)
 
     return way
+
+
+def _sum_of(eqn: Equation, graph: Graph) -> tuple[int, frozenset[int], float]:
+    """Which operand a sum, or a product with a matrix of one number, sums over which axes, and that
+    number; no axes where an equation is neither."""
+    if eqn.primitive is prim.REDUCE_SUM:
+        return 0, frozenset(eqn.params["axes"]), 1.0
+    (position,) = graph.explained_operands(eqn)
+    contracting, batch = prim.dot_numbers(eqn)
+    number = None if batch[0] else constant(graph, eqn.invars[1 - position])
+    return position, frozenset(contracting[position] if number else ()), number or 1.0
 
 
 def _products_summed(eqn: Equation, exponentials: Exponentials) -> Callable[[Read], Any] | None:

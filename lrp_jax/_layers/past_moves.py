@@ -6,7 +6,7 @@ the move.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import Any
 
 import jax
@@ -24,13 +24,22 @@ _MOVES = _CUTS | prim.SHAPE_ONLY
 _AFFINE = (*prim.SUMS, prim.MUL, prim.DIV, prim.NEG)
 
 
-def past_moves(eqn: Equation, graph: Graph, norms: Collection[Var]) -> Callable[[Read], Any] | None:
+def past_moves(
+    eqn: Equation, graph: Graph, norms: Collection[Var], roots: Container[Var]
+) -> Callable[[Read], Any] | None:
     """How the last of some scales and shifts past a move is computed before it; None where an
-    equation is no such thing."""
+    equation is no such thing.
+
+    Args:
+        eqn: the equation.
+        graph: its graph.
+        norms: what norms make.
+        roots: what layers are functions of, whatever they do with it.
+    """
     if not is_affine(eqn, graph):
         return None
     out = eqn.outvars[0]
-    if _goes_on(out, graph):
+    if _goes_on(out, graph, roots):
         return None
     found = _way_up(out, graph, norms)
     if found is None:
@@ -52,9 +61,9 @@ def past_moves(eqn: Equation, graph: Graph, norms: Collection[Var]) -> Callable[
     return way
 
 
-def _goes_on(var: Var, graph: Graph) -> bool:
+def _goes_on(var: Var, graph: Graph, roots: Container[Var]) -> bool:
     """Whether scales or shifts follow, perhaps after moves."""
-    while graph.read_once(var):
+    while var not in roots and graph.read_once(var):
         reader = next(r for r in graph.readers[var] if r is not None and graph.is_live(r))
         if is_affine(reader, graph):
             return True
@@ -163,23 +172,27 @@ def _applied(
     eqn: Equation, values: dict[Var, Any], path: Sequence[Equation], graph: Graph, read: Read
 ) -> dict[Var, Any]:
     """Some starts with a scale or shift that an equation has further down."""
-    if eqn.primitive is prim.NEG:
-        return {v: -y for v, y in values.items()}
     (position,) = graph.explained_operands(eqn)
-    operand, aval = eqn.invars[1 - position], eqn.outvars[0].aval
-    constant = jnp.asarray(operand.val if is_literal(operand) else read(operand), aval.dtype)
-    target = eqn.invars[position]
+    target, aval = eqn.invars[position], eqn.outvars[0].aval
 
     def there(*ys: Any) -> Any:
         return _moved([target], path, graph, dict(zip(values, ys, strict=True)))[0]
 
+    if eqn.primitive is prim.NEG and aval.size == sum(y.size for y in values.values()):
+        return {v: -y for v, y in values.items()}
     back = jax.linear_transpose(there, *values.values())
-    constants = back(jnp.broadcast_to(constant, aval.shape))
-    if eqn.primitive in (prim.MUL, prim.DIV):  # what is cut off keeps its scale
+    primitive, operand = eqn.primitive, -1.0
+    if primitive is prim.NEG:
+        primitive = prim.MUL
+    else:
+        operand = eqn.invars[1 - position]
+        operand = operand.val if is_literal(operand) else read(operand)
+    constants = back(jnp.broadcast_to(jnp.asarray(operand, aval.dtype), aval.shape))
+    if primitive in (prim.MUL, prim.DIV):  # what is cut off keeps its scale
         kept = back(jnp.ones(aval.shape, aval.dtype))
         constants = [jnp.where(k == 0, 1, c) for c, k in zip(constants, kept, strict=True)]
     pairs = zip(values.items(), constants, strict=True)
     return {
-        v: eqn.primitive.bind(*((y, c) if position == 0 else (c, y)), **eqn.params)
+        v: primitive.bind(*((y, c) if position == 0 else (c, y)), **eqn.params)
         for (v, y), c in pairs
     }

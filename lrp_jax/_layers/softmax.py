@@ -38,8 +38,11 @@ class Softmax(Step):
             exponential = _walk(graph, summed, lambda e: e.primitive is prim.EXP)
             if exponential is None:
                 continue
-            logits = unshifted(graph, exponential.invars[0])
-            out = eqn.outvars[0] if divides else _shifted_back(graph, eqn.outvars[0], logits)
+            out, inside = eqn.outvars[0], exponential.invars[0]
+            logits = unshifted(graph, inside)
+            if not divides:
+                out = _shifted_back(graph, out, logits)
+                logits = inside if out is eqn.outvars[0] else logits
             _, outside = graph.between(out, [logits])
             if not outside:
                 found[out] = Found(root=logits, gate=SOFTMAX if divides else 0)

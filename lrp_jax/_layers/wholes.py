@@ -194,13 +194,17 @@ def _with_statistic(
     eqn: Equation, part: Part, graph: Graph, same: Mapping[Var, Var], log_sums: Mapping[Var, Var]
 ) -> Part | None:
     """A part and a statistic of its whole, as a part of the whole with the statistic."""
-    other, divides = eqn.invars[1], eqn.primitive is prim.DIV
-    logarithm = False
-    if eqn.primitive is prim.SUB:
-        logarithm = _is_log_sum_of(other, part.like, graph, log_sums) and not part.changed
-        fits = logarithm or _is_mean(other, part.like, graph, same)
-    else:
-        fits = is_statistic(graph, part.like, other, same, divides=divides) is not None
+    other = eqn.invars[1]
+
+    def is_of(value: Var) -> bool:
+        if eqn.primitive is prim.SUB:
+            return _is_mean(other, value, graph, same)
+        divides = eqn.primitive is prim.DIV
+        return is_statistic(graph, value, other, same, divides=divides) is not None
+
+    subtracts = eqn.primitive is prim.SUB and not part.changed
+    logarithm = subtracts and _is_log_sum_of(other, part.like, graph, log_sums)
+    fits = logarithm or (is_of(part.like) and not is_of(same.get(eqn.invars[0], eqn.invars[0])))
     maker = graph.maker.get(other)
     own = [axis for axis, _ in part.place.axes]
     spread, where = other, list(range(len(own)))
