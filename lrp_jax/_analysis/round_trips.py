@@ -7,10 +7,13 @@ from .compat import Equation, Var, is_literal
 from .indices import Known
 from .places import Place, itself, made_by
 
+_RESHAPE = compat.primitive("reshape")
+
 
 def without_round_trips(closed_jaxpr: Any) -> Any:
-    """The same function without moves at whose end every number is back in its place, nor choices
-    by a mask that the code knows and that is the same everywhere.
+    """The same function without moves at whose end every number is back in its place or where a
+    move before has brought it, nor choices by a mask that the code knows and that is the same
+    everywhere.
 
     Args:
         closed_jaxpr: a flat jaxpr.
@@ -18,6 +21,7 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
     jaxpr = compat.open_jaxpr(closed_jaxpr)
     known = Known.of(closed_jaxpr)
     places: dict[Var, Place] = {}
+    first: dict[Any, Var] = {}
     renamed: dict[Var, Var] = {}
     eqns: list[Equation] = []
     for eqn in jaxpr.eqns:
@@ -34,12 +38,26 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
             if place.var.aval == out.aval and place.axes == itself(out).axes:
                 renamed[out] = place.var
                 continue
+            before = first.setdefault(_numbers(place, out), out)
+            if before.aval.shape == out.aval.shape and before is not out:
+                renamed[out] = before
+                continue
+            if before is not out and eqn.primitive not in prim.SHAPE_ONLY:
+                shape = {"new_sizes": out.aval.shape, "dimensions": None, "sharding": None}
+                eqn = eqn.replace(primitive=_RESHAPE, invars=[before], params=shape)
             places[out] = place
         eqns.append(eqn)
     if not renamed:
         return closed_jaxpr
     outvars = [a if is_literal(a) else renamed.get(a, a) for a in jaxpr.outvars]
     return compat.with_equations(closed_jaxpr, eqns, outvars)
+
+
+def _numbers(place: Place, out: Var) -> Any:
+    """Which numbers are in a place, in their order, whatever axes of one they have."""
+    wide = tuple((axis, row) for axis, row in place.axes if len(row) > 1)
+    alone = {axis: row[0] for axis, row in place.axes if axis is not None and len(row) == 1}
+    return place.var, out.aval.dtype, wide, tuple(sorted({**place.fixed, **alone}.items()))
 
 
 def _handed_on(eqn: Equation, known: Known) -> Any | None:

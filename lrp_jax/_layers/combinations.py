@@ -21,12 +21,20 @@ MOST = 32
 
 
 class Summand(NamedTuple):
-    """A number times a variable with labels; `turned` where more than a difference negates it."""
+    """A number times a variable with labels.
+
+    Attributes:
+        number, atom, labels: both, and the labels of the variable's axes.
+        turned: whether more than a difference negates it.
+        whole: the same before the variable is taken apart from positive numbers that scale it, if
+            it is: a scale belongs to the layer before it.
+    """
 
     number: float
     atom: Any
     labels: Index
     turned: bool = False
+    whole: "Summand | None" = None
 
 
 def combined(
@@ -66,7 +74,8 @@ def _without_repetition(
             found[key], first[key] = summand, own
             continue
         repeats = repeats or any(map(monomials.explained, powers))
-        found[key] = before._replace(number=before.number + summand.number * own / first[key])
+        number = before.number + summand.number * own / first[key]
+        found[key] = before._replace(number=number, whole=None)
     left = sorted((s for s in found.values() if s.number), key=lambda s: s.number < 0)
     explained = [s for s in left if not is_literal(s.atom) and s.atom in monomials.graph.live]
     turned = len(explained) > 1 and left[0].number > 0 and any(s.turned for s in explained)
@@ -78,7 +87,7 @@ def _without_repetition(
 
     def way(read: Read) -> Any:
         total: Any = None
-        for number, atom, index, _ in left:
+        for number, atom, index, *_ in (s.whole or s for s in left):
             value = atom.val if is_literal(atom) else times(Factor(atom, index), read, order)
             value = jnp.asarray(value, out.aval.dtype)
             size = number if total is None else abs(number)
@@ -109,12 +118,13 @@ def is_whole(var: Var, graph: Graph, roots: Container[Var] = ()) -> bool:
 
 def summands(
     atom: Any, index: Index, number: float, monomials: Monomials, *, shifts: bool,
-    turned: bool = False, top: bool = False, alone: bool = True,
+    turned: bool = False, top: bool = False, alone: bool = True, whole: Summand | None = None,
 ) -> list[Summand]:  # fmt: skip
     """What is added in a sum that nobody else reads, nor what was moved of it (`alone`); with
     `shifts`, in shifts by constants too."""
     graph = monomials.graph
-    own = [Summand(number, atom, index, turned)]
+    one = Summand(number, atom, index, turned)
+    own = [one._replace(whole=whole)]
     eqn = None if is_literal(atom) else graph.maker.get(atom)
     if eqn is None or atom not in graph.live or atom in monomials.whole:
         return own
@@ -137,8 +147,11 @@ def summands(
         if scale:
             parts = [(invars[1 - position], 1 / scale if divides else scale)]
             turned = turned or scale < 0
+            whole = (whole or one) if scale > 0 else None
     if not parts:
         return own
+    if axes is None and eqn.primitive not in (prim.MUL, prim.DIV):
+        whole = None
     return [
         summand
         for operand, sign in parts
@@ -150,5 +163,6 @@ def summands(
             shifts=shifts,
             turned=turned,
             alone=alone,
+            whole=whole,
         )
     ]

@@ -11,9 +11,19 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._analysis import primitives as prim
-from .._analysis.compat import Equation, Var
+from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.exponentials import Exponentials
-from .._analysis.factors import Factor, constant, joined, link, own_index, powers_of
+from .._analysis.factors import (
+    Factor,
+    constant,
+    joined,
+    link,
+    number_of,
+    own_index,
+    powers_of,
+    product_operands,
+    through,
+)
 from .._analysis.graph import Graph, is_float
 from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
@@ -24,6 +34,7 @@ from .negations import undone
 from .normalised import normalised
 from .past_moves import past_moves
 from .rewriting import rewritten
+from .shifted_logits import without_numbers
 from .softmax_forms import Made, aligned, times
 from .step import SOFTMAX, Found
 from .weighted_mean import found_in
@@ -124,7 +135,7 @@ class _View(NamedTuple):
         share = log_share(found, out, parts)
         if share is None and _is_shifted(found, out, parts):
             return _other_way(out, parts, opened=True)
-        return share
+        return share or without_numbers(found, out, parts.graph)
 
     def product(self, out: Var) -> Callable[[Read], Any] | None:
         """How a product is computed otherwise."""
@@ -262,15 +273,10 @@ def _contraction(
     summed, out = eqn.invars[position], eqn.outvars[0].aval
     if not bound:
         return None
-    number, powers = monomials.factors(summed)
-    explained = [f for f in powers if monomials.explained(f)]
-    constants = {f: p for f, p in powers.items() if f not in explained}
-    contracted = any(f.var in weights and f.labels & bound for f in constants)
-    if len(explained) != 1 or powers[explained[0]] != 1 or not contracted:
+    found = _times_weights(summed, monomials, lambda f: f.var in weights and f.labels & bound)
+    if found is None or not found[1].labels & bound:
         return None
-    (value,) = explained
-    if not value.labels & bound:
-        return None
+    number, value, constants = found
     own = sorted(value.labels)
     others = sorted({label for f in constants for label in f.labels})
     rest = [label for label in range(len(summed.aval.shape)) if label not in bound]
@@ -287,6 +293,36 @@ def _contraction(
         return jnp.broadcast_to(y, out.shape).astype(out.dtype)
 
     return way
+
+
+def _times_weights(
+    product: Var, monomials: Monomials, weighs: Callable[[Factor], Any]
+) -> tuple[float, Factor, dict[Factor, float]] | None:
+    """A value times weights as a number, that value and constants, the last of which are weights;
+    None of what is no such product."""
+    graph = monomials.graph
+    var, index, number = product, own_index(product), 1.0
+    constants: dict[Factor, float] = {}
+    while (eqn := graph.maker.get(var)) is not None and var not in monomials.whole:
+        operands = product_operands(eqn, graph) or []
+        masks = {monomials.mask(a, index): 1.0 for a, *_ in operands if isinstance(a, Factor)}
+        parts = [
+            (a, through(a, axes, index), p) for a, axes, p in operands if not isinstance(a, Factor)
+        ]
+        values = [(a, i, p) for a, i, p in parts if not is_literal(a) and a in graph.live]
+        if len(values) != 1 or values[0][2] != 1:
+            return None
+        constants = joined(constants, masks)
+        number *= number_of(eqn)
+        for atom, axes, power in parts:
+            if atom is not values[0][0]:
+                own, inner = monomials.factors(atom, axes)
+                number *= own**power
+                constants = joined(constants, inner, power)
+        var, index, _ = values[0]
+        if any(map(weighs, constants)):
+            return number, Factor(var, index), constants
+    return None
 
 
 def _sum_of(eqn: Equation, graph: Graph) -> tuple[int, frozenset[int], float]:

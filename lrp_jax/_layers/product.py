@@ -191,7 +191,11 @@ def gate_rank(reading: Reading, var: Var) -> int:
                 return 2 if inner[-1].primitive is _SIGMOID else 1
         adds = eqn.primitive in prim.SUMS
         if adds and len(operands) == 2:  # a sum gates where all that is added does
-            return min(gate_rank(reading, eqn.invars[i]) for i in operands)
+            position = reading.graph.position
+            last, first = sorted(eqn.invars, key=lambda a: position[a], reverse=True)
+            # In a residual network the stream is the longer way to what is rarely a gate.
+            rank = gate_rank(reading, last)
+            return min(rank, gate_rank(reading, first)) if rank else 0
         if not operands:
             return 0
         var = eqn.invars[operands[0]]

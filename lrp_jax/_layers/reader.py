@@ -123,10 +123,14 @@ def analyse(
             if whole is None:
                 break
             function, written = whole, reading_of(whole)
-        normal = normal_form(
-            function, written.graph, written.dominator, written.found, written.weights, calls
-        )
-        return written if normal is None else reading_of(normal)
+        for _ in range(2):
+            normal = normal_form(
+                function, written.graph, written.dominator, written.found, written.weights, calls
+            )
+            if normal is None:
+                break
+            function, written = normal, reading_of(normal)
+        return written
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""

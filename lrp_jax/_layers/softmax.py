@@ -38,11 +38,12 @@ class Softmax(Step):
             exponential = _walk(graph, summed, lambda e: e.primitive is prim.EXP)
             if exponential is None:
                 continue
-            out, inside = eqn.outvars[0], exponential.invars[0]
-            logits = unshifted(graph, inside)
-            if not divides:
+            out, logits = eqn.outvars[0], exponential.invars[0]
+            if divides:
+                logits = unshifted(graph, logits)
+            else:
+                logits = _without_maximum(graph, logits)
                 out = _shifted_back(graph, out, logits)
-                logits = inside if out is eqn.outvars[0] else logits
             _, outside = graph.between(out, [logits])
             if not outside:
                 found[out] = Found(root=logits, gate=SOFTMAX if divides else 0)
@@ -72,18 +73,18 @@ def _shifted_back(graph: Graph, logarithm: Var, logits: Var) -> Var:
     reader = graph.readers[logarithm][0]
     if not graph.read_once(logarithm) or reader is None or reader.primitive not in prim.ADD:
         return logarithm
+    added = [a for a in reader.invars if a is not logarithm]
     shifted: Var = reader.outvars[0]
-    todo = [a for a in reader.invars if a is not logarithm]
-    while todo:
-        atom = todo.pop()
-        maker = None if is_literal(atom) else graph.maker.get(atom)
-        if maker is None:
-            continue
-        if _is_maximum_of(logits, maker):
-            return shifted
-        if family(maker.primitive) in (*_MOVES, Family.WINNER, Family.DETACH):
-            todo.extend(maker.invars)
-    return logarithm
+    return shifted if any(_is_maximum(graph, a, logits) for a in added) else logarithm
+
+
+def _without_maximum(graph: Graph, logits: Var) -> Var:
+    """The logits before their maximum was subtracted."""
+    above = graph.maker.get(logits)
+    if above is None or above.primitive is not prim.SUB or is_literal(above.invars[0]):
+        return logits
+    before: Var = above.invars[0]
+    return before if _is_maximum(graph, above.invars[1], before) else logits
 
 
 def unshifted(graph: Graph, logits: Var) -> Var:
@@ -102,17 +103,24 @@ def unshifted(graph: Graph, logits: Var) -> Var:
     if operands == [0]:
         before = above.invars[0]
         return unshifted(graph, before) if is_literal(above.invars[1]) else before
-    if operands == [0, 1]:  # minus a maximum that was not detached
-        before = above.invars[0]
-        if _walk(graph, above.invars[1], lambda e: _is_maximum_of(before, e)) is not None:
-            return before
-    return logits
+    return _without_maximum(graph, logits)  # that was not detached
 
 
-def _is_maximum_of(var: Var, eqn: Equation) -> bool:
-    """Whether an equation reduces a variable, over axes or over segments."""
-    reduces = is_reduction(eqn) or eqn.primitive is _SEGMENTS
-    return reduces and any(atom is var for atom in eqn.invars)
+def _is_maximum(graph: Graph, atom: Any, of: Var) -> bool:
+    """Whether something is a variable reduced over axes or segments, perhaps masked, spread out."""
+    todo = [(atom, False)]
+    while todo:
+        atom, reduced = todo.pop()
+        if reduced and atom is of:
+            return True
+        maker = None if is_literal(atom) else graph.maker.get(atom)
+        if maker is None:
+            continue
+        reduces = is_reduction(maker) or maker.primitive is _SEGMENTS
+        passes = family(maker.primitive) in (*_MOVES, Family.WINNER, Family.DETACH)
+        if reduces or passes or maker.primitive is prim.SELECT:
+            todo += [(a, reduced or reduces) for a in maker.invars]
+    return False
 
 
 def _walk(graph: Graph, var: Var, wanted: Callable[[Equation], bool]) -> Equation | None:

@@ -204,7 +204,9 @@ def _with_statistic(
 
     subtracts = eqn.primitive is prim.SUB and not part.changed
     logarithm = subtracts and _is_log_sum_of(other, part.like, graph, log_sums)
-    fits = logarithm or (is_of(part.like) and not is_of(same.get(eqn.invars[0], eqn.invars[0])))
+    fits = logarithm or (
+        is_of(part.like) and not any(map(is_of, _in_other_shapes(eqn, graph, same)))
+    )
     maker = graph.maker.get(other)
     own = [axis for axis, _ in part.place.axes]
     spread, where = other, list(range(len(own)))
@@ -225,6 +227,18 @@ def _with_statistic(
         return eqn.primitive.bind(value, statistic, **eqn.params)
 
     return part._replace(whole=whole, changed=True, logarithm=logarithm)
+
+
+def _in_other_shapes(eqn: Equation, graph: Graph, same: Mapping[Var, Var]) -> list[Var]:
+    """What an equation reads first, and the same numbers in other shapes before it."""
+    found, atom = list[Var](), eqn.invars[0]
+    while not is_literal(atom):
+        found.append(same.get(atom, atom))
+        maker = graph.maker.get(atom)
+        if maker is None or maker.primitive not in prim.SHAPE_ONLY:
+            break
+        atom = maker.invars[0]
+    return found
 
 
 def _is_mean(var: Var, root: Var, graph: Graph, same: Mapping[Var, Var]) -> bool:

@@ -1,4 +1,5 @@
-"""`python -m tests.spellings [--composites A B] [GROUP ...]`: who deviates from the standard."""
+"""`python -m tests.spellings [--composites A B] [--after FRONT ...] [GROUP ...]`: who deviates from
+the standard."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ jax.config.update("jax_enable_x64", True)
 
 from . import GROUPS  # noqa: E402
 from .checks import COMPOSITES, KNOWN, Outcome, different_values, known, outcomes  # noqa: E402
+from .fronts import FRONTS  # noqa: E402
 
 
 def main() -> int:
@@ -28,6 +30,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="only name the groups")
     parser.add_argument(
         "--strict", action="store_true", help="what is listed as known and agrees is an error too"
+    )
+    parser.add_argument(
+        "--after", nargs="+", default=["dense"], choices=FRONTS, help="what stands before them"
     )
     parser.add_argument("--keep", action="store_true", help="write what deviates to known.txt")
     options = parser.parse_args()
@@ -46,13 +51,19 @@ def main() -> int:
         wrong += len(different)
         for name, away in different.items():
             print(f"{group.name} | {name} | is another function | {away:.2g}", flush=True)
-        for one in () if options.values else outcomes(group, options.composites):
+        asked = () if options.values else options.after if group.entry else ["dense"]
+        for front, one in (
+            (name, one)
+            for name in asked
+            for one in outcomes(group, options.composites, FRONTS[name])
+        ):
             found.append(one)
             shown = options.all or one.refused or not one.agrees
             if shown:
                 mark = " (known)" if key(one) in listed else ""
-                print(f"{one.group} | {one.spelling} | {one.composite} | {str(one)[:300]}{mark}",
-                      flush=True)  # fmt: skip
+                after = "" if front == "dense" else f" | after {front}"
+                print(f"{one.group} | {one.spelling} | {one.composite}{after} | {str(one)[:300]}"
+                      f"{mark}", flush=True)  # fmt: skip
     deviating = [one for one in found if not one.agrees]
     new = [one for one in deviating if key(one) not in listed]
     mended = [one for one in found if one.agrees and key(one) in listed]

@@ -16,6 +16,7 @@ import lrp_jax as lrp
 from lrp_jax._analysis import compat
 from lrp_jax._layers.step import UnsupportedOperation
 
+from .fronts import Front, dense
 from .group import Group, Piece
 
 COMPOSITES: dict[str, Callable[[], Any]] = {
@@ -93,10 +94,10 @@ def _run(closed: Any, values: Sequence[Any]) -> list[Any]:
     return [read(a) for a in jaxpr.outvars]
 
 
-def relevance(group: Group, piece: Piece, composite: str) -> Array:
+def relevance(group: Group, piece: Piece, composite: str, front: Front = dense) -> Array:
     """Relevance of the input under a composite of `COMPOSITES`."""
     params, x, weighting = group.example()
-    explain = lrp.relevance(group.network(piece), COMPOSITES[composite]())
+    explain = lrp.relevance(group.network(piece, front=front), COMPOSITES[composite]())
     return step_by_step(lambda p, x: explain(p, x, target=weighting), params, x)
 
 
@@ -129,13 +130,15 @@ def deviation(actual: Array, expected: Array) -> float:
     return float(np.abs(a - b).max() / max(np.abs(a).max(), np.abs(b).max(), 1e-12))
 
 
-def outcome(group: Group, spelling: str, composite: str, expected: Array) -> Outcome:
+def outcome(
+    group: Group, spelling: str, composite: str, expected: Array, front: Front = dense
+) -> Outcome:
     """One spelling under one composite."""
     names = (group.name, spelling, composite)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
-            found = relevance(group, group.spellings[spelling], composite)
+            found = relevance(group, group.spellings[spelling], composite, front)
         except UnsupportedOperation as error:
             return Outcome(*names, float("inf"), refused=True, error=f"refused: {error}")
         except Exception as error:
@@ -145,7 +148,9 @@ def outcome(group: Group, spelling: str, composite: str, expected: Array) -> Out
     )
 
 
-def outcomes(group: Group, composites: Sequence[str] = tuple(COMPOSITES)) -> Iterator[Outcome]:
+def outcomes(
+    group: Group, composites: Sequence[str] = tuple(COMPOSITES), front: Front = dense
+) -> Iterator[Outcome]:
     """Every spelling under every composite that the group is to agree under; the standard's own
     line says how far it is from the relevance that is known by hand."""
     for composite in group.composites:
@@ -154,7 +159,7 @@ def outcomes(group: Group, composites: Sequence[str] = tuple(COMPOSITES)) -> Ite
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             try:
-                expected = relevance(group, group.spellings[group.standard], composite)
+                expected = relevance(group, group.spellings[group.standard], composite, front)
             except Exception as error:
                 refused = isinstance(error, UnsupportedOperation)
                 yield Outcome(
@@ -162,11 +167,12 @@ def outcomes(group: Group, composites: Sequence[str] = tuple(COMPOSITES)) -> Ite
                     error=f"{type(error).__name__}: {error}",
                 )  # fmt: skip
                 continue
-        hand = by_hand(group, BY_HAND[composite]) if composite in BY_HAND else None
+        is_known = composite in BY_HAND and front is dense
+        hand = by_hand(group, BY_HAND[composite]) if is_known else None
         away = deviation(expected, expected if hand is None else hand)
         yield Outcome(group.name, group.standard, composite, away, warned=bool(heard))
         for spelling in list(group.spellings)[1:]:
-            yield outcome(group, spelling, composite, expected)
+            yield outcome(group, spelling, composite, expected, front)
 
 
 def different_values(group: Group) -> dict[str, float]:

@@ -15,6 +15,8 @@ from jax import Array, lax
 
 from lrp_jax._analysis import compat
 
+from .fronts import Front, dense
+
 Params = Mapping[str, Any]
 Piece = Callable[[Params, Array], Array]
 CLASSES = 3
@@ -65,13 +67,13 @@ class Group:
     def standard(self) -> str:
         return next(iter(self.spellings))
 
-    def network(self, piece: Piece, *, by_hand: bool = False) -> Piece:
-        """A piece between an input layer and an output layer."""
+    def network(self, piece: Piece, *, by_hand: bool = False, front: Front = dense) -> Piece:
+        """A piece between an input layer, or another front, and an output layer."""
         inner = piece if by_hand or not self.merged else merged(piece)
         positive = partial(function, jax.nn.softplus) if by_hand else jax.nn.softplus
 
         def apply(params: Params, x: Array) -> Array:
-            h = x @ params["entry"] + params["entry_bias"] if self.entry else x
+            h = front(params, x) if self.entry else x
             y = inner(params, positive(h) if self.positive else h)
             return y.reshape(x.shape[0], -1) @ params["out"]
 
@@ -91,7 +93,8 @@ class Group:
         x = jnp.asarray(rng.standard_normal(self.shape))
         made = jax.eval_shape(self.spellings[self.standard], params, x)
         params["out"] = draw(int(np.prod(made.shape[1:])), CLASSES)
-        return params, x, jnp.asarray(rng.standard_normal((self.shape[0], CLASSES)))
+        weighting = jnp.asarray(rng.standard_normal((self.shape[0], CLASSES)))
+        return params | {"second": draw(features, features)}, x, weighting
 
 
 def merged(piece: Piece) -> Piece:
