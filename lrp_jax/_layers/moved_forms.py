@@ -48,7 +48,8 @@ def with_moves(
         **moved_softmaxes(graph, monomials.same),
         **parts_of_matrix_products(graph),
     }
-    if not written and any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
+    if not written:
         written.update(moved_products(graph, monomials))
-        written.update(wholes(graph, monomials.same, found))
+        if any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
+            written.update(wholes(graph, monomials.same, found))
     return rewritten(closed_jaxpr, written, {}, calls, graph) if written else None

@@ -29,16 +29,25 @@ def moved_products(graph: Graph, monomials: Monomials) -> Mapping[int, Callable[
         graph: a graph.
         monomials: its products.
     """
-    known = Known.of(graph.closed)
-    return {
-        id(eqn): _way(eqn, graph, monomials)
+    moves = [
+        eqn
         for eqn in graph.eqns
-        if eqn.primitive in CUTS
+        if (eqn.primitive in CUTS or _regroups(eqn))
         and graph.explained_operands(eqn) == [0]
         and _is_product(eqn.invars[0], graph, monomials)
-        and made_by(eqn, known, itself) is not None
-        and _is_multiplied(eqn.invars[0], graph, monomials)
+        and _is_multiplied(eqn.outvars[0], graph, monomials)
+    ]
+    known = Known.of(graph.closed) if moves else None
+    return {
+        id(eqn): _way(eqn, graph, monomials)
+        for eqn in moves
+        if known is not None and (_regroups(eqn) or made_by(eqn, known, itself) is not None)
     }
+
+
+def _regroups(eqn: Equation) -> bool:
+    """Whether an equation joins or splits axes."""
+    return eqn.primitive in prim.SHAPE_ONLY and link(eqn) is None
 
 
 def parts_of_matrix_products(graph: Graph) -> Mapping[int, Callable[[Read], Any]]:
@@ -82,7 +91,7 @@ def _is_multiplied(var: Var, graph: Graph, monomials: Monomials) -> bool:
             continue
         (out, *_) = eqn.outvars
         scales = eqn.primitive in _SCALES and len(graph.explained_operands(eqn)) == 1
-        passes = link(eqn) is not None or eqn.primitive in CUTS or scales
+        passes = link(eqn) is not None or eqn.primitive in CUTS or scales or _regroups(eqn)
         follows = _is_multiplied if passes else _is_product
         if not follows(out, graph, monomials):
             return False
