@@ -58,13 +58,13 @@ class Depthwise:
 def _convolve(conv: Depthwise, x: jax.Array, w: jax.Array) -> jax.Array:
     out = conv.out or x.dtype
     x, w = map(_in_float32, channels_last(x, w, conv.numbers))
+    w = _made_before(w)
     blocks, fill = conv.blocks(x.shape[1:-1])
     counts = [
         (n + sum(p) - k) // s + 1
         for n, p, k, s in zip(x.shape[1:-1], conv.padding, conv.kernel, conv.strides, strict=True)
     ]
-    # Whatever computes x is not to be computed again for every shift.
-    x = jax.lax.optimization_barrier(_padded(x, fill))
+    x = _made_before(_padded(x, fill))
     # Each position in a stride by itself, so that no shift has gaps.
     x = x.reshape(x.shape[0], *_pairs(blocks, conv.strides), -1)
     places = {place: _at(x, place) for place in np.ndindex(*conv.strides)}
@@ -82,11 +82,12 @@ def _transpose(
 ) -> jax.Array:
     inputs, outputs, weights = conv.numbers.lhs_spec, conv.numbers.out_spec, conv.numbers.rhs_spec
     w = _in_float32(jnp.transpose(w, (*weights[2:], weights[1], weights[0])))
+    w = _made_before(w)
     y = _in_float32(jnp.transpose(cotangent, (outputs[0], *outputs[2:], outputs[1])))
     blocks, fill = conv.blocks([shape[i] for i in inputs[2:]])
     reach = [(k - 1) // s for k, s in zip(conv.kernel, conv.strides, strict=True)]
     ends = [b - n for b, n in zip(blocks, y.shape[1:-1], strict=True)]
-    y = jax.lax.optimization_barrier(_padded(y, list(zip(reach, ends, strict=True))))
+    y = _made_before(_padded(y, list(zip(reach, ends, strict=True))))
     w = w.reshape(-1, y.shape[-1])
     total: dict[tuple[int, ...], Any] = {}
     for number, block, place in conv.taps():
@@ -119,6 +120,14 @@ def as_specified(y: jax.Array, spec: Sequence[int]) -> jax.Array:
 
 def _in_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def _made_before(x: jax.Array) -> jax.Array:
+    """An operand that is not computed again for every shift.
+
+    Weights too: compilers make one kernel of layers alike, whichever part of its weights each has.
+    """
+    return jax.lax.optimization_barrier(x)
 
 
 def _padded(x: jax.Array, around: Sequence[tuple[int, int]]) -> jax.Array:
