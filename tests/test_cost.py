@@ -255,6 +255,22 @@ def test_blocks_that_a_network_repeats_are_traced_once(composite: Callable[[], A
     assert many < all_of_them / 4
 
 
+@pytest.mark.parametrize("name", ["LRP-0", "Epsilon", "EpsilonPlus", "EpsilonAlpha2Beta1"])
+def test_what_comes_back_to_both_operands_of_a_sum_is_computed_once(name: str) -> None:
+    depth = 3
+
+    def apply(ws: list[jax.Array], x: jax.Array) -> jax.Array:
+        for w in ws:
+            x = jax.nn.relu(x + x @ w)
+        return x
+
+    with jax.enable_x64(False):
+        ws, x = [jnp.ones((4, 4))] * depth, jnp.ones((2, 4))
+        explain = lrp.relevance(apply, PRICES[name][0]())
+        text = jax.jit(lambda ws, x: explain(ws, x, target=0)).lower(ws, x).as_text()
+    assert text.count("stablehlo.optimization_barrier") == depth
+
+
 RULES: dict[str, lrp.Rule] = {
     "EpsilonPlus": lrp.ZPlus(),
     "Gamma": lrp.Gamma(),

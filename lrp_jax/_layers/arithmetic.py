@@ -83,6 +83,11 @@ def weigh(value: jax.Array, share: Any) -> jax.Array:
     return _scaled(value, share)
 
 
+made_once = on_the_way_back(lambda c, value: jax.lax.optimization_barrier(c))
+"""What comes back is computed once, however many read it: compilers copy what is elementwise into
+each of its readers, which makes as many different kernels to compile, and keeps all that it is
+computed from."""
+
 negate = on_the_way_back(lambda c, value: -c)
 """A divisor takes its part of the relevance with the sign of a factor."""
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .alike import once
-from .arithmetic import UNCHANGED, divide, relevance_of, share_out, times_value
+from .arithmetic import UNCHANGED, divide, made_once, relevance_of, share_out, times_value
 from .step import Backward, Place, Step, Visit, Way
 
 
@@ -83,6 +83,7 @@ class Linear(Step):
         # multiplier from it.
         if rule.way is Way.PROPORTION and absorbs and visit.probe is None:
             (y,) = visit.as_it_is()
+            y = made_once(y) if len(self.inputs) > 1 else y
             return [share_out(y, rule.divisor, visit.place.out)]
         return [_shared(self, visit)]
 

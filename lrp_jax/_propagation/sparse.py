@@ -174,6 +174,11 @@ def _converted(eqn: Equation, operands: list[Any]) -> list[Any] | None:
     return [Uniform(np.asarray(x, eqn.outvars[0].aval.dtype), ())] if written else None
 
 
+def _held_back(eqn: Equation, operands: list[Any]) -> list[Any] | None:
+    """A barrier for compilers, of one array."""
+    return _pointwise(eqn, operands) if len(operands) == 1 else None
+
+
 def _compared(eqn: Equation, operands: list[Any]) -> list[Any] | None:
     """The indices of an axis compared with one number: true at one index at most."""
     counted = [x for x in operands if isinstance(x, Counted)]
@@ -217,7 +222,7 @@ _VANISHES: dict[Any, Callable[[list[bool]], bool]] = {
     **dict.fromkeys(
         compat.primitives(
             """add add_jaxvals sub or max min neg abs sign sqrt square real imag
-            convert_element_type copy reduce_precision"""
+            convert_element_type copy reduce_precision optimization_barrier"""
         ),
         all,
     ),
@@ -396,6 +401,7 @@ def _of_platform(eqn: Equation, operands: list[Any]) -> list[Any] | None:
 _HANDLERS: dict[Any, Callable[[Equation, list[Any]], list[Any] | None]] = {
     _IOTA: _iota,
     CONVERT: _converted,
+    compat.primitive("optimization_barrier"): _held_back,
     prim.BROADCAST: _broadcast,
     **dict.fromkeys(compat.primitives("reshape squeeze"), _reshape),
     compat.primitive("transpose"): _transpose,
