@@ -80,8 +80,9 @@ class Graph:
                 continue
             positions = ids.carrying(eqn, reached, self.one_hots.keys())
             carriers = [eqn.invars[i] for i in positions]
-            if not carriers:
-                continue
+            nothing = not any(a.aval.size for a in carriers)
+            if not carriers or (nothing and any(v.aval.size for v in eqn.outvars)):
+                continue  # a product of no factors is a constant
             bodies = bodies_of(eqn)
             if bodies is not None:
                 _, flags = through(bodies, _flags(positions, eqn), _reaches)

@@ -23,6 +23,8 @@ def respelled(eqn: Equation) -> Callable[..., Any] | None:
         return _PARTS[eqn.primitive](eqn)
     if eqn.primitive in _OVER_NAMES and not any(isinstance(a, str) for a in eqn.params["axes"]):
         return _over_axes(eqn)
+    if (logarithm := _LOGARITHMS.get(compat.called_name(eqn))) is not None:
+        return _times_logarithm(eqn, logarithm)
     contracts_nothing = eqn.primitive is prim.DOT and not prim.dot_numbers(eqn)[0][0]
     if contracts_nothing and eqn.params.get("out_sharding") is None:
         return _product_number_by_number(eqn)
@@ -52,6 +54,24 @@ def _over_axes(eqn: Equation) -> Callable[..., list[jax.Array]]:
     """A sum or maximum over an axis that `jax.vmap` named, as one over the axis that it is."""
     reduce, axes = _OVER_NAMES[eqn.primitive], tuple(int(a) for a in eqn.params["axes"])
     return lambda *xs: [reduce(x, axis=axes) for x in xs]
+
+
+def _times_logarithm(
+    eqn: Equation, logarithm: Callable[[jax.Array], jax.Array]
+) -> Callable[..., list[jax.Array]] | None:
+    """x log(y) with 0 where x is 0, as the product that it is elsewhere; its values are kept."""
+    if compat.custom_call(eqn) is None or len(eqn.outvars) != 1:
+        return None
+    dtype = eqn.outvars[0].aval.dtype
+    least = jnp.finfo(dtype).tiny if logarithm is jnp.log else jnp.finfo(dtype).eps - 1
+
+    def multiply(*xs: jax.Array) -> list[jax.Array]:
+        x, y = xs[0], xs[-1]
+        own = jnp.where((x != 0) | (y != y), x * logarithm(y), 0)
+        product = x * logarithm(jnp.maximum(y, least))
+        return [prim.KEEP.bind(product, jax.lax.stop_gradient(own))]
+
+    return multiply
 
 
 def _stacked(eqn: Equation) -> Callable[..., list[jax.Array]]:
@@ -104,6 +124,10 @@ def _added(eqn: Equation) -> Callable[..., list[jax.Array]]:
     return lambda a, b: [jax.lax.add(a, b)]
 
 
+_LOGARITHMS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "xlogy": jnp.log, "_xlogx": jnp.log, "xlog1py": jnp.log1p,
+}  # fmt: skip
+"""Functions of `jax.scipy.special`."""
 _OVER_NAMES: dict[Any, Callable[..., jax.Array]] = {
     compat.primitive("psum"): jnp.sum,
     compat.primitive("pmax"): jnp.max,

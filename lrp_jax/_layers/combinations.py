@@ -119,9 +119,10 @@ def is_whole(var: Var, graph: Graph, roots: Container[Var] = ()) -> bool:
 def summands(
     atom: Any, index: Index, number: float, monomials: Monomials, *, shifts: bool,
     turned: bool = False, top: bool = False, alone: bool = True, whole: Summand | None = None,
+    deepest: int = MOST,
 ) -> list[Summand]:  # fmt: skip
     """What is added in a sum that nobody else reads, nor what was moved of it (`alone`); with
-    `shifts`, in shifts by constants too."""
+    `shifts`, in shifts by constants too. Sums in sums are opened as often as `deepest` says."""
     graph = monomials.graph
     one = Summand(number, atom, index, turned)
     own = [one._replace(whole=whole)]
@@ -130,13 +131,16 @@ def summands(
         return own
     several = len(graph.explained_operands(eqn)) > 1
     alone = alone and (top or graph.read_once(atom))
-    if several and not alone:
+    if several and not (alone and deepest):
         return own
     axes, invars = link(eqn), eqn.invars
+    # 1 - g is one function of what g is one of.
+    is_function = all(constant(graph, a) is not None for a in _constants(eqn, graph))
+    is_function = is_function and monomials.is_function(atom)
     parts: list[tuple[Any, float]] = []
     if axes is not None:
         parts = [(invars[0], 1.0)]
-    elif eqn.primitive in prim.SUMS and (several or shifts):
+    elif eqn.primitive in prim.SUMS and (several or (shifts and (top or not is_function))):
         parts = [(invars[0], 1.0), (invars[1], 1.0 if eqn.primitive in prim.ADD else -1.0)]
     elif eqn.primitive is prim.NEG:
         parts, turned = [(invars[0], -1.0)], True
@@ -164,5 +168,11 @@ def summands(
             turned=turned,
             alone=alone,
             whole=whole,
+            deepest=deepest - several,
         )
     ]
+
+
+def _constants(eqn: Equation, graph: Graph) -> list[Any]:
+    operands = graph.explained_operands(eqn)
+    return [a for i, a in enumerate(eqn.invars) if i not in operands]

@@ -101,7 +101,7 @@ def _before_scale(reading: Reading, start: Var, end: Var) -> Var:
 
 def _is_interior(reading: Reading, var: Var) -> bool:
     """Whether a run may pass over `var`: only the run itself reads it."""
-    whole = var in reading.found or reading.core(reading.chain_up(var)[1]) is not None
+    whole = var in reading.found or reading.behind(reading.chain_up(var)[1]) is not None
     return reading.graph.read_once(var) and not whole
 
 

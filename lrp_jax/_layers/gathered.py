@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._analysis import primitives as prim
-from .._analysis.compat import Var, is_literal
-from .._analysis.factors import Factor, joined, link, own_index
+from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.factors import Factor, constant, joined, link, own_index
 from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
@@ -44,7 +44,7 @@ def gathered(
     found: dict[int, Callable[[Read], Any]] = {}
     for eqn in graph.eqns:
         out = eqn.outvars[0] if is_sum(eqn) and graph.is_live(eqn) else None
-        if out is None or out in monomials.dominator or not is_whole(out, graph, roots):
+        if out is None or _is_one_function(eqn, monomials) or not is_whole(out, graph, roots):
             continue
         # A bias belongs to what it is added to, unless it stands there several times.
         parts = _parts(out, monomials, shifts=False) or _parts(out, monomials, shifts=True)
@@ -53,12 +53,23 @@ def gathered(
     return found
 
 
+def _is_one_function(eqn: Equation, monomials: Monomials) -> bool:
+    """Whether a sum is an elementwise function of one value; what a constant is added to may not
+    be one."""
+    dominator, graph = monomials.dominator, monomials.graph
+    added = [eqn.invars[i] for i in graph.explained_operands(eqn)]
+    return eqn.outvars[0] in dominator and (len(added) > 1 or added[0] in dominator)
+
+
 def _way(out: Var, parts: Sequence[Multiple]) -> Callable[[Read], Any]:
     order = range(len(out.aval.shape))
 
     def product(term: Multiple, read: Read) -> Any:
         value = multiplied(term.powers, read, order) if term.powers else None
-        return value * total(term.functions, read) if term.functions else value
+        if not term.functions:
+            return value
+        functions = total(term.functions, read)
+        return functions if value is None else value * functions
 
     def total(terms: Iterable[Multiple], read: Read) -> Any:
         result: Any = None
@@ -78,14 +89,16 @@ def _parts(out: Var, monomials: Monomials, *, shifts: bool) -> list[Multiple] | 
     found = summands(out, own_index(out), 1.0, monomials, shifts=shifts, top=True)
     if not 1 < len(found) <= MOST or not any(_multiplies(s.atom, monomials.graph) for s in found):
         return None
-    terms = _products(found, monomials)
-    terms = [inner for term in terms for inner in _opened(term, terms, monomials, shifts)]
+    closed = _products(found, monomials)
+    terms = [inner for term in closed for inner in _opened(term, closed, monomials, shifts)]
+    numbers = len(terms) > len(closed)
+    terms.sort(key=lambda term: bool(term.powers))  # d - d g is a function before g w - g d is one
     left, parts = terms, list[Multiple]()
     while left:
         first, *others = left
         together, left, shared = [first], [], None
         for other in others:
-            both = _shared([*together, other], monomials)
+            both = _shared([*together, other], monomials, numbers)
             shared = both or shared
             (left if both is None else together).append(other)
         parts.append(shared or first)
@@ -119,14 +132,25 @@ def _opened(
             continue
         if not _is_function(gate, monomials):
             continue
-        found = summands(factor.var, factor.axes, term.number, monomials, shifts=shifts, top=True)
-        inner = _products(found, monomials)
-        more = [part for part in inner if part.number]  # a state begins with zeros
-        if len(more) > 1 and factor.var in monomials.dominator:
-            continue  # one function, as 1 - g
-        if any(a.powers == b.powers for a in more for b in terms if a.powers and b.number):
-            return [Multiple(a.number, joined(a.powers, gate)) for a in inner]
+        for deepest in (1, MOST):  # a state before is one value, however it was made
+            found = summands(
+                factor.var, factor.axes, term.number, monomials, shifts=shifts, top=True,
+                deepest=deepest,
+            )  # fmt: skip
+            inner = _products(found, monomials)
+            more = [part for part in inner if part.number]  # a state begins with zeros
+            ones = [abs(part.number) == 1 and not part.powers for part in more]
+            if factor.var in monomials.dominator and any(ones):
+                continue  # 1 - g is a function
+            if any(_is_multiple(a, b) for a in more for b in terms):
+                return [Multiple(a.number, joined(a.powers, gate)) for a in inner]
     return [term]
+
+
+def _is_multiple(part: Multiple, term: Multiple) -> bool:
+    """Whether a part of a sum is a multiple of a term, or the same number."""
+    same = part.powers == term.powers and term.number
+    return bool(same) and (bool(part.powers) or abs(part.number) == abs(term.number))
 
 
 def _is_function(powers: Powers, monomials: Monomials) -> bool:
@@ -134,23 +158,30 @@ def _is_function(powers: Powers, monomials: Monomials) -> bool:
     return (
         len(monomials.groups(powers)) == 1
         and all(map(monomials.explained, powers))
-        and any(monomials.is_function(_before_moves(f.var, monomials.graph)) for f in powers)
+        and any(_is_moved_function(f.var, monomials) for f in powers)
     )
 
 
-def _before_moves(var: Var, graph: Graph) -> Var:
-    moves = (Family.NEUTRAL, Family.STRUCTURAL)
-    while (eqn := graph.maker.get(var)) is not None and family(eqn.primitive) in moves:
-        operands = graph.explained_operands(eqn)
-        if len(operands) != 1:
-            break
+def _is_moved_function(var: Var, monomials: Monomials) -> bool:
+    """Whether a variable is a function, or moved from one, numbers added to it or scaling it."""
+    graph = monomials.graph
+    while not monomials.is_function(var):
+        eqn = graph.maker.get(var)
+        operands = [] if eqn is None else graph.explained_operands(eqn)
+        if eqn is None or len(operands) != 1:
+            return False
+        moves = family(eqn.primitive) in (Family.NEUTRAL, Family.STRUCTURAL)
+        others = (a for i, a in enumerate(eqn.invars) if i not in operands)
+        affine = family(eqn.primitive) is Family.AFFINE
+        if not moves and not (affine and all(constant(graph, a) is not None for a in others)):
+            return False
         var = eqn.invars[operands[0]]
-    return var
+    return True
 
 
-def _shared(terms: Sequence[Multiple], monomials: Monomials) -> Multiple | None:
+def _shared(terms: Sequence[Multiple], monomials: Monomials, numbers: bool) -> Multiple | None:
     """Terms as what they share times a sum of functions of one other value; None where they are
-    no such terms."""
+    no such terms. With `numbers`, they may share a number alone."""
     groups = [monomials.groups(term.powers) for term in terms]
     value = {
         factor: power
@@ -167,7 +198,8 @@ def _shared(terms: Sequence[Multiple], monomials: Monomials) -> Multiple | None:
     }
     rests = [{f: p for f, p in term.powers.items() if f not in value} for term in terms]
     together = {f: p for rest in rests for f, p in rest.items()}
-    if not value or not _is_function(together, monomials):
+    of_numbers = numbers and not all(rests)
+    if not (value or of_numbers) or not _is_function(together, monomials):
         return None
     functions = (Multiple(t.number, rest) for t, rest in zip(terms, rests, strict=True))
     return Multiple(1.0, value, tuple(functions))

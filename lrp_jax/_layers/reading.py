@@ -8,6 +8,7 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.facts import dominators, names_of, nonnegative_variables, sources
 from .._analysis.graph import Graph, is_complex, is_float
 from .._analysis.monomials import Monomials
+from .._analysis.places import CUTS
 from .._analysis.primitives import Family, family
 from .._analysis.states import states_in_sums
 from .._analysis.trace import layer_name
@@ -146,6 +147,19 @@ class Reading:
             return Core(eqn, found) if found.takes_affine else None
         layer = next((layer for layer in self._families if layer.is_core(self, eqn)), None)
         return None if layer is None else Core(eqn, layer)
+
+    def behind(self, var: Var) -> Core | None:
+        """The core of a layer of which `var` is all or a part, scaled or shifted perhaps."""
+        while (core := self.core(var)) is None:
+            eqn = self.graph.maker.get(var)
+            if (
+                eqn is None
+                or eqn.primitive not in CUTS
+                or self.graph.explained_operands(eqn) != [0]
+            ):
+                return None
+            var = self.chain_up(eqn.invars[0])[1]
+        return core
 
     def tail(self, var: Var) -> Tail | None:
         """The affine equations that end at `var`; a trailing reshape alone belongs to nobody."""

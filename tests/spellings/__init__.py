@@ -20,6 +20,7 @@ from . import (
     in_blocks,
     integers,
     mixed_heads,
+    modulated,
     moves,
     norms,
     parts,
@@ -40,7 +41,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches, mixed_heads, factored,
+    parts, branches, mixed_heads, factored, modulated,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
