@@ -75,8 +75,8 @@ def normalised(
         if statistic not in gone and len(explained) > 2:
             whole = _of_a_product(var, statistic, rest, exponentials)
             if whole is not None:
-                factor, scale, inner = whole
-                number, rest = number / scale, joined(monomials.finest(rest)[1], inner, -1)
+                factor, scale, inner, others = whole
+                number, rest = number / scale, joined(others, inner, -1)
                 moved[factor] = [Moved((), factor.axes, statistic, powers[statistic])]
                 gone |= {statistic, *inner}
     for value, items in moved.items():  # a function that is normed as a whole is not opened
@@ -101,12 +101,13 @@ def _at(value: Var, moved: Moved) -> Var:
 
 def _of_a_product(
     var: Var, statistic: Factor, powers: Mapping[Factor, Any], exponentials: Exponentials
-) -> tuple[Factor, float, dict[Factor, Any]] | None:
+) -> tuple[Factor, float, dict[Factor, Any], dict[Factor, Any]] | None:
     """The product of some factors beside a statistic of it; with the number that it has more than
-    they have, and its finest powers."""
+    they have, its finest powers, and those of all factors beside the statistic."""
     monomials = exponentials.monomials
     graph = monomials.graph
-    own, powers = monomials.finest(powers)
+    divides = powers.get(statistic, 0) < 0
+    own, powers = monomials.finest({f: p for f, p in powers.items() if f is not statistic})
     seen: set[Var] = set()
     todo = [statistic.var]
     while todo:
@@ -122,9 +123,8 @@ def _of_a_product(
         several = sum(map(monomials.explained, inner)) > 1
         if not (several and all(powers.get(f) == p for f, p in inner.items())):
             continue
-        divides = powers.get(statistic, 0) < 0
         if is_statistic(graph, above, statistic.var, monomials.same, divides=divides):
-            return Factor(above, own_index(above)), number / own, inner
+            return Factor(above, own_index(above)), number / own, inner, powers
     return None
 
 

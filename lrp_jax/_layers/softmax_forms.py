@@ -71,20 +71,26 @@ def aligned(x: Any, axes: Sequence[int | None], order: Sequence[int]) -> Any:
 
 
 class Logits(NamedTuple):
-    """The logits of some weights: arrays and their labels."""
+    """The logits of some weights: multiples of arrays, which are added, and their labels."""
 
-    factor: Factor | None
+    parts: Mapping[Factor, float]
     term: Term
+
+    @property
+    def alone(self) -> Factor | None:
+        """The array that they are, where they are one."""
+        return next(iter(self.parts)) if [*self.parts.values()] == [1] else None
 
     def labels(self) -> list[int]:
         """The labels of the logits, in the order of their own axes."""
-        factors = [*([self.factor] if self.factor else self.term.exponent), *self.term.powers]
+        factors = [*self.parts, *self.term.powers]
         return list(dict.fromkeys(a for f in factors for a in f.axes if a is not None))
 
     def value(self, read: Read, order: Sequence[int]) -> Any:
-        if self.factor is not None:
-            return times(self.factor, read, order)
-        parts = [times(f, read, order) * c for f, c in self.term.exponent.items()]
+        parts = [
+            times(f, read, order) if c == 1 else times(f, read, order) * c
+            for f, c in self.parts.items()
+        ]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
@@ -103,12 +109,19 @@ class Logits(NamedTuple):
 
 
 def logits_of(term: Term, exponentials: Exponentials) -> Logits:
-    """The logits as the variable that they are, where one was seen on the way to the term."""
+    """The logits as sums of variables that were seen on the way to the term, the largest first."""
+    left, parts = dict(term.exponent), dict[Factor, float]()
     for factor, form in reversed(exponentials.named):
-        named = not form.powers and form.number == 1 and form.exponent == term.exponent
-        if named and term.bound <= factor.labels:
-            return Logits(factor, term)
-    return Logits(None, term)
+        own = form.exponent
+        if form.powers or form.number != 1 or not own or not term.bound & factor.labels:
+            continue
+        if len(own) == 1 and factor in own:
+            continue
+        scales = {left[f] / c if f in left else 0.0 for f, c in own.items()}
+        if len(scales) == 1 and (scale := scales.pop()):
+            parts[factor] = scale
+            left = {f: c for f, c in left.items() if f not in own}
+    return Logits({**parts, **left}, term)
 
 
 def exponential_of(
@@ -168,7 +181,7 @@ def softmax(
     logits = logits_of(weight.term, exponentials)
     blocks = [logits, *(logits_of(term, exponentials) for term in others)]
     own = logits.labels()
-    factor = logits.factor
+    factor = logits.alone
     power = factor and exponential_of(factor.var, factor.axes, exponentials.monomials)
 
     def part(read: Read, order: Sequence[int]) -> Any:
