@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from spellings import GROUPS
 from spellings.checks import KNOWN, by_hand, deviation, different_values, known, outcomes
+from spellings.fronts import FRONTS
 from spellings.group import function, halves, hold, shares, signal
 
 LISTED = known()
@@ -26,6 +27,21 @@ def test_equal_functions_have_one_relevance(name: str) -> None:
     wrong = [o for o in found if not o.agrees]
     new = [o for o in wrong if (o.group, o.spelling, o.composite) not in LISTED]
     assert not new, "\n".join(f"{o.spelling}: {o}" for o in new)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("front", FRONTS)
+def test_what_stands_before_makes_no_difference(front: str) -> None:
+    """Some groups after each front; `python -m tests.spellings --after FRONT` takes all."""
+    names = [
+        name for name, group in GROUPS.items() if group.entry and "Epsilon" in group.composites
+    ]
+    number = list(FRONTS).index(front)
+    for name in names[number :: len(FRONTS)]:
+        found = outcomes(GROUPS[name], ["Epsilon"], FRONTS[front])
+        wrong = [o for o in found if not o.agrees]
+        new = [o for o in wrong if (o.group, o.spelling, o.composite) not in LISTED]
+        assert not new, "\n".join(f"{o.group}, {o.spelling}: {o}" for o in new)
 
 
 def test_spellings_are_one_function() -> None:

@@ -87,7 +87,8 @@ def run_chain(chain: Chain, x: jax.Array, read: Read, mode: str) -> jax.Array:
         x: value of the chain's start.
         read: values of the chain's constants.
         mode: "exact"; "linear", without the shifts; "absolute", with |scales|; "squared", with
-            squared scales; "structural", without scales; or "zero", exact for an `x` of zeros.
+            squared scales; "structural", without scales; "passing", the same, but nothing where a
+            scale is zero; or "zero", exact for an `x` of zeros.
     """
     var = chain.start
     for eqn in chain.eqns:
@@ -110,8 +111,10 @@ def _link(eqn: Any, position: int, x: jax.Array, others: list[Any], mode: str) -
     (constant,) = others
     shape = eqn.outvars[0].aval.shape
     if primitive in (prim.MUL, prim.DIV):
-        if mode == "structural":
-            return jnp.broadcast_to(x, shape)
+        if mode in ("structural", "passing"):
+            x = jnp.broadcast_to(x, shape)
+            passing = mode == "passing" and primitive is prim.MUL and jnp.ndim(constant)
+            return jnp.where(constant == 0, jnp.zeros_like(x), x) if passing else x
         if mode == "absolute":
             constant = jnp.abs(constant)
         elif mode == "squared":

@@ -181,18 +181,17 @@ def _applied(
     if eqn.primitive is prim.NEG and aval.size == sum(y.size for y in values.values()):
         return {v: -y for v, y in values.items()}
     back = jax.linear_transpose(there, *values.values())
-    primitive, operand = eqn.primitive, -1.0
-    if primitive is prim.NEG:
-        primitive = prim.MUL
-    else:
-        operand = eqn.invars[1 - position]
-        operand = operand.val if is_literal(operand) else read(operand)
+    if eqn.primitive is prim.NEG:  # of a part
+        turned = back(jnp.ones(aval.shape, aval.dtype))
+        return {
+            v: y * jnp.where(t == 0, 1, -1).astype(y.dtype)
+            for (v, y), t in zip(values.items(), turned, strict=True)
+        }
+    operand = eqn.invars[1 - position]
+    operand = operand.val if is_literal(operand) else read(operand)
     constants = back(jnp.broadcast_to(jnp.asarray(operand, aval.dtype), aval.shape))
-    if primitive in (prim.MUL, prim.DIV):  # what is cut off keeps its scale
+    if eqn.primitive in (prim.MUL, prim.DIV):  # what is cut off keeps its scale
         kept = back(jnp.ones(aval.shape, aval.dtype))
         constants = [jnp.where(k == 0, 1, c) for c, k in zip(constants, kept, strict=True)]
     pairs = zip(values.items(), constants, strict=True)
-    return {
-        v: primitive.bind(*((y, c) if position == 0 else (c, y)), **eqn.params)
-        for (v, y), c in pairs
-    }
+    return {v: compat.applied(eqn, *((y, c) if position == 0 else (c, y))) for (v, y), c in pairs}

@@ -122,7 +122,7 @@ def _unchanged(visit: Visit) -> list[Any]:
 
         def follow(v: jax.Array) -> jax.Array:
             read = lambda a: a.val if is_literal(a) else env[a]  # noqa: E731
-            return run_chain(step.chain, v, read, "structural")
+            return run_chain(step.chain, v, read, "passing")
 
         (moved,) = jax.linear_transpose(follow, x)(relevance.astype(y.dtype))
         return moved

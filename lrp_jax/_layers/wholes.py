@@ -14,6 +14,7 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.factors import link
 from .._analysis.graph import Graph
 from .._analysis.indices import Known
+from .._analysis.parts import CONCATENATE
 from .._analysis.places import CUTS, Place, itself, made_by
 from .._analysis.primitives import Family, family
 from .normalization import is_statistic
@@ -74,11 +75,21 @@ def wholes(
             found |= {} if quotient is None else {id(eqn): quotient}
             continue
         (out,) = eqn.outvars
+        if moves and eqn.primitive is CONCATENATE and not part.changed and _holds_all(part.place):
+            continue  # another whole, whose statistics follow
         parts[out] = part
         is_made = graph.position[part.like] < graph.position[out]
         if part.changed and is_made and not moves:
             found[id(eqn)] = _way(part)
     return found
+
+
+def _holds_all(place: Place) -> bool:
+    """Whether a place has all numbers of a variable, each once, in another order."""
+    shape = place.var.aval.shape
+    rows = {axis: row for axis, row in place.axes if axis is not None}
+    whole = (n == 1 or sorted(rows.get(axis, ())) == list(range(n)) for axis, n in enumerate(shape))
+    return not place.fixed and all(whole)
 
 
 def _way(part: Part) -> Callable[[Read], Any]:

@@ -119,6 +119,24 @@ OF_NOTHING: dict[str, Callable[[Params, Array], Array]] = {
     ),
 }
 
+
+def chebyshev(u: Array) -> Array:
+    t = jnp.tanh(u)
+    return jnp.stack([jnp.ones_like(t), t, 2 * t * t - 1, 4 * t**3 - 3 * t], -1)
+
+
+COLUMNS: dict[str, Callable[[Array], Array]] = {
+    "stacked": lambda u: jnp.cos(
+        jnp.stack([jnp.zeros_like(u), *(n * jnp.arccos(jnp.tanh(u)) for n in (1, 2, 3))], -1)
+    ),
+    "polynomials": chebyshev,
+    "angles": lambda u: jnp.cos(jnp.arccos(jnp.tanh(u))[..., None] * jnp.arange(4)),
+    "angles, the other way": lambda u: jnp.cos(
+        jnp.arange(4.0) * jnp.arccos(jnp.tanh(u)[..., None])
+    ),
+}
+
+
 GROUPS = (
     Group("a layer norm's scale by a layer", ADAPTIVE, MODULATION, None, EXACT),
     Group("a number added to a part", FORGET, MODULATION, None, EXACT),
@@ -133,6 +151,14 @@ GROUPS = (
         None,
         EXACT,
         rounding=3e-8,
+    ),
+    Group(
+        "columns of a function, one of which is constant",
+        {n: (lambda p, h, f=f: f(h @ p["gate"])) for n, f in COLUMNS.items()},
+        TWO,
+        None,
+        EXACT,
+        rounding=1e-8,
     ),
     Group("products of nothing", OF_NOTHING, TWO, None, EXACT),
 )
