@@ -40,6 +40,7 @@ MOVES = names(
     "unstack tile scatter-max scatter-min scatter_max scatter_min"
 )
 CUTS = names("slice rev")
+PARTS = CUTS | names("split dynamic_slice gather pad")
 PICKS = CUTS | names("dynamic_slice gather top_k sort")
 POWERS_ONLY = names("sqrt rsqrt cbrt square pow abs")
 POWERS = names("sqrt rsqrt cbrt square integer_pow pow abs sign max min clamp floor")
@@ -569,20 +570,21 @@ def pulled(node: Node, c: list[Any]) -> tuple[Any, ...]:
 
 
 def is_written_out(node: Node, facts: Facts) -> bool:
-    """Whether a number of the code is added to what is no sum: a function, such as 1 - z."""
+    """Whether a number of the code is added to what no layer and no sum makes, nor a part of what
+    they make: a function, such as 1 - z."""
     if node.name not in ("add", "sub") or len(node.inputs) != 1:
         return False
     if node.constants[0].number is None:
         return False
     _, start = facts.links_up(node.out)
-    maker = start.maker
+    while (maker := start.maker) is not None and maker.name in PARTS and len(maker.inputs) == 1:
+        _, start = facts.links_up(maker.inputs[0])
     if maker is None:
         return not _leads_into_sum(node.out, facts)
     sums = maker.name in SUMS or (
         len(maker.inputs) == 2 and (maker.name in ("add", "sub") or facts.sums_products(maker))
     )
-    takes = maker.name in CONTRACTIONS or maker in facts.held
-    return not (sums or (takes and len(start.readers) == 1))
+    return not (sums or maker.name in CONTRACTIONS or maker in facts.held)
 
 
 def _leads_into_sum(value: Value, facts: Facts) -> bool:
