@@ -49,7 +49,10 @@ def _equal_constants(graph: Graph) -> dict[Var, Var]:
 
 def rectifier(eqn: Equation) -> Equation | None:
     """A called rectifier as the maximum with zero that it is."""
-    if compat.custom_call(eqn) is None or not is_relu([eqn], eqn.invars[0], eqn.outvars[0]):
+    of_one = len(eqn.invars) == len(eqn.outvars) == 1 and not is_literal(eqn.invars[0])
+    if compat.custom_call(eqn) is None or not of_one:
+        return None
+    if not is_relu([eqn], eqn.invars[0], eqn.outvars[0]):
         return None
     inner = eqn
     while (body := compat.custom_call(inner) or compat.plain_call(inner)) is not None:

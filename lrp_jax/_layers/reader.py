@@ -20,6 +20,7 @@ from .._analysis.loops import with_bounded_loops
 from .._analysis.numbers import with_numbers
 from .._analysis.regrouped import without_passing_shapes
 from .._analysis.round_trips import without_round_trips
+from .._analysis.scaled_parts import with_scaled_parts
 from .._analysis.splice import tidied
 from .._analysis.spread import spread_out
 from .._analysis.turns import with_like_turns
@@ -103,7 +104,7 @@ def analyse(
             "in one body."
         )
 
-    closed_jaxpr = spread_out(closed_jaxpr, explained)
+    closed_jaxpr = with_scaled_parts(spread_out(closed_jaxpr, explained), explained, outputs)
     closed_jaxpr = without_passing_shapes(closed_jaxpr, explained, outputs)
     closed_jaxpr = with_factors(closed_jaxpr, explained, outputs)
 

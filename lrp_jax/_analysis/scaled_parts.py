@@ -1,0 +1,51 @@
+"""Parts that are scaled in place: `x.at[i].multiply(v)` is `x * ones.at[i].set(v)`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import compat
+from .compat import Equation
+from .graph import Graph
+from .otherwise import computed_otherwise
+
+_SCATTER_MUL: Any
+_SCATTER: Any
+_SCATTER_MUL, _SCATTER = compat.primitive("scatter_mul"), compat.primitive("scatter")
+
+
+def with_scaled_parts(
+    closed_jaxpr: Any, explained: Sequence[bool], outputs: Sequence[bool] | None
+) -> Any:
+    """The same function, where what is scaled in place is a product as a whole.
+
+    Args:
+        closed_jaxpr: a flat jaxpr.
+        explained: for each input whether it is explained.
+        outputs: for each output whether it is explained; None: all of them.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    if not any(e.primitive is _SCATTER_MUL for e in jaxpr.eqns):
+        return closed_jaxpr
+    outputs = None if outputs is None else tuple(outputs)
+    graph = Graph(closed_jaxpr, tuple(explained), outputs)
+
+    def is_scaled(eqn: Equation) -> bool:
+        if eqn.primitive is not _SCATTER_MUL or not graph.is_live(eqn):
+            return False
+        return graph.explained_operands(eqn) == [0] or eqn.params["unique_indices"]
+
+    def way(eqn: Equation, read: Any) -> Any:
+        x, indices, factors = map(read, eqn.invars)
+        ones = jnp.ones(eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype)
+        if eqn.params["unique_indices"]:
+            params = {**eqn.params, "update_jaxpr": None}
+            return jax.lax.mul(x, _SCATTER.bind(ones, indices, factors, **params))
+        return jax.lax.mul(x, compat.applied(eqn, ones, indices, factors))
+
+    found = {id(eqn) for eqn in jaxpr.eqns if is_scaled(eqn)}
+    return (
+        computed_otherwise(closed_jaxpr, lambda e: id(e) in found, way) if found else closed_jaxpr
+    )
