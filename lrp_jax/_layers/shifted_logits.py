@@ -40,7 +40,10 @@ def without_numbers(softmax: Found, out: Var, graph: Graph) -> Callable[[Read], 
                 value = compat.applied(eqn, *_operands(eqn, {eqn.invars[position]: value}, read))
         known = {softmax.root: value}
         for eqn in eqns:
-            known[eqn.outvars[0]] = compat.applied(eqn, *_operands(eqn, known, read))
+            if eqn.primitive is prim.KEEP:  # the values before would be those of other logits
+                known[eqn.outvars[0]] = _operands(eqn, known, read)[0]
+            elif any(a in known for a in eqn.invars if not is_literal(a)):
+                known[eqn.outvars[0]] = compat.applied(eqn, *_operands(eqn, known, read))
         return known[out]
 
     return way
