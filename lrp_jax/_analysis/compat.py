@@ -68,6 +68,23 @@ def _keep() -> Any:
 
 keep_p = _keep()
 
+
+def _statistic() -> Any:
+    """`statistic(a)` is a, of which is known that it is made of statistics alone."""
+    statistic = _core.Primitive("statistic")
+    statistic.def_impl(lambda a: a)
+    statistic.def_abstract_eval(lambda a: a)
+    _ad.primitive_jvps[statistic] = lambda primals, tangents: (statistic.bind(*primals), *tangents)
+    _mlir.register_lowering(statistic, _mlir.lower_fun(lambda a: a, multiple_results=False))
+    _batching.primitive_batchers[statistic] = lambda operands, axes: (
+        statistic.bind(*operands),
+        *axes,
+    )
+    return statistic
+
+
+statistic_p = _statistic()
+
 _value_of = _core.Primitive("value_of")
 _value_of.def_abstract_eval(lambda *, var: var.aval)
 

@@ -61,7 +61,11 @@ _NAMES: dict[Family, str] = {
 
 FAMILIES: dict[Primitive, Family] = {
     primitive: family for family, names in _NAMES.items() for primitive in compat.primitives(names)
-} | {compat.remat_p: Family.CONTROL, compat.keep_p: Family.NEUTRAL}
+} | {
+    compat.remat_p: Family.CONTROL,
+    compat.keep_p: Family.NEUTRAL,
+    compat.statistic_p: Family.NEUTRAL,
+}
 """The family of every primitive that a relevance path may pass."""
 
 _UNNAMED = {
@@ -94,7 +98,7 @@ REDUCE_SUM, BROADCAST = (compat.primitive(name) for name in ("reduce_sum", "broa
 POOL_SUM, POOL_MAX = (compat.primitive(n) for n in ("reduce_window_sum", "reduce_window_max"))
 SCAN, WHILE, COND = (compat.primitive(name) for name in ("scan", "while", "cond"))
 REMAT = compat.remat_p
-KEEP = compat.keep_p
+KEEP, STATISTIC = compat.keep_p, compat.statistic_p
 ROOTS = compat.primitives("sqrt rsqrt pow integer_pow")
 NONNEGATIVE = compat.primitives("exp exp2 logistic abs square sqrt rsqrt")
 """Elementwise functions whose values are never negative."""

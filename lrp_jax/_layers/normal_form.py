@@ -68,9 +68,16 @@ def normal_form(
     roots = {layer.root for layer in found.values()}
     recognised = {
         id(e) for v, layer in found.items() if v in monomials.whole
-        for e in graph.between(v, [layer.root])[0]
+        for e in graph.between(v, layer.roots)[0]
+    }  # fmt: skip
+    # What makes the statistics of a norm by several is as the first writing left it.
+    settled = {
+        id(e) for v, layer in found.items() if len(layer.roots) > 1
+        for e in graph.between(v, layer.roots)[0]
     }  # fmt: skip
     for eqn in graph.eqns:
+        if id(eqn) in settled:
+            continue
         way = None
         out = eqn.outvars[0] if len(eqn.outvars) == 1 else None
         if out in view.softmaxes:
@@ -245,7 +252,7 @@ def _other_way(
             exponentials.settled.add(var)
     if opened and not made:
         return None
-    norms, number, powers = normalised(var, number, powers, exponentials)
+    norms, held, number, powers = normalised(var, number, powers, exponentials)
     made += norms
     if not made and not _apart(var, powers, monomials):
         return None
@@ -260,7 +267,11 @@ def _other_way(
         values += [_joined(constants, read, order)] if constants else []
         product = _product(values)
         product = product if number == 1 else product * jnp.asarray(number, product.dtype)
-        return jnp.broadcast_to(product, aval.shape).astype(aval.dtype)
+        product = jnp.broadcast_to(product, aval.shape).astype(aval.dtype)
+        for factor in held:
+            scale = jnp.broadcast_to(factor(read, order), aval.shape).astype(aval.dtype)
+            product = product * prim.STATISTIC.bind(scale)
+        return product
 
     return way
 

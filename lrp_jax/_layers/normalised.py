@@ -4,8 +4,11 @@ A value times powers of its own statistics is a normalisation, and a factor with
 contraction sums over passes through the contraction: (x @ w) r(x) is (x r(x)) @ w.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import jax.numpy as jnp
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
@@ -37,6 +40,7 @@ class Moved(NamedTuple):
         statistic: the statistic.
         power: its power.
         summed: the axes of the value over which it is its sum, where it is made otherwise.
+        floor: whether it divides where it is zero too, as its zero divides nothing in the product.
     """
 
     way: tuple[tuple[Equation, int], ...]
@@ -44,12 +48,13 @@ class Moved(NamedTuple):
     statistic: Factor
     power: float
     summed: tuple[int, ...] = ()
+    floor: bool = False
 
 
 def normalised(
     var: Var, number: float, powers: Mapping[Factor, Any], exponentials: Exponentials
-) -> tuple[list[Made], float, dict[Factor, Any]]:
-    """The norms in a product, and the number and the factors beside them.
+) -> tuple[list[Made], list[Made], float, dict[Factor, Any]]:
+    """The norms in a product, statistics that hold it, and the number and the factors beside them.
 
     Args:
         var: the product.
@@ -61,15 +66,22 @@ def normalised(
     moved: dict[Factor, list[Moved]] = {}
     gone: set[Factor] = set()
     rest = dict(powers)
+    scales: list[Made] = []
+    held: list[Made] = []
     for statistic in explained:
-        places = []
-        for value in explained if statistic not in gone else ():
-            if powers[value] != 1 or _root(value, exponentials) == _root(statistic, exponentials):
-                continue
-            found = _place(value.var, value.axes, statistic, powers[statistic], exponentials, 0)
-            places += [(value, found)] if found is not None else []
-        if places:  # what is nearest: a norm of x @ a divides x @ a rather than x @ b
-            value, found = max(places, key=lambda p: monomials.graph.position[_at(p[0].var, p[1])])
+        if statistic in gone:
+            place = several = None
+        else:
+            place = _nearest(statistic, powers[statistic], powers, exponentials)
+            several = _of_several(statistic, powers, exponentials, place is None)
+        if several is not None:
+            for value, found in several.places:
+                moved.setdefault(value, []).append(found)
+                gone |= {statistic, value}
+            scales += [_power(f, p) for f, p in several.constants.items()]
+            held.append(_rest(statistic, powers[statistic], several))
+        elif place is not None:
+            value, found = place
             moved.setdefault(value, []).append(found)
             gone |= {statistic, value}
         if statistic not in gone and len(explained) > 2:
@@ -86,9 +98,116 @@ def normalised(
     _same_statistics(powers, moved, gone, exponentials)
     values = set(moved)
     if values & _stats(moved):
-        return [], number, dict(powers)
+        return [], [], number, dict(powers)
     made = [_made(value, items) for value, items in moved.items()]
-    return made, number, {f: p for f, p in rest.items() if f not in gone}
+    return [*made, *scales], held, number, {f: p for f, p in rest.items() if f not in gone}
+
+
+def _nearest(
+    statistic: Factor, power: float, powers: Mapping[Factor, Any], exponentials: Exponentials
+) -> tuple[Factor, Moved] | None:
+    """The factor in whose making a statistic belongs, and where; what is nearest: a norm of x @ a
+    divides x @ a rather than x @ b."""
+    monomials, places = exponentials.monomials, []
+    for value in filter(monomials.explained, powers):
+        if powers[value] != 1 or _root(value, exponentials) == _root(statistic, exponentials):
+            continue
+        found = _place(value.var, value.axes, statistic, power, exponentials, 0)
+        places += [(value, found)] if found is not None else []
+    position = monomials.graph.position
+    return max(places, key=lambda p: position[_at(p[0].var, p[1])], default=None)
+
+
+class Several(NamedTuple):
+    """What a divisor would be without what keeps it from zero: a product of statistics.
+
+    Attributes:
+        places: a factor in the making of which each statistic belongs, and where.
+        constants: the powers of constants beside the statistics.
+    """
+
+    places: list[tuple[Factor, Moved]]
+    constants: dict[Factor, float]
+
+
+def _of_several(
+    statistic: Factor, powers: Mapping[Factor, Any], exponentials: Exponentials, alone: bool
+) -> Several | None:
+    """A divisor that is a function of a product of statistics, each of another value.
+
+    Args:
+        statistic: the divisor.
+        powers: of the product in which it is.
+        exponentials: of its graph.
+        alone: whether the divisor is a statistic of no value as it stands.
+    """
+    monomials = exponentials.monomials
+    places: list[tuple[Factor, Moved]] = []
+    constants: dict[Factor, float] = {}
+    for factor, power in _inside(statistic, powers[statistic], exponentials).items():
+        known = factor.case is None and factor.var in monomials.nonnegative
+        if not monomials.explained(factor):
+            constants |= {factor: power} if known else {}
+            continue
+        found = _nearest(factor, power, powers, exponentials) if known and power < 0 else None
+        if found is None:
+            return None
+        places.append((found[0], found[1]._replace(floor=True)))
+    several = len({_at(value.var, found) for value, found in places}) > 1
+    return Several(places, constants) if several or (alone and places) else None
+
+
+def _inside(statistic: Factor, power: float, exponentials: Exponentials) -> dict[Factor, float]:
+    """The powers of which a divisor is a function: what is inside of roots, and without what is
+    added to it or is its least value."""
+    monomials, graph = exponentials.monomials, exponentials.graph
+    found: dict[Factor, float] = {statistic: power}
+    for _ in range(_DEEPEST):
+        if len(found) != 1:
+            break
+        ((factor, power),) = found.items()
+        eqn = graph.maker.get(factor.var)
+        operands = [] if eqn is None else graph.explained_operands(eqn)
+        if eqn is None or len(operands) != 1 or factor.var in monomials.whole:
+            break
+        raised = power_of(eqn)
+        if raised is None and eqn.primitive not in _STABILISERS:
+            break
+        inner = through(eqn.invars[operands[0]], None, factor.axes)
+        _, parts = monomials.factors(eqn.invars[operands[0]], inner, finest=True)
+        found = {f: p * power * (1.0 if raised is None else raised) for f, p in parts.items()}
+    return found if factor is not statistic or len(found) > 1 else {}
+
+
+_STABILISERS = frozenset((*prim.ADD, prim.MAX, compat.primitive("clamp")))
+
+
+def _power(factor: Factor, power: float) -> Made:
+    return lambda read, order: _raised(_above_zero(times(factor, read, order)), power)
+
+
+def _raised(value: Any, power: float) -> Any:
+    first, *others = powers_of(value, abs(power))
+    raised = math.prod(others, start=first)
+    return raised if power > 0 else 1 / raised
+
+
+def _above_zero(value: Any) -> Any:
+    return jnp.maximum(value, jnp.finfo(value.dtype).tiny)
+
+
+def _rest(statistic: Factor, power: float, several: Several) -> Made:
+    """A divisor over the product of statistics that is in it."""
+    inside = [(m.statistic, m.power) for _, m in several.places]
+    inside += several.constants.items()
+
+    def made(read: Read, order: Sequence[int]) -> Any:
+        first, *others = (_power(f, -p)(read, order) for f, p in inside)
+        whole = math.prod(others, start=first)
+        divisor = times(statistic, read, order)
+        return whole / divisor if power == -1 else whole * _raised(divisor, power)
+
+    return made
 
 
 def _at(value: Var, moved: Moved) -> Var:
@@ -238,6 +357,7 @@ def _normalised(var: Var, moved: Sequence[Moved], read: Read) -> Any:
         own = (
             times(m.statistic, read, order) if not m.summed else value.sum(m.summed, keepdims=True)
         )
+        own = _above_zero(own) if m.floor else own
         for factor in powers_of(own, abs(m.power)):
             if statistic is None:
                 statistic = factor

@@ -5,14 +5,14 @@ neither a class, nor a name, nor an order of equations.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var
 from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family, is_reduction
-from .arithmetic import hold, of_one
+from .arithmetic import UNCHANGED, hold, of_one
 from .reading import Reading
 from .step import Backward, Found, Step, Visit, Way
 
@@ -21,12 +21,21 @@ _MOVES = (Family.STRUCTURAL, Family.NEUTRAL)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Statistic(Found):
-    """Products of a value and statistics of `root`: each with the operand that is one."""
+    """Products of a value and statistics of `root`: each with the operand that is one.
+
+    Attributes:
+        others: values of whose statistics an operand is made too.
+    """
 
     products: tuple[tuple[Equation, int], ...]
     batch_axis: bool
+    others: tuple[Var, ...] = ()
 
     takes_affine = True
+
+    @property
+    def roots(self) -> tuple[Var, ...]:
+        return (self.root, *self.others)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,7 +70,7 @@ class Normalization(Step):
                     )
                     break
         for eqn in graph.eqns:
-            whole = _of_two_parts(graph, eqn, found)
+            whole = _of_two_parts(graph, eqn, found) or _by_several(graph, eqn, found)
             if whole is not None and eqn.outvars[0] not in known:
                 found[eqn.outvars[0]] = whole
         return found
@@ -73,15 +82,23 @@ class Normalization(Step):
         if tail is None or not isinstance(found, Statistic):
             return None
         chain, start = tail.chain, tail.start
-        eqns, outside = reading.graph.between(start, [found.root])
-        assert not outside, "a normalisation has one root"
+        eqns, outside = reading.graph.between(start, found.roots)
+        assert not outside, "a normalisation is one of its roots"
         return reading.step(
-            cls, [*eqns, *chain], [found.root], [var], "Normalization",
+            cls, [*eqns, *chain], found.roots, [var], "Normalization",
             found=found, mixes_examples=found.batch_axis,
         )  # fmt: skip
 
     def backward(self, rule: Any, out: str) -> Backward:
+        if rule.way is Way.UNCHANGED and self.found.others:
+            return Backward("R", self._unchanged)
         return Backward("C", self._held, True) if rule.way is Way.IDENTITY else of_one(rule)
+
+    def _unchanged(self, visit: Visit) -> list[Any]:
+        """The normalisation, whose root alone gets the relevance of it."""
+        (root, *others), constants = visit.inputs, visit.constants
+        one = replace(visit, inputs=[root], constants=[*map(hold, others), *constants])
+        return UNCHANGED.outputs(one)
 
     def _held(self, visit: Visit) -> list[Any]:
         """The normalisation with its statistics constants of the explanation."""
@@ -125,6 +142,22 @@ def _of_two_parts(graph: Graph, eqn: Equation, found: Mapping[Var, Found]) -> St
     ordered = sorted(products, key=lambda p: graph.position[p[0].outvars[0]])
     batch_axis = first.batch_axis or second.batch_axis
     return Statistic(root=first.root, products=tuple(ordered), batch_axis=batch_axis)
+
+
+def _by_several(graph: Graph, eqn: Equation, found: Mapping[Var, Found]) -> Statistic | None:
+    """A value times what is known to be made of statistics of the values that norms before it
+    divide."""
+    if eqn.primitive is not prim.MUL or graph.explained_operands(eqn) != [0, 1]:
+        return None
+    value, statistic = eqn.invars
+    maker = graph.maker.get(statistic)
+    if maker is None or maker.primitive is not prim.STATISTIC:
+        return None
+    roots = {norm.root for norm in found.values() if isinstance(norm, Statistic)}
+    eqns, outside = graph.between(statistic, roots)
+    read = dict.fromkeys(eqn.invars[i] for eqn in eqns for i in graph.explained_operands(eqn))
+    others = (statistic,) if outside else tuple(v for v in read if v in roots)
+    return Statistic(root=value, products=((eqn, 1),), batch_axis=False, others=others)
 
 
 def _is_of_mean(graph: Graph, norm: Statistic, found: Mapping[Var, Found]) -> bool:

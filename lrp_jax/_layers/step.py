@@ -272,6 +272,11 @@ class Found:
     gate: int | None = None
     takes_affine: ClassVar[bool] = False
 
+    @property
+    def roots(self) -> tuple[Var, ...]:
+        """All that it reads."""
+        return (self.root,)
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
