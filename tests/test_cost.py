@@ -15,6 +15,7 @@ import pytest
 
 import lrp_jax as lrp
 from lrp_jax import targets
+from lrp_jax._layers import product
 from lrp_jax._layers.arithmetic import divide
 from lrp_jax._propagation.many import over
 
@@ -253,6 +254,28 @@ def test_blocks_that_a_network_repeats_are_traced_once(composite: Callable[[], A
     (few, _), (many, all_of_them) = explained(4), explained(12)
     assert many - few <= 8 * 4  # a call there and a call back, and what they hand on
     assert many < all_of_them / 4
+
+
+def test_planning_asks_what_looks_like_a_gate_in_proportion_to_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    looks_like = product.looks_like
+    monkeypatch.setattr(product, "looks_like", lambda *of: asked.append(of) or looks_like(*of))
+
+    def apply(layers: list[list[jax.Array]], x: jax.Array) -> jax.Array:
+        for q, k, up, down in layers:
+            x = x + jax.nn.softmax((x @ q) @ (x @ k).swapaxes(1, 2)) @ x
+            x = x + jax.nn.gelu(x @ up) @ down
+        return x.mean(1)
+
+    def count(depth: int) -> int:
+        asked.clear()
+        lrp.plan(apply, lrp.AttnLRP())([[jnp.ones((4, 4))] * 4] * depth, jnp.ones((2, 3, 4)))
+        return len(asked)
+
+    few, some, many = map(count, (4, 8, 12))
+    assert many - some <= some - few
 
 
 @pytest.mark.parametrize("name", ["LRP-0", "Epsilon", "EpsilonPlus", "EpsilonAlpha2Beta1"])
