@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from spellings import GROUPS
 from spellings.checks import KNOWN, by_hand, deviation, different_values, known, outcomes
-from spellings.fronts import FRONTS
 from spellings.group import function, halves, hold, shares, signal
+from spellings.surroundings import BACKS, FRONTS, Place
 
 LISTED = known()
 
@@ -33,12 +33,20 @@ def test_equal_functions_have_one_relevance(name: str) -> None:
 @pytest.mark.parametrize("front", FRONTS)
 def test_what_stands_before_makes_no_difference(front: str) -> None:
     """Some groups after each front; `python -m tests.spellings --after FRONT` takes all."""
-    names = [
-        name for name, group in GROUPS.items() if group.entry and "Epsilon" in group.composites
-    ]
-    number = list(FRONTS).index(front)
-    for name in names[number :: len(FRONTS)]:
-        found = outcomes(GROUPS[name], ["Epsilon"], FRONTS[front])
+    no_difference(Place(front=FRONTS[front]), list(FRONTS).index(front), len(FRONTS))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("back", BACKS)
+def test_what_stands_after_makes_no_difference(back: str) -> None:
+    """Some groups before each; `python -m tests.spellings --before BACK` takes all."""
+    no_difference(Place(back=BACKS[back]), list(BACKS).index(back), len(BACKS))
+
+
+def no_difference(place: Place, first: int, step: int) -> None:
+    names = [name for name, g in GROUPS.items() if g.entry and "Epsilon" in g.composites]
+    for name in names[first::step]:
+        found = outcomes(GROUPS[name], ["Epsilon"], place)
         wrong = [o for o in found if not o.agrees]
         new = [o for o in wrong if (o.group, o.spelling, o.composite) not in LISTED]
         assert not new, "\n".join(f"{o.group}, {o.spelling}: {o}" for o in new)

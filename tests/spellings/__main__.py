@@ -1,5 +1,5 @@
-"""`python -m tests.spellings [--composites A B] [--after FRONT ...] [GROUP ...]`: who deviates from
-the standard."""
+"""`python -m tests.spellings [--composites A B] [--after FRONT ...] [--before BACK ...]
+[GROUP ...]`: who deviates from the standard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ jax.config.update("jax_enable_x64", True)
 
 from . import GROUPS  # noqa: E402
 from .checks import COMPOSITES, KNOWN, Outcome, different_values, known, outcomes  # noqa: E402
-from .fronts import FRONTS  # noqa: E402
+from .surroundings import BACKS, BETWEEN_LAYERS, FRONTS, Place  # noqa: E402
 
 
 def main() -> int:
@@ -33,6 +33,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--after", nargs="+", default=["dense"], choices=FRONTS, help="what stands before them"
+    )
+    parser.add_argument(
+        "--before", nargs="+", default=["nothing"], choices=BACKS, help="what stands after them"
     )
     parser.add_argument("--keep", action="store_true", help="write what deviates to known.txt")
     options = parser.parse_args()
@@ -51,18 +54,20 @@ def main() -> int:
         wrong += len(different)
         for name, away in different.items():
             print(f"{group.name} | {name} | is another function | {away:.2g}", flush=True)
-        asked = () if options.values else options.after if group.entry else ["dense"]
-        for front, one in (
-            (name, one)
-            for name in asked
-            for one in outcomes(group, options.composites, FRONTS[name])
+        fronts = options.after if group.entry else ["dense"]
+        asked = [(f, b) for f in fronts for b in options.before]
+        for front, back, one in (
+            (before, after, outcome)
+            for before, after in (() if options.values else asked)
+            for outcome in outcomes(group, options.composites, place(before, after))
         ):
             found.append(one)
             shown = options.all or one.refused or not one.agrees
             if shown:
                 mark = " (known)" if key(one) in listed else ""
-                after = "" if front == "dense" else f" | after {front}"
-                print(f"{one.group} | {one.spelling} | {one.composite}{after} | {str(one)[:300]}"
+                where = "" if front == "dense" else f" | after {front}"
+                where += "" if back == "nothing" else f" | before {back}"
+                print(f"{one.group} | {one.spelling} | {one.composite}{where} | {str(one)[:300]}"
                       f"{mark}", flush=True)  # fmt: skip
     deviating = [one for one in found if not one.agrees]
     new = [one for one in deviating if key(one) not in listed]
@@ -79,6 +84,11 @@ def main() -> int:
     if options.keep:
         keep(deviating, options, listed)
     return int(bool(wrong or new or (options.strict and mended)))
+
+
+def place(front: str, back: str) -> Place:
+    usual = (front, back) == ("dense", "nothing")
+    return BETWEEN_LAYERS if usual else Place(FRONTS[front], BACKS[back])
 
 
 def key(one: Outcome) -> tuple[str, str, str]:

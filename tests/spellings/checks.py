@@ -16,8 +16,8 @@ import lrp_jax as lrp
 from lrp_jax._analysis import compat
 from lrp_jax._layers.step import UnsupportedOperation
 
-from .fronts import Front, dense
 from .group import Group, Piece
+from .surroundings import BETWEEN_LAYERS, Place
 
 COMPOSITES: dict[str, Callable[[], Any]] = {
     "Zero": lrp.Zero,
@@ -94,10 +94,10 @@ def _run(closed: Any, values: Sequence[Any]) -> list[Any]:
     return [read(a) for a in jaxpr.outvars]
 
 
-def relevance(group: Group, piece: Piece, composite: str, front: Front = dense) -> Array:
+def relevance(group: Group, piece: Piece, composite: str, place: Place = BETWEEN_LAYERS) -> Array:
     """Relevance of the input under a composite of `COMPOSITES`."""
     params, x, weighting = group.example()
-    explain = lrp.relevance(group.network(piece, front=front), COMPOSITES[composite]())
+    explain = lrp.relevance(group.network(piece, place=place), COMPOSITES[composite]())
     return step_by_step(lambda p, x: explain(p, x, target=weighting), params, x)
 
 
@@ -131,14 +131,14 @@ def deviation(actual: Array, expected: Array) -> float:
 
 
 def outcome(
-    group: Group, spelling: str, composite: str, expected: Array, front: Front = dense
+    group: Group, spelling: str, composite: str, expected: Array, place: Place = BETWEEN_LAYERS
 ) -> Outcome:
     """One spelling under one composite."""
     names = (group.name, spelling, composite)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
-            found = relevance(group, group.spellings[spelling], composite, front)
+            found = relevance(group, group.spellings[spelling], composite, place)
         except UnsupportedOperation as error:
             return Outcome(*names, float("inf"), refused=True, error=f"refused: {error}")
         except Exception as error:
@@ -149,7 +149,7 @@ def outcome(
 
 
 def outcomes(
-    group: Group, composites: Sequence[str] = tuple(COMPOSITES), front: Front = dense
+    group: Group, composites: Sequence[str] = tuple(COMPOSITES), place: Place = BETWEEN_LAYERS
 ) -> Iterator[Outcome]:
     """Every spelling under every composite that the group is to agree under; the standard's own
     line says how far it is from the relevance that is known by hand."""
@@ -159,7 +159,7 @@ def outcomes(
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             try:
-                expected = relevance(group, group.spellings[group.standard], composite, front)
+                expected = relevance(group, group.spellings[group.standard], composite, place)
             except Exception as error:
                 refused = isinstance(error, UnsupportedOperation)
                 yield Outcome(
@@ -167,12 +167,12 @@ def outcomes(
                     error=f"{type(error).__name__}: {error}",
                 )  # fmt: skip
                 continue
-        is_known = composite in BY_HAND and front is dense
+        is_known = composite in BY_HAND and place is BETWEEN_LAYERS
         hand = by_hand(group, BY_HAND[composite]) if is_known else None
         away = deviation(expected, expected if hand is None else hand)
         yield Outcome(group.name, group.standard, composite, away, warned=bool(heard))
         for spelling in list(group.spellings)[1:]:
-            yield outcome(group, spelling, composite, expected, front)
+            yield outcome(group, spelling, composite, expected, place)
 
 
 def different_values(group: Group) -> dict[str, float]:

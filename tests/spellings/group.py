@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from lrp_jax._analysis import compat
 
-from .fronts import Front, dense
+from .surroundings import BETWEEN_LAYERS, Place
 
 Params = Mapping[str, Any]
 Piece = Callable[[Params, Array], Array]
@@ -67,15 +67,17 @@ class Group:
     def standard(self) -> str:
         return next(iter(self.spellings))
 
-    def network(self, piece: Piece, *, by_hand: bool = False, front: Front = dense) -> Piece:
-        """A piece between an input layer, or another front, and an output layer."""
+    def network(
+        self, piece: Piece, *, by_hand: bool = False, place: Place = BETWEEN_LAYERS
+    ) -> Piece:
+        """A piece between an input layer and an output layer, or in another place."""
         inner = piece if by_hand or not self.merged else merged(piece)
         positive = partial(function, jax.nn.softplus) if by_hand else jax.nn.softplus
 
         def apply(params: Params, x: Array) -> Array:
-            h = front(params, x) if self.entry else x
+            h = place.front(params, x) if self.entry else x
             y = inner(params, positive(h) if self.positive else h)
-            return y.reshape(x.shape[0], -1) @ params["out"]
+            return place.back(y).reshape(x.shape[0], -1) @ params["out"]
 
         return apply
 

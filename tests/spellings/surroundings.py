@@ -1,9 +1,9 @@
-"""What may stand before a piece of a network: layers whose numbers are moved, scaled, gated."""
+"""What may stand before a piece of a network, and after it: moves, scales, gates, norms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,3 +70,40 @@ FRONTS: dict[str, Front] = {
     "so far": lambda p, x: jnp.cumsum(dense(p, x), -1),
     "a checkpoint": lambda p, x: jax.checkpoint(dense)(dict(p), x),
 }
+
+
+Back = Callable[[Array], Array]
+
+
+def halves_swapped(y: Array) -> Array:
+    k = y.shape[-1] // 2
+    return jnp.concatenate([y[..., k:], y[..., :k]], -1)
+
+
+BACKS: dict[str, Back] = {
+    "nothing": lambda y: y,
+    "swapped": halves_swapped,
+    "negated": lambda y: -y,
+    "from one": lambda y: 1 - y,
+    "scaled": lambda y: y * 1.7,
+    "less a number": lambda y: y - 0.3,
+    "twice": lambda y: y + y,
+    "in parts": lambda y: jnp.concatenate([y[..., i : i + 1] for i in range(y.shape[-1])], -1),
+    "a residual": lambda y: y + jnp.tanh(y),
+    "squared": lambda y: y * y,
+    "rectified": jax.nn.relu,
+    "a mean": lambda y: y.mean(-1, keepdims=True) + jnp.zeros_like(y),
+    "normed": rms,
+    "so far": lambda y: jnp.cumsum(y, -1),
+    "a checkpoint": jax.checkpoint(jnp.sin),
+}
+
+
+class Place(NamedTuple):
+    """What stands before a piece, and what after it."""
+
+    front: Front = dense
+    back: Back = BACKS["nothing"]
+
+
+BETWEEN_LAYERS = Place()
