@@ -5,9 +5,12 @@ from typing import Any
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .grams import Grams
 from .graph import Graph, is_complex, is_float
+from .indices import Known
 from .primitives import Family, family
 from .signs import is_nonnegative, nonnegative_results
+from .value_numbers import value_numbers
 
 
 def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
@@ -24,10 +27,17 @@ def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
 def nonnegative_variables(graph: Graph, inputs: Iterable[bool] | None = None) -> set[Var]:
     """Variables that cannot be negative, given which inputs cannot."""
     known = {v for v, flag in zip(graph.jaxpr.invars, inputs or (), strict=False) if flag}
+    grams = graph.once(_grams)
     for eqn in graph.eqns:
         signs = nonnegative_results(eqn, lambda a: is_nonnegative(a, known))
+        if not all(signs) and graph.is_live(eqn) and grams.makes_squares(eqn):
+            signs = [True]
         known.update(v for v, flag in zip(eqn.outvars, signs, strict=True) if flag)
     return known
+
+
+def _grams(graph: Graph) -> Grams:
+    return Grams(graph.maker, Known.of(graph.closed), graph.once(value_numbers))
 
 
 def dominators(graph: Graph, sums: Collection[Var] = ()) -> dict[Var, Var]:

@@ -15,6 +15,7 @@ from . import (
     between,
     branches,
     conv,
+    cosines,
     factored,
     gates,
     in_blocks,
@@ -39,7 +40,7 @@ from .group import Group
 
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
-    reductions, conv, integers, twice, picked, in_blocks, renormalised,
+    cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
     parts, branches, mixed_heads, factored, modulated,
 )  # fmt: skip
