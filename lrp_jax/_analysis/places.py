@@ -206,18 +206,51 @@ def _gather(known: Known, eqn: Equation, places: Sequence[Any]) -> Place | None:
 
 
 def _scatter(known: Known, eqn: Equation, places: Sequence[Any]) -> Place | None:
-    numbers = eqn.params["dimension_numbers"]
-    below, _, update = places
+    found, update = overwritten(known, eqn), places[2]
+    if found is None or update is None:
+        return None
+    axis, written, order = found
+    one: tuple[None, Row] = (None, range(1))
+    axes = tuple(one if i is None else update.axes[i] for i in order)
+    return _written(known, eqn, places[0], update._replace(axes=axes), axis, written)
+
+
+def _update_slice(known: Known, eqn: Equation, places: Sequence[Any]) -> Place | None:
+    found = overwritten(known, eqn)
+    if found is None or places[1] is None:
+        return None
+    axis, written, _ = found
+    return _written(known, eqn, places[0], places[1], axis, written)
+
+
+def overwritten(
+    known: Known, eqn: Equation
+) -> tuple[int, Sequence[int], tuple[int | None, ...]] | None:
+    """For an update at indices that the code knows: the axis, the places along it that are written,
+    and for each axis that of the update (None: one number)."""
     shape = list(eqn.invars[0].aval.shape)
+    if eqn.primitive is not _SCATTER:
+        places, size = [known.indices(a) for a in eqn.invars[2:]], eqn.invars[1].aval.shape
+        cut = [i for i, n in enumerate(size) if n != shape[i]]
+        if any(i is None for i in places) or len(cut) != 1:
+            return None
+        (axis,) = cut
+        room = shape[axis] - size[axis]
+        first = min(max(int(places[axis]), 0), room)  # type: ignore[arg-type]
+        return axis, range(first, first + size[axis]), tuple(range(len(shape)))
+    numbers = eqn.params["dimension_numbers"]
     given = eqn.invars[2].aval.shape
     kept = [i for i in range(len(shape)) if i not in numbers.inserted_window_dims]
     sizes = [1] * len(shape)
     for where, i in zip(numbers.update_window_dims, kept, strict=False):
         sizes[i] = given[where]
+    applies = eqn.params["update_jaxpr"]  # another function of what was there
+    if applies is not None and applies.outvars[0] is not applies.invars[1]:
+        return None
     if numbers.operand_batching_dims or len(kept) != len(numbers.update_window_dims):
         return None
     found = _cut_axis(known, eqn, numbers.scatter_dims_to_operand_dims, sizes, 1)
-    if found is None or update is None:
+    if found is None:
         return None
     axis, starts = found
     outer = [i for i in range(len(given)) if i not in numbers.update_window_dims]
@@ -229,21 +262,8 @@ def _scatter(known: Known, eqn: Equation, places: Sequence[Any]) -> Place | None
         if len(outer) > 1:
             return None
         order[axis] = outer[0] if outer else None
-    one: tuple[None, Row] = (None, range(1))
-    axes = tuple(one if i is None else update.axes[i] for i in order)
     written = [j for i in starts for j in range(i, i + sizes[axis])]
-    return _written(known, eqn, below, update._replace(axes=axes), axis, written)
-
-
-def _update_slice(known: Known, eqn: Equation, places: Sequence[Any]) -> Place | None:
-    starts = [known.indices(a) for a in eqn.invars[2:]]
-    shape, sizes = (list(a.aval.shape) for a in eqn.invars[:2])
-    cut = [i for i, n in enumerate(sizes) if n != shape[i]]
-    if any(s is None for s in starts) or len(cut) != 1 or places[1] is None:
-        return None
-    (axis,) = cut
-    first = min(max(int(starts[axis]), 0), shape[axis] - sizes[axis])  # type: ignore[arg-type]
-    return _written(known, eqn, places[0], places[1], axis, range(first, first + sizes[axis]))
+    return (axis, written, tuple(order)) if len(set(written)) == len(written) else None
 
 
 def _cut_axis(
@@ -268,7 +288,7 @@ def _written(
 ) -> Place | None:
     """Numbers that are written over others along an axis."""
     size = eqn.outvars[0].aval.shape[axis]
-    if len(set(written)) < len(written) or (below is None and not known.is_zero(eqn.invars[0])):
+    if below is None and not known.is_zero(eqn.invars[0]):
         return None
 
     def over(rows: Sequence[Row]) -> list[int]:
@@ -406,6 +426,7 @@ def _joined(
     return Place(known[0].var, tuple(axes), rest[1])
 
 
+_SCATTER = compat.primitive("scatter")
 _RULES: dict[Any, Callable[[Known, Equation, Sequence[Any]], Place | None]] = {
     compat.primitive(name): rule
     for name, rule in {

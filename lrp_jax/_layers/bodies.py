@@ -17,6 +17,7 @@ from .._analysis.primitives import Family, family
 from .._analysis.signs import is_nonnegative, nonnegative_results
 from .._analysis.trace import evaluate_inlined, inline
 from .carriers import explained, plain
+from .known_inside import with_known
 from .product import gate_rank
 from .reading import Reading
 from .step import Backward, Frame, Step, UnsupportedOperation, Visit
@@ -213,6 +214,7 @@ class Loop(Body):
     def analysed(cls, reading: Reading, eqn: Equation, border: Border) -> tuple[Frame, ...]:
         constants, carries = compat.scan_arity(eqn)
         body = inline(compat.closed(eqn.params["jaxpr"]), reading.calls)
+        body = with_known(body, eqn.invars[:constants], reading.graph)
         explained, wanted, gates = map(list, (border.explained, border.wanted, border.gates))
         carry = slice(constants, constants + carries)
         signs = list(border.signs)
