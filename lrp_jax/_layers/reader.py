@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._analysis import compat
+from .._analysis.cases import with_cases
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.constant_factors import without_constant_factors
 from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.loops import with_bounded_loops
@@ -106,7 +108,12 @@ def analyse(
 
     closed_jaxpr = with_scaled_parts(spread_out(closed_jaxpr, explained), explained, outputs)
     closed_jaxpr = without_passing_shapes(closed_jaxpr, explained, outputs)
-    closed_jaxpr = with_factors(closed_jaxpr, explained, outputs)
+    closed_jaxpr = without_constant_factors(closed_jaxpr, explained, outputs)
+    for _ in range(2):  # a product over a stack makes others
+        whole, closed_jaxpr = closed_jaxpr, with_factors(closed_jaxpr, explained, outputs)
+        if whole is closed_jaxpr:
+            break
+    closed_jaxpr = with_cases(closed_jaxpr, explained, outputs)
 
     def read(function: Any, bodies: Callable[..., Frame] = analyse) -> Reading:
         """The function, products in their normal form."""
