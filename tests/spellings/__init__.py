@@ -24,6 +24,7 @@ from . import (
     modulated,
     moves,
     norms,
+    packed,
     parts,
     picked,
     products,
@@ -42,7 +43,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches, mixed_heads, factored, modulated,
+    parts, branches, mixed_heads, factored, modulated, packed,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
