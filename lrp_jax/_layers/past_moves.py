@@ -15,11 +15,14 @@ import jax.numpy as jnp
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
+from .._analysis.indices import Known
+from .._analysis.places import itself, made_by
 from .._analysis.primitives import Family, family
 
 Read = Callable[[Any], Any]
 _SLICE = compat.primitive("slice")
-_CUTS = compat.primitives("slice rev concatenate")
+_GATHER = compat.primitive("gather")
+_CUTS = compat.primitives("slice rev concatenate gather")
 _MOVES = _CUTS | prim.SHAPE_ONLY
 _AFFINE = (*prim.SUMS, prim.MUL, prim.DIV, prim.NEG)
 
@@ -55,7 +58,7 @@ def past_moves(
             if e.primitive in _AFFINE:
                 mine = _above(e, starts, path, graph)
                 values.update(_applied(e, {v: values[v] for v in mine}, path, graph, read))
-        (result,) = _moved([out], path, graph, values)
+        (result,) = _moved([out], path, graph, values, read)
         return result
 
     return way
@@ -109,7 +112,7 @@ def goes_one_way(var: Var, graph: Graph) -> bool:
     """Whether each number of a variable is read once: the variable as a whole, or parts of it that
     do not overlap."""
     if graph.read_once(var):
-        return True
+        return sum(a is var for e in _live_readers(var, graph) if e for a in e.invars) == 1
     parts = [e.params for e in _live_readers(var, graph) if e is not None and e.primitive is _SLICE]
     if len(parts) < len(_live_readers(var, graph)) or any(p["strides"] for p in parts):
         return False
@@ -133,10 +136,21 @@ def _moves_all(eqn: Equation, graph: Graph) -> bool:
     """Whether an equation moves explained numbers, each to one place at most."""
     if eqn.primitive is prim.KEEP:
         return True
+    if eqn.primitive is _GATHER and graph.explained_operands(eqn) == [0]:
+        place = made_by(eqn, graph.once(_known), itself)
+        rows = [(axis, [*row]) for axis, row in place.axes] if place else [(None, [0, 0])]
+        return all(
+            len(row) == 1 if axis is None else -1 not in row and len({*row}) == len(row)
+            for axis, row in rows
+        )
     if eqn.primitive not in _MOVES or len(graph.explained_operands(eqn)) < len(eqn.invars):
         return False
     same = eqn.primitive is not prim.BROADCAST
     return same or eqn.invars[0].aval.size == eqn.outvars[0].aval.size
+
+
+def _known(graph: Graph) -> Known:
+    return Known.of(graph.closed)
 
 
 def _above(
@@ -155,16 +169,20 @@ def _above(
 
 
 def _moved(
-    wanted: Sequence[Any], path: Sequence[Equation], graph: Graph, values: dict[Var, Any]
+    wanted: Sequence[Any],
+    path: Sequence[Equation],
+    graph: Graph,
+    values: dict[Var, Any],
+    read: Read,
 ) -> list[Any]:
     """Variables of a path, given its starts, without what scales and shifts."""
     env = dict(values)
     for e in path:
         operands = [e.invars[i] for i in graph.explained_operands(e)]
         if all(a in env for a in operands):
-            xs = [env[a] for a in operands]
             as_it_is = e.primitive in (*_AFFINE, prim.KEEP)
-            env[e.outvars[0]] = xs[0] if as_it_is else compat.applied(e, *xs)
+            xs = [env[a] if a in operands else read(a) for a in ([] if as_it_is else e.invars)]
+            env[e.outvars[0]] = env[operands[0]] if as_it_is else compat.applied(e, *xs)
     return [env[v] for v in wanted]
 
 
@@ -176,7 +194,7 @@ def _applied(
     target, aval = eqn.invars[position], eqn.outvars[0].aval
 
     def there(*ys: Any) -> Any:
-        return _moved([target], path, graph, dict(zip(values, ys, strict=True)))[0]
+        return _moved([target], path, graph, dict(zip(values, ys, strict=True)), read)[0]
 
     if eqn.primitive is prim.NEG and aval.size == sum(y.size for y in values.values()):
         return {v: -y for v, y in values.items()}
