@@ -10,6 +10,7 @@ from .._analysis.factors import is_outer
 from .._analysis.primitives import Family, family
 from .._analysis.signs import looks_like
 from .arithmetic import halve, negate, weigh
+from .mixed_weights import mixing
 from .reading import Reading
 from .step import SOFTMAX, Backward, Step, Visit, Way, WeightedMean
 
@@ -157,6 +158,10 @@ def _gates(reading: Reading, operands: list[Var], eqns: Sequence[Equation]) -> f
     """The factors that look more like a gate than another one does."""
     switched = _switched(reading, eqns)
     ranks = [max(gate_rank(reading, v), int(v in switched)) for v in operands]
+    if family(eqns[-1].primitive) is Family.CONTRACTION and len(eqns) == 1:
+        mixed = [mixing(reading, eqns[0], eqns[0].invars.index(v)) for v in operands]
+        ranks = [rank if v is None else max(rank, gate_rank(reading, v))
+                 for rank, v in zip(ranks, mixed, strict=True)]  # fmt: skip
     return frozenset(i for i, rank in enumerate(ranks) if rank > min(ranks))
 
 

@@ -259,6 +259,52 @@ MASKED = {
     "set": lambda p, h: jnp.prod((h @ p["a"]).at[:, 0].set(1.0), 1),
 }
 
+# -- weights that are mixed -----------------------------------------------------------------------
+
+
+MIXED_BY: dict[str, Gates] = {
+    "softmax": jax.nn.softmax, "sigmoid": sigmoid, "relu": jax.nn.relu
+}  # fmt: skip
+
+
+def mixture(act: Gates, spelled: Callable[[Array, Array, Array], Array]):  # type: ignore[no-untyped-def]
+    return lambda p, h: spelled(act(h.mean(1) @ p["router"]), h, p["experts"])
+
+
+MIXTURES: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "outputs": lambda r, h, w: sum(r[:, i, None, None] * (h @ w[i]) for i in range(3)),  # type: ignore
+    "outputs by einsum": lambda r, h, w: jnp.einsum(
+        "be,bteg->btg", r, jnp.einsum("btf,efg->bteg", h, w)
+    ),
+    "weights": lambda r, h, w: h @ jnp.tensordot(r, w, 1),
+    "weights summed": lambda r, h, w: h @ (r[:, :, None, None] * w).sum(1),
+    "weights made by a layer": lambda r, h, w: h @ (r @ w.reshape(3, 16)).reshape(-1, 4, 4),
+    "weights one by one": lambda r, h, w: jax.vmap(
+        lambda own, x: x @ jnp.einsum("e,efg->fg", own, w)
+    )(r, h),
+    "at once": lambda r, h, w: jnp.einsum("be,btf,efg->btg", r, h, w),
+}
+
+
+def along(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+    )
+
+
+CONVOLUTIONS: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "outputs": lambda r, h, w: sum(r[:, i, None, None] * along(h, w[i]) for i in range(3)),  # type: ignore
+    "outputs by einsum": lambda r, h, w: jnp.einsum(
+        "be,ebtf->btf", r, jnp.stack([along(h, own) for own in w])
+    ),
+    "weights": lambda r, h, w: jax.vmap(lambda x, own: along(x[None], own)[0])(
+        h, jnp.tensordot(r, w, 1)
+    ),
+    "one by one": lambda r, h, w: jnp.concatenate(
+        [along(h[i : i + 1], jnp.tensordot(r, w, 1)[i]) for i in range(2)]
+    ),
+}
+
 THREE = {"a": (4, 4), "b": (4, 4), "c": (4, 4)}
 GROUPS = (
     Group("packed gates", TAKEN_APART, {"w": (4, 8)}, gated_by_hand, EXACT),
@@ -282,4 +328,17 @@ GROUPS = (
         THREE, None, EXACT,
     ),
     Group("products without what is masked", MASKED, THREE, None, EXACT),
+    *(
+        Group(
+            f"weights mixed by a {name}",
+            {how: mixture(act, f) for how, f in MIXTURES.items()},
+            {"router": (4, 3), "experts": (3, 4, 4)}, None, EXACT,
+        )
+        for name, act in MIXED_BY.items()
+    ),
+    Group(
+        "kernels mixed by a sigmoid",
+        {how: mixture(sigmoid, f) for how, f in CONVOLUTIONS.items()},
+        {"router": (4, 3), "experts": (3, 3, 4, 4)}, None, EXACT,
+    ),
 )  # fmt: skip
