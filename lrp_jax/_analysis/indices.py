@@ -14,6 +14,7 @@ from .signs import literal_value
 
 MOST = 1 << 16
 """More indices are not looked at."""
+_OF_MASKS = (Family.NEUTRAL, Family.AFFINE, Family.STRUCTURAL)
 _IOTA = compat.primitive("iota")
 
 
@@ -66,7 +67,7 @@ class Known:
         return self._of_type(atom, self._known, (np.integer, np.bool_))
 
     def numbers(self, atom: Any) -> np.ndarray | None:
-        """Integers or real numbers that the code knows."""
+        """Integers that the code knows, and masks of real numbers made of them or at hand."""
         return self._of_type(atom, self._floats, (np.integer, np.bool_, np.floating))
 
     def along(self, atom: Any) -> tuple[int, np.ndarray] | None:
@@ -115,6 +116,8 @@ class Known:
             return None
         if kind is Family.CONTROL or compat.custom_call(eqn) is not None:
             return None
+        if jnp.issubdtype(var.aval.dtype, jnp.floating) and kind not in _OF_MASKS:
+            return None  # tables of sines and powers are no masks
         operands = [self._of_type(a, found, kinds) for a in eqn.invars]
         if any(x is None for x in operands):
             return None

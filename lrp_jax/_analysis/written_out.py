@@ -29,6 +29,7 @@ _MOST = 32
 _REDUCE, _CUMULATIVE = compat.primitive("reduce_prod"), compat.primitive("cumprod")
 _SLICE, _CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")
 _PAD, _RESHAPE = compat.primitive("pad"), compat.primitive("reshape")
+_REV = compat.primitive("rev")
 _CUTS = compat.primitives("slice split unstack")
 _MASKED = (*prim.SUMS, prim.MUL, prim.SELECT, _PAD, _CONCATENATE)
 
@@ -213,17 +214,21 @@ def _joins(eqn: Equation, graph: Graph) -> bool:
 
 def is_multiplied(var: Var, graph: Graph) -> bool:
     """Whether a variable, or parts of it, are factors of a larger product."""
-    for eqn in graph.readers.get(var, ()):
-        if eqn is None or not graph.is_live(eqn):
+    return var in graph.once(_multiplied)
+
+
+def _multiplied(graph: Graph) -> set[Var]:
+    found: set[Var] = set()
+    for eqn in reversed(graph.eqns):
+        if not graph.is_live(eqn):
             continue
-        if multiplies(eqn, graph) or family(eqn.primitive) is Family.PRODUCT:
-            return True
-        moves = family(eqn.primitive) in (Family.STRUCTURAL, Family.NEUTRAL)
-        if (moves or eqn.primitive in (prim.MUL, prim.DIV)) and any(
-            is_multiplied(v, graph) for v in eqn.outvars
-        ):
-            return True
-    return False
+        passes = eqn.primitive in (prim.MUL, prim.DIV) or family(eqn.primitive) in (
+            Family.STRUCTURAL, Family.NEUTRAL
+        )  # fmt: skip
+        product = multiplies(eqn, graph) or family(eqn.primitive) is Family.PRODUCT
+        if product or (passes and not found.isdisjoint(eqn.outvars)):
+            found.update(a for a in eqn.invars if not is_literal(a))
+    return found
 
 
 def _product(x: Array, axes: tuple[int, ...]) -> Any:
@@ -272,12 +277,15 @@ def _part_by_part(
         return None
     if len(eqn.outvars) != 1:
         return None
-    (axis, _), (out,) = own, eqn.outvars
+    (axis, values), (out,) = own, eqn.outvars
     same = axis < out.aval.ndim and out.aval.shape[axis] == sum(own.sizes)
     if eqn.primitive in (prim.MUL, prim.DIV) or family(eqn.primitive) is Family.NEUTRAL:
         return _computed(eqn, own, parts, read, graph) if same else None
     if eqn.primitive in prim.SHAPE_ONLY:
         return _reshaped(eqn, own)
+    if eqn.primitive is _REV:
+        turned = [compat.applied(eqn, y) for y in values]
+        return Parts(axis, turned[::-1] if axis in eqn.params["dimensions"] else turned)
     if eqn.primitive is _PAD:
         return _padded(eqn, own, read)
     if eqn.primitive is _CONCATENATE and eqn.params["dimension"] == axis:

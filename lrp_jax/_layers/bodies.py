@@ -171,7 +171,7 @@ class Branches(Body):
         explained, names, signs, wanted, gates = border
         return tuple(
             reading.analyse(
-                inline(compat.closed(b), reading.calls),
+                with_known(inline(compat.closed(b), reading.calls), eqn.invars[1:], reading.graph),
                 explained[1:],
                 names[1:],
                 signs[1:],

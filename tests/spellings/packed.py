@@ -71,6 +71,10 @@ TAKEN_APART = {
     "rows": rows(PACKED["concatenate"]),
     "rows of where": rows(PACKED["where"]),
     "turned": lambda p, h: halves(lambda z: jnp.roll(PACKED["where"](z), 4, -1))(p, h),
+    "in a map": lambda p, h: lax.map(lambda row: halves(PACKED["where"])(p, row), h),
+    "in a branch": lambda p, h: lax.cond(
+        p["w"][0, 0] < 1e9, halves(PACKED["where"]), halves(jnp.sin), p, h
+    ),
     "scaled": lambda p, h: halves(lambda z: 2 * PACKED["where"](z))(p, h) / 4,
 }
 
@@ -206,6 +210,12 @@ TRANSMITTANCE: dict[str, Gates] = {
 }
 FEW: dict[str, Gates] = {
     **TRANSMITTANCE,
+    "from the other end": lambda a: jnp.flip(
+        lax.cumprod(
+            jnp.flip(jnp.concatenate([ones(a), 1 - a[:, :-1]], 1), 1), axis=1, reverse=True
+        ),
+        1,
+    ),
     "a loop": lambda a: jnp.stack(
         [jnp.ones_like(a[:, 0]), 1 - a[:, 0], (1 - a[:, 0]) * (1 - a[:, 1])], 1
     ),
