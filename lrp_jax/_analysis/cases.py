@@ -41,7 +41,7 @@ def with_cases(
         outputs: for each output whether it is explained; None: all of them.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    maker = {v: e for e in jaxpr.eqns for v in e.outvars}
+    maker = compat.makers(jaxpr)
     found = [e for e in jaxpr.eqns if _chooses(e)]
     if not found or not any(e.primitive in (prim.MUL, prim.DIV) for e in jaxpr.eqns):
         return closed_jaxpr

@@ -259,6 +259,11 @@ def literal(value: Any, aval: Any) -> Any:
     return _core.Literal(value, aval)
 
 
+def makers(jaxpr: Any) -> dict[Var, Equation]:
+    """The equation that makes each variable of an open jaxpr."""
+    return {v: e for e in jaxpr.eqns for v in e.outvars}
+
+
 def with_equations(closed_jaxpr: Any, eqns: Sequence[Equation], outvars: Sequence[Atom]) -> Any:
     """A closed jaxpr with other equations between its inputs and its outputs."""
     jaxpr = open_jaxpr(closed_jaxpr)

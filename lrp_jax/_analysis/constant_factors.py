@@ -14,7 +14,7 @@ from jax import Array, lax
 from . import compat, primitives as prim
 from .compat import Equation, is_literal
 from .graph import Graph
-from .indices import Known
+from .indices import Known, known_in
 from .otherwise import Read, computed_otherwise
 from .pieces import JOINS, Together, put_together
 from .primitives import Family, family
@@ -31,7 +31,7 @@ def without_constant_factors(
         outputs: for each output whether it is explained; None: all of them.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    maker = {v: e for e in jaxpr.eqns for v in e.outvars}
+    maker = compat.makers(jaxpr)
     found = [
         e
         for e in jaxpr.eqns
@@ -41,7 +41,8 @@ def without_constant_factors(
     ]
     if not found:
         return closed_jaxpr
-    graph, known = Graph(closed_jaxpr, explained, outputs), Known.of(closed_jaxpr)
+    graph = Graph(closed_jaxpr, explained, outputs)
+    known = known_in(graph)
     ways = {id(e): _apart(put_together(maker[e.invars[0]], known), e, graph) for e in found}
 
     def way(eqn: Equation, read: Read) -> Any:

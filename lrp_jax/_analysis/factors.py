@@ -208,6 +208,13 @@ def number_of(eqn: Equation) -> float:
     return -1.0 if eqn.primitive is prim.NEG else 1.0
 
 
+def is_by_numbers(eqn: Equation, graph: Graph) -> bool:
+    """Whether all operands of an equation but the explained ones are numbers of the code."""
+    explained = graph.explained_operands(eqn)
+    others = (a for i, a in enumerate(eqn.invars) if i not in explained)
+    return all(constant(graph, a) is not None for a in others)
+
+
 def constant(graph: Graph, atom: Any) -> float | None:
     """The number of a literal, cast or spread out; that of constants times zero is zero."""
     while not is_literal(atom):

@@ -7,7 +7,7 @@ from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .grams import Grams
 from .graph import Graph, is_complex, is_float
-from .indices import Known
+from .indices import known_in
 from .primitives import Family, family
 from .signs import is_nonnegative, nonnegative_results
 from .value_numbers import value_numbers
@@ -37,7 +37,7 @@ def nonnegative_variables(graph: Graph, inputs: Iterable[bool] | None = None) ->
 
 
 def _grams(graph: Graph) -> Grams:
-    return Grams(graph.maker, Known.of(graph.closed), graph.once(value_numbers))
+    return Grams(graph.maker, known_in(graph), graph.once(value_numbers))
 
 
 def dominators(graph: Graph, sums: Collection[Var] = ()) -> dict[Var, Var]:

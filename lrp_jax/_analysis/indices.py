@@ -9,6 +9,7 @@ import numpy as np
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .graph import Graph
 from .primitives import Family, family
 from .signs import literal_value
 
@@ -35,8 +36,9 @@ class Known:
     def of(cls, closed_jaxpr: Any) -> "Known":
         """What the code knows of the variables of a closed jaxpr."""
         jaxpr = compat.open_jaxpr(closed_jaxpr)
-        made = {v: e for e in jaxpr.eqns for v in e.outvars}
-        return cls(made, dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True)))
+        return cls(
+            compat.makers(jaxpr), dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
+        )
 
     def is_zero(self, atom: Any) -> bool:
         """Whether an operand is nothing but zeros."""
@@ -123,3 +125,12 @@ class Known:
             return None
         with jax.ensure_compile_time_eval():
             return np.asarray(compat.applied(eqn, *map(jnp.asarray, operands)))
+
+
+def known_in(graph: Graph) -> Known:
+    """What the code knows of the variables of a graph, found once."""
+    return graph.once(_known)
+
+
+def _known(graph: Graph) -> Known:
+    return Known.of(graph.closed)

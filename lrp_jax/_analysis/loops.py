@@ -83,7 +83,7 @@ def _as_scan(eqn: Equation, turns: int, operands: list[Any]) -> list[Any]:
 def _most_turns(eqn: Equation) -> int | None:
     """How many turns a loop takes at most, or None where nobody knows."""
     jaxpr = compat.open_jaxpr(inline(compat.closed(eqn.params["cond_jaxpr"])))
-    made = {v: e for e in jaxpr.eqns for v in e.outvars}
+    made = compat.makers(jaxpr)
     bounds: list[int] = []
     todo = list(jaxpr.outvars)
     while todo:

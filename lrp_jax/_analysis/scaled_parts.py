@@ -1,6 +1,5 @@
 """Parts that are scaled in place: `x.at[i].multiply(v)` is `x * ones.at[i].set(v)`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ _SCATTER_MUL, _SCATTER = compat.primitive("scatter_mul"), compat.primitive("scat
 
 
 def with_scaled_parts(
-    closed_jaxpr: Any, explained: Sequence[bool], outputs: Sequence[bool] | None
+    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: tuple[bool, ...] | None
 ) -> Any:
     """The same function, where what is scaled in place is a product as a whole.
 
@@ -29,8 +28,7 @@ def with_scaled_parts(
     jaxpr = compat.open_jaxpr(closed_jaxpr)
     if not any(e.primitive is _SCATTER_MUL for e in jaxpr.eqns):
         return closed_jaxpr
-    outputs = None if outputs is None else tuple(outputs)
-    graph = Graph(closed_jaxpr, tuple(explained), outputs)
+    graph = Graph(closed_jaxpr, explained, outputs)
 
     def is_scaled(eqn: Equation) -> bool:
         if eqn.primitive is not _SCATTER_MUL or not graph.is_live(eqn):

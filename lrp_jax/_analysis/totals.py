@@ -10,7 +10,7 @@ from typing import NamedTuple
 from . import primitives as prim
 from .compat import Equation, Var, is_literal
 from .graph import Graph
-from .indices import Known
+from .indices import known_in
 from .places import Place, itself, made_by
 from .value_numbers import value_numbers
 
@@ -43,7 +43,7 @@ class Total(NamedTuple):
 def totals(graph: Graph) -> tuple[Mapping[Var, Total], Mapping[Var, Place]]:
     """The sums of a graph that are written otherwise than as one over an axis, and the places of
     what is moved in it."""
-    known, same = Known.of(graph.closed), graph.once(value_numbers)
+    known, same = known_in(graph), graph.once(value_numbers)
     places: dict[Var, Place] = {}
     sums: dict[Var, Total] = {}
     exponentials = {

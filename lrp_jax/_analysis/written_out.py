@@ -17,7 +17,7 @@ from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .factors import link
 from .graph import Graph
-from .indices import Known
+from .indices import Known, known_in
 from .numbers import with_numbers
 from .otherwise import Read, computed_otherwise
 from .pieces import JOINS, Together, put_together
@@ -70,12 +70,13 @@ def with_factors(
         outputs: for each output whether it is explained; None: all of them.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    maker = {v: e for e in jaxpr.eqns for v in e.outvars}
+    maker = compat.makers(jaxpr)
     leads = _leads(jaxpr.eqns)
     found = [e for e in jaxpr.eqns if _numbers(e) or _joined(e, maker) or _puts(e, leads, maker)]
     if not found:
         return closed_jaxpr
-    graph, known = Graph(closed_jaxpr, explained, outputs), Known.of(closed_jaxpr)
+    graph = Graph(closed_jaxpr, explained, outputs)
+    known = known_in(graph)
     starts = {id(e) for e in found if _joins(e, graph) and is_multiplied(e.outvars[0], graph)}
     together = {
         id(e): own

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
-from .._analysis.factors import Factor, Index, constant, link, own_index, through
+from .._analysis.factors import Factor, Index, constant, is_by_numbers, link, own_index, through
 from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .softmax_forms import times
@@ -134,13 +134,12 @@ def summands(
     if several and not (alone and deepest):
         return own
     axes, invars = link(eqn), eqn.invars
-    # 1 - g is one function of what g is one of.
-    is_function = all(constant(graph, a) is not None for a in _constants(eqn, graph))
-    is_function = is_function and monomials.is_function(atom)
     parts: list[tuple[Any, float]] = []
     if axes is not None:
         parts = [(invars[0], 1.0)]
-    elif eqn.primitive in prim.SUMS and (several or (shifts and (top or not is_function))):
+    elif eqn.primitive in prim.SUMS and (
+        several or (shifts and (top or not _is_function(eqn, monomials)))
+    ):
         parts = [(invars[0], 1.0), (invars[1], 1.0 if eqn.primitive in prim.ADD else -1.0)]
     elif eqn.primitive is prim.NEG:
         parts, turned = [(invars[0], -1.0)], True
@@ -173,6 +172,6 @@ def summands(
     ]
 
 
-def _constants(eqn: Equation, graph: Graph) -> list[Any]:
-    operands = graph.explained_operands(eqn)
-    return [a for i, a in enumerate(eqn.invars) if i not in operands]
+def _is_function(eqn: Equation, monomials: Monomials) -> bool:
+    """Whether a number is added to a function: 1 - g is one of what g is one of."""
+    return is_by_numbers(eqn, monomials.graph) and monomials.is_function(eqn.outvars[0])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
-from .._analysis.factors import Factor, constant, joined, link, own_index
+from .._analysis.factors import Factor, is_by_numbers, joined, link, own_index
 from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
@@ -171,9 +171,8 @@ def _is_moved_function(var: Var, monomials: Monomials) -> bool:
         if eqn is None or len(operands) != 1:
             return False
         moves = family(eqn.primitive) in (Family.NEUTRAL, Family.STRUCTURAL)
-        others = (a for i, a in enumerate(eqn.invars) if i not in operands)
         affine = family(eqn.primitive) is Family.AFFINE
-        if not moves and not (affine and all(constant(graph, a) is not None for a in others)):
+        if not moves and not (affine and is_by_numbers(eqn, graph)):
             return False
         var = eqn.invars[operands[0]]
     return True

@@ -9,7 +9,7 @@ import numpy as np
 from .._analysis import compat
 from .._analysis.compat import is_literal
 from .._analysis.graph import Graph
-from .._analysis.indices import Known
+from .._analysis.indices import Known, known_in
 
 
 def with_known(body: Any, operands: Sequence[Any], graph: Graph) -> Any:
@@ -21,7 +21,7 @@ def with_known(body: Any, operands: Sequence[Any], graph: Graph) -> Any:
         operands: what its first inputs are given.
         graph: of these.
     """
-    known = graph.once(_known)
+    known = known_in(graph)
     jaxpr = compat.open_jaxpr(body)
     read = {a for eqn in jaxpr.eqns for a in eqn.invars if not is_literal(a)}
     given = zip(jaxpr.invars, operands, strict=False)
@@ -38,10 +38,6 @@ def with_known(body: Any, operands: Sequence[Any], graph: Graph) -> Any:
     constants |= {own[v]: x for v, x in values.items()}
     outvars = [a if is_literal(a) else own.get(a, a) for a in jaxpr.outvars]
     return compat.rewritten(body, constants, outvars, eqns)
-
-
-def _known(graph: Graph) -> Known:
-    return Known.of(graph.closed)
 
 
 def _value(atom: Any, known: Known) -> np.ndarray | None:

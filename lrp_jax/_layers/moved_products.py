@@ -13,7 +13,7 @@ from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.factors import link
 from .._analysis.graph import Graph
-from .._analysis.indices import Known
+from .._analysis.indices import known_in
 from .._analysis.monomials import Monomials
 from .._analysis.parts import part_of_contraction
 from .._analysis.places import CUTS, itself, made_by
@@ -29,19 +29,14 @@ def moved_products(graph: Graph, monomials: Monomials) -> Mapping[int, Callable[
         graph: a graph.
         monomials: its products.
     """
-    moves = [
-        eqn
+    return {
+        id(eqn): _way(eqn, graph, monomials)
         for eqn in graph.eqns
         if (eqn.primitive in CUTS or _regroups(eqn))
         and graph.explained_operands(eqn) == [0]
         and _is_product(eqn.invars[0], graph, monomials)
         and _is_multiplied(eqn.outvars[0], graph, monomials)
-    ]
-    known = Known.of(graph.closed) if moves else None
-    return {
-        id(eqn): _way(eqn, graph, monomials)
-        for eqn in moves
-        if known is not None and (_regroups(eqn) or made_by(eqn, known, itself) is not None)
+        and (_regroups(eqn) or made_by(eqn, known_in(graph), itself) is not None)
     }
 
 

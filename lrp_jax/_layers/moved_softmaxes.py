@@ -14,7 +14,7 @@ from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.factors import link, power_of
 from .._analysis.graph import Graph
-from .._analysis.indices import Known
+from .._analysis.indices import known_in
 from .._analysis.places import CUTS, Place, itself, made_by
 from .._analysis.primitives import Family, family
 from .picks import Picked, maker_of, picked_by, placed
@@ -33,7 +33,7 @@ def moved_softmaxes(graph: Graph, same: Mapping[Var, Var]) -> Mapping[int, Calla
     """
     if not any(e.primitive is prim.EXP and graph.is_live(e) for e in graph.eqns):
         return {}
-    known = Known.of(graph.closed)
+    known = known_in(graph)
     places: dict[Var, Place] = {}
     found: dict[int, Callable[[Read], Any]] = {}
     for eqn in graph.eqns:

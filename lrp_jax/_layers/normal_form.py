@@ -66,15 +66,10 @@ def normal_form(
     negated_twice = undone(graph)
     norms = {v for v, layer in found.items() if layer.takes_affine}
     roots = {layer.root for layer in found.values()}
-    recognised = {
-        id(e) for v, layer in found.items() if v in monomials.whole
-        for e in graph.between(v, layer.roots)[0]
-    }  # fmt: skip
+    inside = {v: [id(e) for e in graph.between(v, layer.roots)[0]] for v, layer in found.items()}
+    recognised = {i for v, ids in inside.items() if v in monomials.whole for i in ids}
     # What makes the statistics of a norm by several is as the first writing left it.
-    settled = {
-        id(e) for v, layer in found.items() if len(layer.roots) > 1
-        for e in graph.between(v, layer.roots)[0]
-    }  # fmt: skip
+    settled = {i for v, ids in inside.items() if len(found[v].roots) > 1 for i in ids}
     for eqn in graph.eqns:
         if id(eqn) in settled:
             continue

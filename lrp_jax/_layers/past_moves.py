@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.graph import Graph
-from .._analysis.indices import Known
+from .._analysis.indices import known_in
 from .._analysis.places import itself, made_by
 from .._analysis.primitives import Family, family
 
@@ -137,7 +137,7 @@ def _moves_all(eqn: Equation, graph: Graph) -> bool:
     if eqn.primitive is prim.KEEP:
         return True
     if eqn.primitive is _GATHER and graph.explained_operands(eqn) == [0]:
-        place = made_by(eqn, graph.once(_known), itself)
+        place = made_by(eqn, known_in(graph), itself)
         rows = [(axis, [*row]) for axis, row in place.axes] if place else [(None, [0, 0])]
         return all(
             len(row) == 1 if axis is None else -1 not in row and len({*row}) == len(row)
@@ -147,10 +147,6 @@ def _moves_all(eqn: Equation, graph: Graph) -> bool:
         return False
     same = eqn.primitive is not prim.BROADCAST
     return same or eqn.invars[0].aval.size == eqn.outvars[0].aval.size
-
-
-def _known(graph: Graph) -> Known:
-    return Known.of(graph.closed)
 
 
 def _above(
@@ -199,17 +195,15 @@ def _applied(
     if eqn.primitive is prim.NEG and aval.size == sum(y.size for y in values.values()):
         return {v: -y for v, y in values.items()}
     back = jax.linear_transpose(there, *values.values())
-    if eqn.primitive is prim.NEG:  # of a part
-        turned = back(jnp.ones(aval.shape, aval.dtype))
-        return {
-            v: y * jnp.where(t == 0, 1, -1).astype(y.dtype)
-            for (v, y), t in zip(values.items(), turned, strict=True)
-        }
-    operand = eqn.invars[1 - position]
-    operand = operand.val if is_literal(operand) else read(operand)
+    turns, operand = eqn.primitive is prim.NEG, -1.0  # of a part
+    if not turns:
+        operand = eqn.invars[1 - position]
+        operand = operand.val if is_literal(operand) else read(operand)
     constants = back(jnp.broadcast_to(jnp.asarray(operand, aval.dtype), aval.shape))
-    if eqn.primitive in (prim.MUL, prim.DIV):  # what is cut off keeps its scale
+    if turns or eqn.primitive in (prim.MUL, prim.DIV):  # what is cut off keeps its scale
         kept = back(jnp.ones(aval.shape, aval.dtype))
         constants = [jnp.where(k == 0, 1, c) for c, k in zip(constants, kept, strict=True)]
     pairs = zip(values.items(), constants, strict=True)
+    if turns:
+        return {v: y * c for (v, y), c in pairs}
     return {v: compat.applied(eqn, *((y, c) if position == 0 else (c, y))) for (v, y), c in pairs}

@@ -61,6 +61,9 @@ FAMILIES: tuple[type[Step], ...] = (
 
 _MOST_MENDED = 16
 """So often a function is written with fewer borders; what is torn then is said."""
+_MOST_FORMS = 2
+"""So often a normal form is looked for: what is written in it may stand behind a move, or make a
+product over an axis."""
 _MOST_MOVES = 4
 """So often what is moved on the way is looked for: one move may stand behind another."""
 
@@ -109,7 +112,7 @@ def analyse(
     closed_jaxpr = with_scaled_parts(spread_out(closed_jaxpr, explained), explained, outputs)
     closed_jaxpr = without_passing_shapes(closed_jaxpr, explained, outputs)
     closed_jaxpr = without_constant_factors(closed_jaxpr, explained, outputs)
-    for _ in range(2):  # a product over a stack makes others
+    for _ in range(_MOST_FORMS):  # a product over a stack makes others
         whole, closed_jaxpr = closed_jaxpr, with_factors(closed_jaxpr, explained, outputs)
         if whole is closed_jaxpr:
             break
@@ -131,7 +134,7 @@ def analyse(
             if whole is None:
                 break
             function, written = whole, reading_of(whole)
-        for _ in range(2):
+        for _ in range(_MOST_FORMS):
             normal = normal_form(
                 function, written.graph, written.dominator, written.found, written.weights, calls
             )

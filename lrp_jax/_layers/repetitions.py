@@ -7,7 +7,7 @@ from typing import Any
 from .._analysis import primitives as prim
 from .._analysis.compat import Var
 from .._analysis.graph import Graph
-from .._analysis.indices import Known
+from .._analysis.indices import known_in
 from .._analysis.places import Place, itself, made_by
 
 Read = Callable[[Var], Any]
@@ -15,7 +15,7 @@ Read = Callable[[Var], Any]
 
 def repetitions(graph: Graph) -> Mapping[int, Callable[[Read], Any]]:
     """How sums of repeated numbers are multiples of them, by the `id` of their equations."""
-    known = Known.of(graph.closed)
+    known = known_in(graph)
     places: dict[Var, Place] = {}
     found: dict[int, Callable[[Read], Any]] = {}
     for eqn in graph.eqns:

@@ -5,7 +5,7 @@ from typing import Any
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
-from .._analysis.factors import constant
+from .._analysis.factors import is_by_numbers
 from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family
 from .step import Found
@@ -61,6 +61,6 @@ def _is_of_numbers(eqn: Equation, graph: Graph) -> bool:
         return False
     if eqn.primitive in (*prim.SUMS, prim.MUL, prim.DIV):
         divides = eqn.primitive is prim.DIV and operands == [1]
-        return not divides and constant(graph, eqn.invars[1 - operands[0]]) is not None
+        return not divides and is_by_numbers(eqn, graph)
     moves = family(eqn.primitive) in (Family.STRUCTURAL, Family.NEUTRAL)
     return eqn.primitive is prim.NEG or (moves and len(eqn.invars) == 1)

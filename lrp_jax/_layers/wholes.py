@@ -13,7 +13,7 @@ from .._analysis import primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.factors import link
 from .._analysis.graph import Graph
-from .._analysis.indices import Known
+from .._analysis.indices import Known, known_in
 from .._analysis.parts import CONCATENATE
 from .._analysis.places import CUTS, Place, itself, made_by
 from .._analysis.primitives import Family, family
@@ -63,7 +63,7 @@ def wholes(
         for e in graph.eqns
         if e.primitive is prim.EXP and not is_literal(e.invars[0])
     }
-    known = Known.of(graph.closed)
+    known = known_in(graph)
     for eqn in graph.eqns:
         if not graph.is_live(eqn) or len(eqn.outvars) != 1:
             continue
