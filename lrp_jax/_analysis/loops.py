@@ -13,6 +13,7 @@ import numpy as np
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .foreign import of_one_example
 from .graph import Graph
 from .opening import MOST_TURNS
 from .primitives import Family, family
@@ -59,7 +60,7 @@ def with_bounded_loops(
 
 
 def _as_scan(eqn: Equation, turns: int, operands: list[Any]) -> list[Any]:
-    condition, body = (compat.closed(eqn.params[n]) for n in ("cond_jaxpr", "body_jaxpr"))
+    condition, body = _condition(eqn), compat.closed(eqn.params["body_jaxpr"])
     start = eqn.params["cond_nconsts"]
     end = start + eqn.params["body_nconsts"]
     of_condition, of_body, carry = operands[:start], operands[start:end], operands[end:]
@@ -80,9 +81,14 @@ def _as_scan(eqn: Equation, turns: int, operands: list[Any]) -> list[Any]:
     return jax.lax.scan(turn, typed, None, length=turns)[0]
 
 
+def _condition(eqn: Equation) -> Any:
+    """Whether a loop goes on for one example."""
+    return of_one_example(inline(compat.closed(eqn.params["cond_jaxpr"])))
+
+
 def _most_turns(eqn: Equation) -> int | None:
     """How many turns a loop takes at most, or None where nobody knows."""
-    jaxpr = compat.open_jaxpr(inline(compat.closed(eqn.params["cond_jaxpr"])))
+    jaxpr = compat.open_jaxpr(_condition(eqn))
     made = compat.makers(jaxpr)
     bounds: list[int] = []
     todo = list(jaxpr.outvars)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import compat, opening
+from . import compat, foreign, opening
 from .compat import Var
 from .primitives import BROADCAST, POINTWISE, SELECT, Family, family
 from .spelling import respelled
@@ -104,7 +104,7 @@ def _body_to_inline(eqn: compat.Equation, calls: Sequence[str]) -> Any | None:
         body = compat.custom_call(eqn)
         if body is not None and is_pointwise(body):
             return None
-    return body
+    return foreign.of_numbers(eqn) if body is None else body
 
 
 @contextlib.contextmanager

@@ -145,7 +145,8 @@ def analyse(
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
-        found = _cover(read(without_passing_axes(tidied(other)), _unread))
+        bounded = with_bounded_loops(other, explained, outputs)
+        found = _cover(read(without_passing_axes(tidied(bounded)), _unread))
         return [found[position] for position in sorted(found)]
 
     reading = read(closed_jaxpr)

@@ -135,7 +135,6 @@ def memory(name: str) -> Callable[[], Case]:
     return build
 
 
-WHILE, VPRIM = (f"no rule carries relevance through `{name}`" for name in ("while", "vprim"))
 SOLVE = "no rule carries relevance through `custom_linear_solve`"
 MEMORIES = [
     "NMax",
@@ -181,13 +180,13 @@ FAMILIES: tuple[Guest, ...] = (
         for name in MEMORIES
     ),
     Guest("memax Spherical", "memax", memory("Spherical"), refused=SOLVE),
-    Guest("diffrax neural ODE, Euler", "diffrax", ode("Euler", adaptive=False), refused=WHILE),
-    Guest("diffrax neural ODE, Tsit5", "diffrax", ode("Tsit5", adaptive=True), refused=WHILE),
+    Guest("diffrax neural ODE, Euler", "diffrax", ode("Euler", adaptive=False), loops=True),
+    Guest("diffrax neural ODE, Tsit5", "diffrax", ode("Tsit5", adaptive=True), loops=True),
     Guest(
         "diffrax neural ODE, Tsit5 in a bounded scan",
         "diffrax",
         ode("Tsit5", adaptive=True, adjoint="DirectAdjoint"),
-        refused=VPRIM,
+        loops=True,
     ),
 )
 

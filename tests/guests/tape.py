@@ -6,6 +6,7 @@ knows primitives only and nothing of the library under test.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ CALLS = names(
     "jit pjit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr remat "
     "remat2 checkpoint custom_lin"
 )
+WRITTEN = names("maybe_set vprim")
+"""Equinox's: what they do is written in the primitives of JAX."""
 COMPARISONS = names("eq ne lt le gt ge and or not xor is_finite reduce_and reduce_or")
 CONSTANT = names("stop_gradient argmax argmin")
 """What these make is no way for relevance."""
@@ -163,6 +166,9 @@ class Recorder:
         if name in CALLS:
             body = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
             return self.closed(body, args)
+        if name in WRITTEN:
+            written = functools.partial(eqn.primitive.impl, **params)
+            return self.closed(jax.make_jaxpr(written)(*(a.value for a in args)), args)
         if name == "scan":
             return self.scan(params, args)
         if name == "while":
