@@ -15,7 +15,8 @@ from .factors import link
 from .graph import Graph
 from .indices import Known
 from .otherwise import Read, computed_otherwise
-from .written_out import is_multiplied, multiplies
+from .part_by_part import multiplies
+from .written_out import is_multiplied
 
 _SLICE = compat.primitive("slice")
 

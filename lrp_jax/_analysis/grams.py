@@ -13,8 +13,6 @@ from .primitives import Family, family
 from .signs import stretches
 
 _GATHER, _TRANSPOSE = compat.primitives("gather"), compat.primitives("transpose")
-_MOST = 1 << 16
-"""Masks of more numbers are not looked at."""
 Labels = tuple[int, ...]
 
 
@@ -40,34 +38,16 @@ class Grams:
             return bool(pairs) and self._is_gram(eqn.invars[0], pairs)
         if eqn.primitive is prim.MUL:
             for value, mask in (eqn.invars, eqn.invars[::-1]):
-                numbers = None if is_literal(value) else self._numbers(mask)
+                numbers = None if is_literal(value) else self._known.numbers(mask)
                 if numbers is not None and (numbers >= 0).all():
                     return self._is_gram(value, _diagonals(numbers != 0))
         if eqn.primitive is prim.SELECT and len(eqn.invars) == 3:
-            chosen = self._numbers(eqn.invars[0])
+            chosen = self._known.numbers(eqn.invars[0])
             for case in (0, 1):
                 value, zero = eqn.invars[1 + case], eqn.invars[2 - case]
                 if chosen is not None and not is_literal(value) and self._known.is_zero(zero):
                     return self._is_gram(value, _diagonals(chosen == case))
         return False
-
-    def _numbers(self, atom: Any) -> np.ndarray | None:
-        """Numbers of the code, cast and spread out."""
-        if is_literal(atom) or atom.aval.size > _MOST:
-            return None
-        eqn = self._maker.get(atom)
-        if eqn is not None and family(eqn.primitive) is Family.NEUTRAL:
-            return self._numbers(eqn.invars[0])
-        if eqn is not None and eqn.primitive is prim.BROADCAST and not is_literal(eqn.invars[0]):
-            inner, shape = self._numbers(eqn.invars[0]), [1] * len(atom.aval.shape)
-            for axis, n in zip(
-                eqn.params["broadcast_dimensions"], eqn.invars[0].aval.shape, strict=True
-            ):
-                shape[axis] = n
-            return (
-                inner if inner is None else np.broadcast_to(inner.reshape(shape), atom.aval.shape)
-            )
-        return self._known.indices(atom)
 
     def _picked(self, eqn: Equation) -> set[tuple[int, int]]:
         """The pairs of axes along which a gather takes the same places, one at a time."""
@@ -121,6 +101,6 @@ class Grams:
 
 def _diagonals(chosen: np.ndarray) -> set[tuple[int, int]]:
     """The pairs of axes along which only equal places are chosen."""
-    places = np.nonzero(chosen)
+    places = np.nonzero(np.atleast_1d(chosen))
     axes = [a for a in range(chosen.ndim) if chosen.shape[a] > 1]
     return {(a, b) for a in axes for b in axes if a < b and np.array_equal(places[a], places[b])}

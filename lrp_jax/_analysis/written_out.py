@@ -7,8 +7,8 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -20,6 +20,7 @@ from .graph import Graph
 from .indices import Known, known_in
 from .numbers import with_numbers
 from .otherwise import Read, computed_otherwise
+from .part_by_part import Parts, multiplies, part_by_part
 from .pieces import JOINS, Together, put_together
 from .primitives import Family, family
 from .splice import tidied
@@ -28,35 +29,13 @@ _MOST = 32
 """More numbers stay one product."""
 _REDUCE, _CUMULATIVE = compat.primitive("reduce_prod"), compat.primitive("cumprod")
 _SLICE, _CONCATENATE = compat.primitive("slice"), compat.primitive("concatenate")
-_PAD, _RESHAPE = compat.primitive("pad"), compat.primitive("reshape")
-_REV = compat.primitive("rev")
-_CUTS = compat.primitives("slice split unstack")
+_PAD = compat.primitive("pad")
+_IN_PLACE = compat.primitives("concatenate pad rev select_n dynamic_update_slice scatter")
+Lead = int
+"""An axis that is cut, or one of these."""
+_PRODUCTS, _SOMEWHERE = -1, -2
+"""Products with others; cuts of axes that nobody followed."""
 _MASKED = (*prim.SUMS, prim.MUL, prim.SELECT, _PAD, _CONCATENATE)
-
-
-class Parts(NamedTuple):
-    """A value as its parts along an axis."""
-
-    axis: int
-    values: list[Array]
-
-    @property
-    def sizes(self) -> list[int]:
-        return [y.shape[self.axis] for y in self.values]
-
-    def whole(self) -> Array:
-        return jnp.concatenate(self.values, self.axis)
-
-    def split_as(self, other: "Parts") -> "Parts":
-        """Parts that end wherever those of another value of the same size end."""
-        found, ends = [], {*itertools.accumulate(other.sizes)}
-        for y, end in zip(self.values, itertools.accumulate(self.sizes), strict=True):
-            start = end - y.shape[self.axis]
-            cuts = [start, *sorted(i for i in ends if start < i < end), end]
-            for low, high in itertools.pairwise(cuts):
-                own = lax.slice_in_dim(y, low - start, high - start, axis=self.axis)
-                found.append(y if len(cuts) == 2 else own)
-        return Parts(self.axis, found)
 
 
 def with_factors(
@@ -78,11 +57,10 @@ def with_factors(
     graph = Graph(closed_jaxpr, explained, outputs)
     known = known_in(graph)
     starts = {id(e) for e in found if _joins(e, graph) and is_multiplied(e.outvars[0], graph)}
-    together = {
-        id(e): own
-        for e in found
-        if e.primitive in JOINS and (own := _pieces(e, leads, graph, known)) is not None
-    }
+    together: dict[int, Together] = {}
+    for eqn in found:
+        if eqn.primitive in JOINS and (own := _pieces(eqn, leads, graph, known, together)):
+            together[id(eqn)] = own
     long = {e.outvars[0]: t for e in found if (t := together.get(id(e))) and len(t.runs()) > _MOST}
     starts |= {i for i, t in together.items() if len(t.runs()) <= _MOST}
     starts |= _of_parts(jaxpr.eqns, {e.outvars[0] for e in found if id(e) in together})
@@ -99,7 +77,7 @@ def with_factors(
     def way(eqn: Equation, read: Read) -> Any:
         if id(eqn) in starts and eqn.primitive is _REDUCE:
             return _product(read(eqn.invars[0]), eqn.params["axes"])
-        own = _part_by_part(eqn, parts, read, graph)
+        own = part_by_part(eqn, parts, read, graph)
         if own is None and id(eqn) in starts:
             own = _begun(eqn, together.get(id(eqn)), read)
         if own is None and eqn.primitive is _SLICE and eqn.invars[0] in long:
@@ -113,18 +91,18 @@ def with_factors(
     return with_numbers(tidied(written)) if parts else written
 
 
-def _leads(eqns: Sequence[Equation]) -> dict[Var, frozenset[str]]:
-    """To what variables lead by moves and products: to "cuts", to "products" with others."""
-    leads: dict[Var, frozenset[str]] = {}
+def _leads(eqns: Sequence[Equation]) -> dict[Var, frozenset[Lead]]:
+    """To what variables lead by moves and products: to products with others, to cuts of an axis."""
+    leads: dict[Var, frozenset[Lead]] = {}
     for eqn in reversed(eqns):
-        on: frozenset[str] = frozenset().union(*(leads.get(v, ()) for v in eqn.outvars))
+        on = frozenset[Lead]().union(*(leads.get(v, ()) for v in eqn.outvars))
         if eqn.primitive in (prim.MUL, prim.DIV):
-            on |= frozenset() if any(map(is_literal, eqn.invars)) else {"products"}
+            on |= frozenset() if any(map(is_literal, eqn.invars)) else {_PRODUCTS}
         elif family(eqn.primitive) is Family.PRODUCT:
-            on |= {"products"}
-        elif eqn.primitive in _CUTS:
-            on |= {"cuts"}
-        elif family(eqn.primitive) not in (Family.STRUCTURAL, Family.NEUTRAL):
+            on = _before(eqn, on) | {_PRODUCTS}
+        elif family(eqn.primitive) in (Family.STRUCTURAL, Family.NEUTRAL):
+            on = _before(eqn, on)
+        else:
             continue
         for atom in eqn.invars if on else ():
             if not is_literal(atom):
@@ -132,35 +110,69 @@ def _leads(eqns: Sequence[Equation]) -> dict[Var, frozenset[str]]:
     return leads
 
 
+def _before(eqn: Equation, leads: frozenset[Lead]) -> frozenset[Lead]:
+    """To what a move leads: the axes that are cut are those of what is moved."""
+    if eqn.primitive is _SLICE:
+        shapes = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+        return leads | {i for i, (n, m) in enumerate(zip(*shapes, strict=True)) if n != m}
+    if eqn.primitive in _IN_PLACE or family(eqn.primitive) is Family.NEUTRAL:
+        return leads
+    to = link(eqn) if eqn.primitive in prim.SHAPE_ONLY else None
+    if to is None:
+        return frozenset(lead if lead == _PRODUCTS else _SOMEWHERE for lead in leads)
+    places = {place: axis for axis, place in enumerate(to) if place is not None}
+    return frozenset(places.get(lead, lead) for lead in leads if lead < 0 or lead in places)
+
+
 def _puts(
-    eqn: Equation, leads: Mapping[Var, frozenset[str]], maker: Mapping[Var, Equation]
+    eqn: Equation, leads: Mapping[Var, frozenset[Lead]], maker: Mapping[Var, Equation]
 ) -> bool:
-    """Whether an equation may put together what is cut or multiplied afterwards."""
-    if eqn.primitive not in JOINS or not leads.get(eqn.outvars[0]):
+    """Whether an equation may put together what is cut or multiplied afterwards, or adds what was
+    padded."""
+    if eqn.primitive not in JOINS:
         return False
     if eqn.primitive in prim.SUMS:
         makers = [maker.get(a) for a in eqn.invars if not is_literal(a)]
-        return any(e is not None and e.primitive in _MASKED for e in makers)
+        kinds = _MASKED if leads.get(eqn.outvars[0]) else (_PAD,)
+        return any(e is not None and e.primitive in kinds for e in makers)
+    if not leads.get(eqn.outvars[0]):
+        return False
     return eqn.primitive is not prim.SELECT or not is_literal(eqn.invars[0])
 
 
 def _pieces(
-    eqn: Equation, leads: Mapping[Var, frozenset[str]], graph: Graph, known: Known
+    eqn: Equation,
+    leads: Mapping[Var, frozenset[Lead]],
+    graph: Graph,
+    known: Known,
+    before: Container[int],
 ) -> Together | None:
     """How an equation puts together explained values that are cut again, or some and constants that
-    are multiplied further."""
+    are multiplied further.
+
+    Args:
+        eqn: the equation.
+        leads: see `_leads`.
+        graph: the function.
+        known: what the code knows.
+        before: the `id` of those found before it.
+    """
     if not graph.is_live(eqn):
         return None
     (out,) = eqn.outvars
-    cut, multiplied = "cuts" in leads.get(out, ()), is_multiplied(out, graph)
-    found = put_together(eqn, known) if cut or multiplied else None
+    on, multiplied = leads.get(out, frozenset()), is_multiplied(out, graph)
+    sums = eqn.primitive in prim.SUMS
+    found = put_together(eqn, known) if on - {_PRODUCTS} or multiplied or sums else None
     if found is None:
         return None
+    cut = not on.isdisjoint((found.axis, _SOMEWHERE))
     sources = [a for a in found.sources if a is not None]
     own = [a for a in sources if not is_literal(a) and a in graph.live]
     makers = (_maker(a, graph.maker) for a in own)
-    products = any(e is not None and multiplies(e, graph) for e in makers)
-    if (cut and len(own) > 1) or (multiplied and own and (products or len(own) < len(sources))):
+    products = any(e is not None and (multiplies(e, graph) or id(e) in before) for e in makers)
+    if ((cut or sums) and len(own) > 1) or (
+        multiplied and own and (products or len(own) < len(sources))
+    ):
         return found
     return None
 
@@ -267,133 +279,3 @@ def _picked(eqn: Equation, together: Together, read: Read) -> Parts | None:
     (value,) = cut.values(read, eqn.invars[0].aval)
     low[axis], high[axis], steps[axis] = 0, value.shape[axis], 1
     return Parts(axis, [lax.slice(value, low, high, steps)])
-
-
-def _part_by_part(
-    eqn: Equation, parts: Mapping[Var, Parts], read: Read, graph: Graph
-) -> Parts | None:
-    """What is made of parts by moves and products, part by part."""
-    own = next((parts[a] for a in eqn.invars if not is_literal(a) and a in parts), None)
-    if own is None:
-        return None
-    if len(eqn.outvars) != 1:
-        return None
-    (axis, values), (out,) = own, eqn.outvars
-    same = axis < out.aval.ndim and out.aval.shape[axis] == sum(own.sizes)
-    if eqn.primitive in (prim.MUL, prim.DIV) or family(eqn.primitive) is Family.NEUTRAL:
-        return _computed(eqn, own, parts, read, graph) if same else None
-    if eqn.primitive in prim.SHAPE_ONLY:
-        return _reshaped(eqn, own)
-    if eqn.primitive is _REV:
-        turned = [compat.applied(eqn, y) for y in values]
-        return Parts(axis, turned[::-1] if axis in eqn.params["dimensions"] else turned)
-    if eqn.primitive is _PAD:
-        return _padded(eqn, own, read)
-    if eqn.primitive is _CONCATENATE and eqn.params["dimension"] == axis:
-        found = (parts.get(a) if not is_literal(a) else None for a in eqn.invars)
-        several = [
-            [read(a)] if known is None or known.axis != axis else known.values
-            for a, known in zip(eqn.invars, found, strict=True)
-        ]
-        return Parts(axis, [*itertools.chain(*several)])
-    return _cut(eqn, own) if eqn.primitive is _SLICE else None
-
-
-def _cut(eqn: Equation, own: Parts) -> Parts | None:
-    """What a slice leaves of parts."""
-    begin, end = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
-    steps = list(eqn.params["strides"] or [1] * len(begin))
-    first, last, step = begin[own.axis], end[own.axis], steps[own.axis]
-    kept = []
-    for y, stop in zip(own.values, itertools.accumulate(own.sizes), strict=True):
-        start = stop - y.shape[own.axis]
-        inside = [i for i in range(first, last, step) if start <= i < stop]
-        if inside:
-            begin[own.axis], end[own.axis] = inside[0] - start, inside[-1] + 1 - start
-            kept.append(lax.slice(y, begin, end, steps))
-    return Parts(own.axis, kept) if kept else None
-
-
-def _computed(
-    eqn: Equation, like: Parts, parts: Mapping[Var, Parts], read: Read, graph: Graph
-) -> Parts:
-    for atom in eqn.invars:  # where one of them begins, all of them do
-        own = None if is_literal(atom) else parts.get(atom)
-        if own is not None and own.axis == like.axis:
-            like = like.split_as(own)
-    operands = [_parts_of(atom, like, parts, read, graph) for atom in eqn.invars]
-    both = zip(*operands, strict=True)
-    return Parts(like.axis, [compat.applied(eqn, *part) for part in both])
-
-
-def _reshaped(eqn: Equation, own: Parts) -> Parts | None:
-    """Parts with other axes beside theirs, or with theirs joined with what is inside of it."""
-    if eqn.primitive is _RESHAPE and eqn.params["dimensions"] is None:
-        return _regrouped(own, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape)
-    to, shape = link(eqn), list(eqn.outvars[0].aval.shape)
-    axis = None if to is None else to[own.axis]
-    if axis is None or shape[axis] != sum(own.sizes):
-        return None
-    made = []
-    for y, size in zip(own.values, own.sizes, strict=True):
-        shape[axis] = size
-        if eqn.primitive is prim.BROADCAST:
-            made.append(lax.broadcast_in_dim(y, shape, eqn.params["broadcast_dimensions"]))
-        else:
-            made.append(compat.applied(eqn, y))
-    return Parts(axis, made)
-
-
-def _regrouped(own: Parts, before: Sequence[int], after: Sequence[int]) -> Parts | None:
-    """Parts that lie one after another in another shape too, in whole rows of it."""
-    outer = math.prod(before[: own.axis])
-    axes = [i for i in range(len(after)) if math.prod(after[:i]) == outer]
-    if not axes:
-        return None
-    axis, inside = axes[-1], math.prod(before[own.axis + 1 :])
-    row = math.prod(after[axis + 1 :])
-    if not row or any(n * inside % row for n in own.sizes):
-        return None
-    made = [
-        lax.reshape(y, (*after[:axis], n * inside // row, *after[axis + 1 :]))
-        for y, n in zip(own.values, own.sizes, strict=True)
-    ]
-    return Parts(axis, made)
-
-
-def _padded(eqn: Equation, own: Parts, read: Read) -> Parts | None:
-    """Parts with a filled one before and after them."""
-    sides = eqn.params["padding_config"]
-    low, high, between = sides[own.axis]
-    if between or min(low, high) < 0 or any(any(s) for i, s in enumerate(sides) if i != own.axis):
-        return None
-    value, shape = read(eqn.invars[1]), list(own.values[0].shape)
-
-    def filled(size: int) -> list[Array]:
-        shape[own.axis] = size
-        return [jnp.full(shape, value)] if size else []
-
-    return Parts(own.axis, [*filled(low), *own.values, *filled(high)])
-
-
-def _parts_of(
-    atom: Any, like: Parts, parts: Mapping[Var, Parts], read: Read, graph: Graph
-) -> list[Any]:
-    """The parts of an operand beside those of another one: of a product, its factors' parts."""
-    known = None if is_literal(atom) else parts.get(atom)
-    if known is not None and known.axis == like.axis and sum(known.sizes) == sum(like.sizes):
-        return known.split_as(like).values
-    eqn = None if is_literal(atom) else graph.maker.get(atom)
-    if eqn is not None and multiplies(eqn, graph) and graph.read_once(atom):
-        return _computed(eqn, like, parts, read, graph).values
-    value, ends = read(atom), [*itertools.accumulate(like.sizes)]
-    if not atom.aval.shape or atom.aval.shape[like.axis] != ends[-1]:
-        return [value] * len(ends)
-    begins = (end - n for end, n in zip(ends, like.sizes, strict=True))
-    return [
-        lax.slice_in_dim(value, a, b, axis=like.axis) for a, b in zip(begins, ends, strict=True)
-    ]
-
-
-def multiplies(eqn: Equation, graph: Graph) -> bool:
-    return eqn.primitive in (prim.MUL, prim.DIV) and graph.explained_operands(eqn) == [0, 1]

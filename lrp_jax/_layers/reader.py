@@ -116,7 +116,7 @@ def analyse(
         whole, closed_jaxpr = closed_jaxpr, with_factors(closed_jaxpr, explained, outputs)
         if whole is closed_jaxpr:
             break
-    closed_jaxpr = with_cases(closed_jaxpr, explained, outputs)
+    closed_jaxpr = spread_out(with_cases(closed_jaxpr, explained, outputs), explained)
 
     def read(function: Any, bodies: Callable[..., Frame] = analyse) -> Reading:
         """The function, products in their normal form."""

@@ -363,16 +363,22 @@ def record(function: Callable[..., Any], params: Any, x: Any) -> Tape:
     given = [*(Const(jnp.asarray(leaf), weights=True) for leaf in leaves), entry]
     (output,) = recorder.closed(closed, given)
     assert isinstance(output, Value), "the output does not depend on the explained argument"
+    return pruned(entry, output, recorder.nodes, recorder.lookups)
+
+
+def pruned(x: Any, output: Value, nodes: Sequence[Node], lookups: Sequence[Any]) -> Tape:
+    """The tape of what leads to the output, all readers known."""
     live: set[Value] = {output}
-    nodes: list[Node] = []
-    for node in reversed(recorder.nodes):
+    found: list[Node] = []
+    for node in reversed(nodes):
         if not live.isdisjoint(node.outs):
-            nodes.append(node)
+            found.append(node)
             live.update(node.inputs)
-    kept = set(nodes)
-    for node in nodes:
+    for node in found:
         for v in (*node.inputs, *node.outs):
-            v.readers = [r for r in v.readers if r in kept]
+            v.readers = []
+    for node in reversed(found):
+        for v in node.inputs:
+            v.readers.append(node)
     output.readers.append(None)
-    lookups = [one for one in recorder.lookups if one[0] in live]
-    return Tape(entry, output, nodes[::-1], lookups)
+    return Tape(x, output, found[::-1], [one for one in lookups if one[0] in live])

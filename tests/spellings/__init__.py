@@ -20,6 +20,7 @@ from . import (
     gates,
     in_blocks,
     integers,
+    joined,
     mixed_heads,
     modulated,
     moves,
@@ -43,7 +44,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches, mixed_heads, factored, modulated, packed,
+    parts, branches, mixed_heads, factored, modulated, packed, joined,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
