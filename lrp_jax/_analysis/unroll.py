@@ -1,5 +1,6 @@
 """Loops and branches written out: turn after turn, and with what stands beside a branch in it."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,8 +10,14 @@ import jax.numpy as jnp
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
+from .inside import bodies_of
 from .splice import insert, splice, traced
-from .trace import evaluate_inlined, scopes
+from .trace import evaluate_inlined, inline, scopes
+
+_TURNS_SEEN = 3
+"""The first one, one between others, and the last one."""
+_MOST_COPIES = 32
+"""So often a branch may be written: what stands beside one is written in each of its branches."""
 
 
 class Standing(compat.Mark):
@@ -67,7 +74,11 @@ def is_map(eqn: Equation) -> bool:
 
 
 def written_out(
-    eqn: Equation, calls: Sequence[str], turns: int | None = None, body: Any = None
+    eqn: Equation,
+    calls: Sequence[str],
+    turns: int | None = None,
+    body: Any = None,
+    told: bool = True,
 ) -> Callable[..., list[Any]]:
     """A `scan` as a function of its operands: all turns side by side, or one after another.
 
@@ -77,18 +88,19 @@ def written_out(
         turns: how many turns, marked, for a look: where there are fewer the last one is repeated,
             where there are more their results are the last one's.
         body: an equal function of what a turn reads, which stands for the turn.
+        told: whether turns for a look are marked.
     """
     length = eqn.params["length"]
     constants, carries = compat.scan_arity(eqn)
     body = body or compat.closed(eqn.params["jaxpr"])
 
     def one(number: int, values: Sequence[Any]) -> list[Any]:
-        with scopes([] if turns is None else [Inside.of(eqn, number)]):
+        with scopes([Inside.of(eqn, number)] if told and turns is not None else []):
             return evaluate_inlined(body, values, calls)
 
     def of_examples(*operands: Any) -> list[Any]:
         held = operands[:constants]
-        side_by_side = jax.vmap(lambda xs: one(0, [*held, *xs]))
+        side_by_side = jax.vmap(lambda xs: one(0, [*held, *xs]), axis_size=length)
         return list(side_by_side(list(operands[constants:])))
 
     def in_turn(*operands: Any) -> list[Any]:
@@ -117,15 +129,52 @@ def _stacked(ys: Sequence[jax.Array], length: int, eqn: Equation) -> jax.Array:
     return jnp.concatenate(parts[::-1] if eqn.params["reverse"] else parts)
 
 
-def branch(eqn: Equation, calls: Sequence[str], number: int) -> Callable[..., list[Any]]:
-    """One branch of a `cond` in its place, as a function of the operands."""
-    body = compat.closed(eqn.params["branches"][min(number, len(eqn.params["branches"]) - 1)])
+def branch(
+    eqn: Equation, calls: Sequence[str], number: int, body: Any = None, told: bool = True
+) -> Callable[..., list[Any]]:
+    """One branch of a `cond` in its place, as a function of the operands (see `written_out`)."""
+    body = body or own_body(eqn, number)
 
     def function(index: Any, *operands: Any) -> list[Any]:
-        with scopes(compat.around(eqn)), jax.named_scope(Inside.of(eqn, number)):
+        with scopes([*compat.around(eqn), *([Inside.of(eqn, number)] if told else [])]):
             return evaluate_inlined(body, operands, calls)
 
     return function
+
+
+def for_a_look(
+    eqn: Equation, calls: Sequence[str], number: int, body: Any = None, told: bool = True
+) -> Callable[..., list[Any]]:
+    """Some turns of a loop, or one branch of a `cond`, in its place (see `written_out`)."""
+    if eqn.primitive is prim.SCAN:
+        return written_out(eqn, calls, _TURNS_SEEN, body, told)
+    return branch(eqn, calls, number, body, told)
+
+
+def entered(closed_jaxpr: Any, calls: Sequence[str], number: int) -> Any:
+    """A body with all loops and branches inside of it written out, for a look.
+
+    Args:
+        closed_jaxpr: the body.
+        calls: globs of the names of called functions that stay whole.
+        number: of the branches.
+    """
+    flat = inline(closed_jaxpr, calls)
+    eqns = compat.open_jaxpr(flat).eqns
+    bodies = {}
+    for eqn in eqns:
+        if eqn.primitive in (prim.SCAN, prim.COND):
+            inside = entered(own_body(eqn, number), calls, number)
+            bodies[id(eqn)] = for_a_look(eqn, calls, number, inside, told=False)
+    return splice(flat, bodies) if bodies else flat
+
+
+def own_body(eqn: Equation, number: int) -> Any:
+    """A turn of a loop, or a branch of a `cond`."""
+    if eqn.primitive is prim.SCAN:
+        return compat.closed(eqn.params["jaxpr"])
+    branches = eqn.params["branches"]
+    return compat.closed(branches[min(number, len(branches) - 1)])
 
 
 def with_neighbours(
@@ -143,6 +192,8 @@ def with_neighbours(
     region = with_between(
         jaxpr.eqns, [e for e in jaxpr.eqns if e is eqn or any(v in beside for v in e.outvars)]
     )
+    if math.prod(1 + _conds(e) for e in region) > _MOST_COPIES:
+        return None
     later = set(eqn.outvars)
     before: list[Equation] = []
     after: list[Equation] = []
@@ -178,6 +229,13 @@ def with_neighbours(
 
     written = traced(function, list(read))
     return insert(closed_jaxpr, outside, written, list(read), results)
+
+
+def _conds(eqn: Equation) -> int:
+    """How many branchings an equation is or has inside."""
+    bodies = bodies_of(eqn)
+    jaxprs = [] if bodies is None else bodies.jaxprs
+    return int(eqn.primitive is prim.COND) + sum(_conds(e) for j in jaxprs for e in j.eqns)
 
 
 def with_between(eqns: Sequence[Equation], chosen: Sequence[Equation]) -> list[Equation]:

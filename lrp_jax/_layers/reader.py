@@ -14,6 +14,7 @@ from typing import Any
 
 from .._analysis import compat
 from .._analysis.cases import with_cases
+from .._analysis.chosen import with_chosen_branches
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.constant_factors import without_constant_factors
 from .._analysis.float_twins import as_floats
@@ -100,6 +101,7 @@ def analyse(
     gates = None if gates is None else tuple(gates)
     closed_jaxpr = with_bounded_loops(closed_jaxpr, explained, outputs)
     closed_jaxpr = with_like_turns(closed_jaxpr, explained, outputs, calls)
+    closed_jaxpr = with_chosen_branches(closed_jaxpr, calls)
     closed_jaxpr = with_numbers(without_passing_axes(tidied(without_round_trips(closed_jaxpr))))
     closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
     if lost is not None:
@@ -146,7 +148,7 @@ def analyse(
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
         bounded = with_bounded_loops(other, explained, outputs)
-        found = _cover(read(without_passing_axes(tidied(bounded)), _unread))
+        found = _cover(read(with_numbers(without_passing_axes(tidied(bounded))), _unread))
         return [found[position] for position in sorted(found)]
 
     reading = read(closed_jaxpr)

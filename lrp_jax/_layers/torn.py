@@ -19,9 +19,11 @@ from .._analysis.unroll import (
     Beside,
     Inside,
     Standing,
-    branch,
+    entered,
+    for_a_look,
     is_map,
     look,
+    own_body,
     with_neighbours,
     written_out,
 )
@@ -62,27 +64,28 @@ def mended(
         calls: globs of the names of called functions that stay whole.
         unroll: whether turns are different layers for another reason.
     """
-    entered = {id(step.eqns[0]) for step in steps if step.frames}
-    bodies = [e for e in graph.eqns if e.primitive in (prim.SCAN, prim.COND) and id(e) in entered]
+    frames = {id(s.eqns[0]): s.frames for s in steps if s.frames}
+    bodies = [e for e in graph.eqns if e.primitive in (prim.SCAN, prim.COND) and id(e) in frames]
     if not bodies:
         return Rewritten(None)
     makers = {tuple(eqn.outvars): eqn for eqn in bodies}
-    mended_inside = {
-        id(s.eqns[0]): s.frames[0].jaxpr for s in steps if s.frames and _has_bodies(s.eqns[0])
-    }
-    branches = [len(e.params["branches"]) for e in bodies if e.primitive is prim.COND]
     torn: dict[tuple[Var, ...], set[Var]] = {}
     if unroll:
         torn = {tuple(e.outvars): set() for e in bodies if _is_short(e) and not is_map(e)}
-    for number in range(max(branches, default=1)):
-        looks = {
-            id(e): written_out(e, calls, 3, mended_inside.get(id(e)))
-            if e.primitive is prim.SCAN
-            else branch(e, calls, number)
-            for e in bodies
-        }
+    for number in range(max(map(_branches, bodies))):
+        inside = {id(e): _mended(e, frames[id(e)], number) for e in bodies}
+        looks = {id(e): for_a_look(e, calls, number, inside[id(e)]) for e in bodies}
         seen = list(cover(look(graph.closed, looks)))
-        for outvars, beside in _across(seen, makers).items():
+        across = [_across(seen, makers)]
+        nested = {i: entered(body, calls, number) for i, body in inside.items() if body is not None}
+        if nested:  # a layer may lie on two borders, one inside of the other
+            looks |= {
+                id(e): for_a_look(e, calls, number, nested[id(e)])
+                for e in bodies
+                if id(e) in nested
+            }
+            across.append(_across(cover(look(graph.closed, looks)), makers))
+        for outvars, beside in (pair for found in across for pair in found.items()):
             torn.setdefault(outvars, set()).update(beside)
         for eqn in bodies if number == 0 else ():
             if eqn.primitive is prim.SCAN and _reads_otherwise(eqn, graph, steps, seen):
@@ -119,18 +122,28 @@ def _is_short(eqn: Equation) -> bool:
     return eqn.primitive is prim.SCAN and (is_map(eqn) or eqn.params["length"] <= MOST_TURNS)
 
 
-def _has_bodies(eqn: Equation) -> bool:
-    """Whether a turn of a loop has loops or branches, which are written out by themselves."""
+def _mended(eqn: Equation, frames: Sequence[Frame], number: int) -> Any | None:
+    """What a turn of a loop, or a branch, was written as, where it has loops or branches."""
+    frame = frames[min(number, len(frames) - 1) if eqn.primitive is prim.COND else 0]
+    return frame.jaxpr if _has_bodies(compat.open_jaxpr(own_body(eqn, number))) else None
 
-    def has(jaxpr: Any) -> bool:
-        for inner in jaxpr.eqns:
-            found = bodies_of(inner)
-            is_call = compat.plain_call(inner) is not None
-            if found is not None and (not is_call or any(map(has, found.jaxprs))):
-                return True
-        return False
 
-    return eqn.primitive is prim.SCAN and has(compat.open_jaxpr(eqn.params["jaxpr"]))
+def _branches(eqn: Equation) -> int:
+    """How many branches an equation has, or one inside of it: 1 where there are none."""
+    found = bodies_of(eqn)
+    jaxprs = [] if found is None else found.jaxprs
+    own = len(jaxprs) if eqn.primitive is prim.COND else 1
+    return max(own, *(_branches(e) for j in jaxprs for e in j.eqns), 1)
+
+
+def _has_bodies(jaxpr: Any) -> bool:
+    """Whether a body has loops or branches, which are written out by themselves."""
+    for inner in jaxpr.eqns:
+        found = bodies_of(inner)
+        is_call = compat.plain_call(inner) is not None
+        if found is not None and (not is_call or any(map(_has_bodies, found.jaxprs))):
+            return True
+    return False
 
 
 def _inside(eqn: Equation) -> Inside | None:
