@@ -158,3 +158,15 @@ def test_a_number_is_one_inside_of_a_border(name: str, border: Any) -> None:
 
     expected = explained(apply(lambda f, p, h: plain(lambda p, h: f(h), p, h)), X, "signs")
     assert_equal(explained(apply(border), X, "signs"), expected)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_one_truth_value_of_the_code_chooses(place: int) -> None:
+    """An array as a whole, by one number of a mask."""
+
+    def apply(p: Any, x: Any) -> Any:
+        h = jax.nn.relu(x @ p["w0"])
+        return lax.select(jnp.arange(3)[place] < 2, h, jnp.zeros_like(h)) @ p["w5"]
+
+    expected = explained(lambda p, x: (place < 2) * jax.nn.relu(x @ p["w0"]) @ p["w5"], X)
+    assert_equal(explained(apply, X), expected)
