@@ -170,3 +170,40 @@ def test_one_truth_value_of_the_code_chooses(place: int) -> None:
 
     expected = explained(lambda p, x: (place < 2) * jax.nn.relu(x @ p["w0"]) @ p["w5"], X)
     assert_equal(explained(apply, X), expected)
+
+
+# -- integers -------------------------------------------------------------------------------------
+
+SCALE = 0.05
+INTEGERS = jnp.round(P["w1"] / 0.02).astype(jnp.int8)
+
+
+def quantised(h: Any) -> Any:
+    """A layer in integers, its scale a number of the code: nothing passes it but integers."""
+    u = jnp.clip(jnp.round(h / SCALE), -127, 127).astype(jnp.int8)
+    made = jnp.matmul(u, INTEGERS, preferred_element_type=jnp.int32)
+    return made.astype(h.dtype) * (SCALE * 0.02)
+
+
+def mapped_twice(f: Any, p: Any, h: Any) -> Any:
+    return lax.map(f, jnp.stack([h, h]))[1]
+
+
+def looped(f: Any, p: Any, h: Any) -> Any:
+    return lax.fori_loop(0, 2, lambda _, __: f(h), jnp.zeros_like(h))
+
+
+@pytest.mark.parametrize("composite", ["signs", "halves"])
+@pytest.mark.parametrize("border", [chosen, mapped_twice, looped])
+def test_integers_carry_relevance_inside_of_a_border(border: Any, composite: str) -> None:
+    """Also where floats pass outside of it, so that something is explained without them."""
+
+    def apply(border: Any) -> Any:
+        def f(p: Any, x: Any) -> Any:
+            h = jax.nn.relu(border(quantised, p, x @ p["w0"]) + p["b0"])
+            return (x + h) @ p["w5"]
+
+        return f
+
+    expected = explained(apply(lambda f, p, h: f(h)), X, composite)
+    assert_equal(explained(apply(border), X, composite), expected)

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from . import compat, integers, primitives as prim
 from .compat import Equation, Var, is_literal
+from .flow import Flow
 from .graph import Graph, is_float
 from .ids import CONVERT, is_integer, values_of
-from .integers import CLAMP, Flow, Interval
+from .integers import CLAMP, Interval
 from .primitives import Family, family
 from .trace import in_place_of
 

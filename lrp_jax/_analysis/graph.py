@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set as AbstractSet
 from typing import Any, TypeVar
-
-import jax.numpy as jnp
 
 from . import compat, ids, primitives as prim
 from .compat import Equation, Var, is_literal
+from .flow import Flow, casts_inside
+from .ids import is_complex as is_complex, is_float as is_float
 from .inside import Bodies, bodies_of, through
 from .primitives import Family, family
 
 T = TypeVar("T")
-
-
-def is_float(atom: Any) -> bool:
-    """Whether relevance can be attached to a variable."""
-    dtype = getattr(atom.aval, "dtype", None)
-    return dtype is not None and _is_a(dtype, jnp.inexact)
-
-
-@functools.cache
-def _is_a(dtype: Any, kind: Any) -> bool:
-    return bool(jnp.issubdtype(dtype, kind))
-
-
-def is_complex(atom: Any) -> bool:
-    """Whether a variable or literal holds complex numbers."""
-    dtype = getattr(atom.aval, "dtype", None)
-    return dtype is not None and _is_a(dtype, jnp.complexfloating)
 
 
 class Graph:
@@ -223,7 +206,28 @@ def _flags(positions: Sequence[int], eqn: Equation) -> list[bool]:
 
 def _reaches(jaxpr: Any, explained: Sequence[bool]) -> Sequence[bool]:
     """Which outputs of a body relevance reaches from its explained inputs."""
-    return _inside(jaxpr, tuple(explained), None).outputs
+    outputs = _inside(jaxpr, tuple(explained), None).outputs
+    if not casts_inside(jaxpr):
+        return outputs
+    known = _flow(jaxpr, explained).reached
+    pairs = zip(jaxpr.outvars, outputs, strict=True)
+    return [flag or (not is_literal(a) and a in known) for a, flag in pairs]
+
+
+def _flow(jaxpr: Any, explained: Sequence[bool]) -> Flow:
+    """What depends on the explained inputs of a body by floats, or by integers made of them."""
+    given = {v for v, flag in zip(jaxpr.invars, explained, strict=True) if flag and is_float(v)}
+    return Flow(given).follow(jaxpr.eqns)
+
+
+def _live(jaxpr: Any, explained: Sequence[bool], outputs: Sequence[bool]) -> AbstractSet[Var]:
+    """What of a body relevance comes to from the outputs that are asked for."""
+    live = _inside(jaxpr, tuple(explained), tuple(outputs)).live
+    if not casts_inside(jaxpr):
+        return live
+    flags = zip(jaxpr.outvars, outputs, strict=True)
+    wanted = {a for a, flag in flags if flag and not is_literal(a) and is_float(a)}
+    return live | _flow(jaxpr, explained).live(jaxpr.eqns, wanted)
 
 
 def _needed(bodies: Bodies, explained: Sequence[bool], wanted: Sequence[bool]) -> list[bool]:
@@ -231,9 +235,9 @@ def _needed(bodies: Bodies, explained: Sequence[bool], wanted: Sequence[bool]) -
     inputs, _ = through(bodies, explained, _reaches)
     wanted = list(wanted)
     while True:
-        graphs = [_inside(body, tuple(inputs), tuple(wanted)) for body in bodies.jaxprs]
+        live = [_live(body, inputs, wanted) for body in bodies.jaxprs]
         needed = [
-            any(v in graph.live for graph, v in zip(graphs, column, strict=True))
+            any(v in found for found, v in zip(live, column, strict=True))
             for column in zip(*(body.invars for body in bodies.jaxprs), strict=True)
         ]
         turned = needed[bodies.carry]

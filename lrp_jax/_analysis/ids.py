@@ -5,6 +5,7 @@ up: what arrives at a looked-up vector is theirs. Comparisons and masks made of 
 with one exception: a comparison with every entry of a table, cast to numbers, is a one-hot vector.
 """
 
+import functools
 from collections.abc import Mapping, Sequence, Set as AbstractSet
 from typing import Any, NamedTuple
 
@@ -28,6 +29,23 @@ _VALUES = {
     }.items()
 }
 """Which operands are values; the others say where."""
+
+
+def is_float(atom: Any) -> bool:
+    """Whether relevance can be attached to a variable."""
+    dtype = getattr(atom.aval, "dtype", None)
+    return dtype is not None and _is_a(dtype, jnp.inexact)
+
+
+@functools.cache
+def _is_a(dtype: Any, kind: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, kind))
+
+
+def is_complex(atom: Any) -> bool:
+    """Whether a variable or literal holds complex numbers."""
+    dtype = getattr(atom.aval, "dtype", None)
+    return dtype is not None and _is_a(dtype, jnp.complexfloating)
 
 
 def is_integer(atom: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var
+from .._analysis.flow import casts_inside
 from .._analysis.graph import Graph
 from .._analysis.inside import bodies_of
 from .._analysis.splice import splice
@@ -123,9 +124,11 @@ def _is_short(eqn: Equation) -> bool:
 
 
 def _mended(eqn: Equation, frames: Sequence[Frame], number: int) -> Any | None:
-    """What a turn of a loop, or a branch, was written as, where it has loops or branches."""
+    """What a turn of a loop, or a branch, was written as, where it has loops or branches, or
+    integers that carry relevance."""
     frame = frames[min(number, len(frames) - 1) if eqn.primitive is prim.COND else 0]
-    return frame.jaxpr if _has_bodies(compat.open_jaxpr(own_body(eqn, number))) else None
+    body = compat.open_jaxpr(own_body(eqn, number))
+    return frame.jaxpr if _has_bodies(body) or casts_inside(body) else None
 
 
 def _branches(eqn: Equation) -> int:
