@@ -48,7 +48,7 @@ FAMILIES = {
     Family.DETACH: "A constant of the explanation: no relevance.",
 }
 
-ENTERED = """jit closed_call custom_jvp_call custom_vjp_call shard_map"""
+ENTERED = """jit closed_call custom_jvp_call custom_vjp_call custom_vmap_call shard_map"""
 
 CONSTANT = {
     "Comparisons and logic": """and or not xor eq ne lt le gt ge eq_to lt_to le_to reduce_and

@@ -207,3 +207,16 @@ def test_integers_carry_relevance_inside_of_a_border(border: Any, composite: str
 
     expected = explained(apply(lambda f, p, h: f(h)), X, composite)
     assert_equal(explained(apply(border), X, composite), expected)
+
+
+def test_a_function_that_says_how_it_is_batched_is_what_it_computes() -> None:
+    @jax.custom_batching.sequential_vmap
+    def scaled(h: Any) -> Any:
+        return h * lax.rsqrt(mean(h * h) + 1e-3)
+
+    def apply(norm: Any) -> Any:
+        return lambda p, x: norm(x @ p["w0"]) * p["s"] @ p["w5"]
+
+    expected = explained(apply(lambda h: h * lax.rsqrt(mean(h * h) + 1e-3)), X, "signs")
+    assert_equal(explained(apply(scaled), X, "signs"), expected)
+    assert_equal(explained(apply(jax.vmap(scaled)), X, "signs"), expected)

@@ -30,7 +30,15 @@ Atom = Any  # Var | Literal
 _extend_remat = getattr(P, "remat_p", None)
 remat_p = _extend_remat or jax.make_jaxpr(jax.checkpoint(lambda x: x + 1))(0.0).eqns[0].primitive
 
-_CALLS = {P.jit_p: "jaxpr", P.closed_call_p: "call_jaxpr"}
+
+def _batched_otherwise() -> Any:
+    """The primitive of functions that say themselves how they are batched."""
+    function = jax.custom_batching.custom_vmap(lambda x: x)
+    function.def_vmap(lambda size, batched, x: (x, batched[0]))
+    return jax.make_jaxpr(function)(0.0).eqns[0].primitive
+
+
+_CALLS = {P.jit_p: "jaxpr", P.closed_call_p: "call_jaxpr", _batched_otherwise(): "call"}
 _CUSTOM_CALLS = {P.custom_jvp_call_p: "call_jaxpr", P.custom_vjp_call_p: "call_jaxpr"}
 
 
