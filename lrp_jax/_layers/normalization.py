@@ -254,7 +254,7 @@ def is_statistic(
         if maker is None or graph.position[var] < lowest:
             return None
         operands = graph.explained_operands(maker)
-        reduces = _reduces(maker, added)
+        reduces = _reduces(maker, operands, added)
         rooted = rooted or _roots(graph, maker, operands, of_mean)
         # What is reduced before any root or division is no statistic but a factor like others.
         if not (_keeps(maker) or (reduces and rooted)):
@@ -298,13 +298,20 @@ def _is_function_of_one(graph: Graph, eqn: Equation) -> bool:
     return roots[0] == roots[1] and len(roots[0]) == 1
 
 
-def _reduces(eqn: Equation, added: bool) -> bool:
+def _reduces(eqn: Equation, operands: list[int], added: bool) -> bool:
     """Whether an equation makes a number of many others."""
     kind = family(eqn.primitive)
     if kind in (Family.SUM, Family.CONTRACTION) or is_reduction(eqn):
         return True
+    if _sums_segments(eqn, operands):
+        return True
     # A sum of numbers that were moved is a sum over a window.
     return added and kind is Family.STRUCTURAL and eqn.primitive not in prim.SHAPE_ONLY
+
+
+def _sums_segments(eqn: Equation, operands: list[int]) -> bool:
+    """Whether an equation adds explained numbers where indices say, to nothing explained."""
+    return family(eqn.primitive) is Family.SCATTER_SUM and operands == [2]
 
 
 def _keeps(eqn: Equation) -> bool:
@@ -375,13 +382,11 @@ def _is_sum_of(graph: Graph, mean: Var, base: Var) -> bool:
         maker = graph.maker.get(node)
         if maker is None:
             return False
-        kind = family(maker.primitive)
-        if not (kind is Family.SUM or kind is Family.AFFINE or kind in _MOVES):
+        kind, operands = family(maker.primitive), graph.explained_operands(maker)
+        sums = kind is Family.SUM or _sums_segments(maker, operands)
+        if not (sums or kind is Family.AFFINE or kind in _MOVES):
             return False
-        todo.extend(
-            (maker.invars[i], reduced or kind is Family.SUM)
-            for i in graph.explained_operands(maker)
-        )
+        todo.extend((maker.invars[i], reduced or sums) for i in operands)
     return True
 
 
