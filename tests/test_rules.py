@@ -567,6 +567,52 @@ def test_a_softmax_over_segments_is_one(detached: bool) -> None:
     assert_close(relevance, expected, 1e-9)
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_norm_over_segments_is_a_norm(centred: bool) -> None:
+    segments = np.array([0, 0, 0, 1, 1])
+    x = np.array([[1.0, -2.0], [3.0, 0.5], [-1.0, 4.0], [2.0, 1.0], [0.5, -3.0]])
+
+    def means(x: jax.Array) -> jax.Array:
+        counts = jax.ops.segment_sum(jnp.ones((5, 1)), segments, 2)
+        return (jax.ops.segment_sum(x, segments, 2) / counts)[segments]
+
+    def normed(_: Any, x: jax.Array) -> jax.Array:
+        x = x - means(x) if centred else x
+        return x * jax.lax.rsqrt(means(x * x) + 0.1)
+
+    def held(_: Any, x: jax.Array) -> jax.Array:
+        centre = x - means(x) if centred else x
+        return centre * jax.lax.stop_gradient(jax.lax.rsqrt(means(centre * centre) + 0.1))
+
+    plan = lrp.plan(normed, lrp.AttnLRP())(None, x)
+    assert [layer.kind for layer in plan.layers] == [lrp.Normalization]
+    start = np.arange(10.0).reshape(5, 2) - 3
+    relevance, expected = (
+        lrp.relevance(f, lrp.AttnLRP())(None, x, target=lambda _: start) for f in (normed, held)
+    )
+    assert_close(relevance, expected, 1e-9)
+
+
+def test_means_over_segments_by_gates_hold_the_sums_of_gates() -> None:
+    segments = np.array([0, 0, 0, 1, 1])
+    values, logits = np.array([1.0, -2.0, 3.0, 0.5, 4.0]), np.array([0.5, -1.0, 2.0, 1.0, 0.2])
+
+    def mean(_: Any, x: tuple[jax.Array, jax.Array], hold: Any = lambda x: x) -> jax.Array:
+        gates = nn.sigmoid(x[1])
+        total = jax.ops.segment_sum(gates, segments, 2) + 0.1
+        return jax.ops.segment_sum(gates * x[0], segments, 2) / hold(total)
+
+    def held(_: Any, x: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return mean(None, x, jax.lax.stop_gradient)
+
+    relevance, expected = (
+        lrp.relevance(f, lrp.CPLRP())(None, (values, logits), target=np.ones(2))
+        for f in (mean, held)
+    )
+    assert_close(relevance[0], expected[0], 1e-9)
+    assert_close(relevance[0].sum(), mean(None, (values, logits)).sum(), 1e-9)
+
+
 def test_a_logarithm_of_segments_is_one_function() -> None:
     segments, logits = np.array([0, 0, 1, 1]), np.array([0.5, -1.0, 300.0, 301.0])
 

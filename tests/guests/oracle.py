@@ -34,6 +34,7 @@ CASTS = names("convert_element_type copy copy_p reduce_precision sharding_constr
                   "device_put optimization_barrier name")  # fmt: skip
 AFFINE = names("add sub mul div neg add_any")
 SUMS = names("reduce_sum reduce_window_sum cumsum scatter-add scatter_add")
+TOTALS = names("reduce_sum scatter-add scatter_add")
 MOVES = names(
     "slice dynamic_slice dynamic_update_slice gather concatenate pad rev split select_n scatter "
     "reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin sort top_k stack "
@@ -198,7 +199,7 @@ class Facts:
                 yield value
             if node is None:
                 continue
-            number = node.name == "mul" or node.name in CONTRACTIONS | {"reduce_sum"}
+            number = node.name == "mul" or node.name in CONTRACTIONS | TOTALS
             number = number or Facts.is_power_of_more(node)
             scales = node.name in ("mul", "div", "neg") and is_scale_or_shift(node)
             if number or scales or node.name in SHAPE | CASTS:
