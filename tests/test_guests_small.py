@@ -241,6 +241,38 @@ def test_a_scale_by_one_number_is_no_layer(network: str) -> None:
         assert_close(found, expected, 1e-9, spelling)
 
 
+POLYNOMIALS: dict[str, Network] = {
+    "a number": lambda _, u: [jnp.ones_like(u), u, 2 * u * u - 1.0],
+    "a filled array": lambda _, u: [jnp.ones_like(u), u, 2 * u * u - jnp.ones_like(u)],
+    "a part of one": lambda _, u: [jnp.ones_like(u), u, 2 * u * u - jnp.ones((4, 6))[::-1, 2:]],
+    "a scaled part of one": lambda _, u: [
+        jnp.ones_like(u), u, 2 * u * u - 0.5 * jnp.full((4, 6), 2.0)[:, 2:]
+    ],
+    "what was there before": lambda _, u: _recurrence(u),
+}  # fmt: skip
+
+
+def _recurrence(u: jax.Array) -> list[jax.Array]:
+    """Chebyshev's polynomials, each set in an array of ones and read there again."""
+    t = jnp.ones((*u.shape, 3)).at[..., 1].set(u)
+    t = t.at[..., 2].set(2 * u * t[..., 1] - t[..., 0])
+    return [t[..., i] for i in range(3)]
+
+
+@pytest.mark.parametrize("spelling", POLYNOMIALS)
+def test_a_number_is_one_wherever_in_the_code_it_is_read(spelling: str) -> None:
+    x = np.linspace(-1, 1, 16).reshape(4, 4)
+
+    def network(make: Network) -> Network:
+        return lambda p, x: jnp.stack(make(p, jnp.tanh(x)), -1).reshape(4, -1) @ p["w"]
+
+    p = {"w": np.sin(np.arange(36.0)).reshape(12, 3)}
+    wanted, apply = (network(POLYNOMIALS[name]) for name in ("a number", spelling))
+    assert "Bias" not in {layer.kind.label for layer in lrp.plan(apply, lrp.Zero())(p, x).layers}
+    expected = lrp.relevance(wanted, lrp.AttnLRP())(p, x, target=1)
+    assert_close(lrp.relevance(apply, lrp.AttnLRP())(p, x, target=1), expected, 1e-9)
+
+
 def test_a_scaled_shift_is_the_shift_of_a_smaller_number() -> None:
     before, after = (
         lrp.relevance(SCALED[name](TWICE["a number"]), lrp.AlphaBeta())(P, X, target=1)

@@ -4,7 +4,7 @@
 before, are one function: in a flat jaxpr all of them are `mul x 2.0`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,9 @@ from .compat import Equation, Var, is_literal
 from .primitives import Family, family
 
 _BINARY = (Family.AFFINE, Family.ELEMENTWISE, Family.WINNER, Family.COMPARISON)
+
+_MOVES = prim.SHAPE_ONLY | compat.primitives("slice rev")
+"""What makes of an array that is filled with a number another one that is."""
 
 
 def with_numbers(closed_jaxpr: Any) -> Any:
@@ -89,10 +92,15 @@ def _folded(eqn: Equation) -> Any | None:
         return None
     if not _is_float(eqn.outvars[0]) and family(eqn.primitive) is not Family.COMPARISON:
         return None
-    if family(eqn.primitive) not in prim.POINTWISE or not all(map(is_literal, eqn.invars)):
+    return _computed(eqn, eqn.invars)
+
+
+def _computed(eqn: Equation, operands: Sequence[Any]) -> Any | None:
+    """What an equation makes, number by number, of operands that are numbers, or None."""
+    if family(eqn.primitive) not in prim.POINTWISE or not all(map(is_literal, operands)):
         return None
     with jax.ensure_compile_time_eval():
-        value = compat.applied(eqn, *(a.val for a in eqn.invars))
+        value = compat.applied(eqn, *(a.val for a in operands))
     return _scalar(value, eqn.outvars[0].aval.dtype) if np.isfinite(value) else None
 
 
@@ -105,8 +113,11 @@ def _chosen(eqn: Equation) -> Any | None:
 
 def _fills(eqn: Equation, filled: Mapping[Var, Any]) -> Any | None:
     """The number that an equation fills an array with, or None."""
-    casts = family(eqn.primitive) is Family.NEUTRAL
-    if not (casts or eqn.primitive in prim.SHAPE_ONLY) or len(eqn.outvars) != 1:
+    if len(eqn.outvars) != 1:
+        return None
+    if family(eqn.primitive) in _BINARY and _is_float(eqn.outvars[0]):
+        return _computed(eqn, [_number_or_self(a, filled) for a in eqn.invars])
+    if family(eqn.primitive) is not Family.NEUTRAL and eqn.primitive not in _MOVES:
         return None
     (source, *_), (out,) = eqn.invars, eqn.outvars
     number = _number_or_self(source, filled)
