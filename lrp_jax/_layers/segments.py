@@ -15,7 +15,7 @@ from .._analysis.monomials import Monomials
 from .softmax_forms import aligned, times
 
 Read = Callable[[Var], Any]
-_SCATTER = compat.primitive("scatter_add")
+_SCATTER, _CAST = (compat.primitive(name) for name in ("scatter_add", "convert_element_type"))
 
 
 def divided_segments(graph: Graph, monomials: Monomials) -> dict[int, Callable[[Read], Any]]:
@@ -29,11 +29,11 @@ def divided_segments(graph: Graph, monomials: Monomials) -> dict[int, Callable[[
     for eqn in graph.eqns:
         if eqn.primitive is not prim.DIV or graph.explained_operands(eqn) != [0, 1]:
             continue
-        above = graph.maker.get(eqn.invars[0])
+        above = graph.maker.get(_before_casts(eqn.invars[0], graph))
         below, number = _summed(eqn.invars[1], graph)
         if above is not None and _is_sum(above, graph) and below is not None:
-            way = _way(above, below, number, monomials)
-            found |= {} if way is None else {id(eqn): way}
+            way = _way(above, below, number, monomials, graph)
+            found |= {} if way is None else {id(eqn): _cast(way, eqn.outvars[0].aval.dtype)}
     return found
 
 
@@ -57,7 +57,7 @@ def _summed(atom: Any, graph: Graph) -> tuple[Equation | None, float]:
 
 
 def _way(
-    above: Equation, below: Equation, added: float, monomials: Monomials
+    above: Equation, below: Equation, added: float, monomials: Monomials, graph: Graph
 ) -> Callable[[Read], Any] | None:
     """How values times weights, over a sum of the weights, are added as values times shares."""
     same = monomials.same
@@ -65,11 +65,12 @@ def _way(
         [same.get(e.invars[i], e.invars[i]) for e in (below, above)] for i in (2, 1)
     )
     number, powers = monomials.factors(above.invars[2])
-    weight = next((f for f, p in powers.items() if f.var is weights and p == 1), None)
+    inner = same.get(_before_casts(weights, graph), _before_casts(weights, graph))
+    weight = next((f for f, p in powers.items() if f.var is inner and p == 1), None)
     if to_values is not to_weights or weight is None:
         return None
     rest = {f: p for f, p in powers.items() if f is not weight}
-    shape = above.invars[2].aval.shape
+    shape, dtype = above.invars[2].aval.shape, above.invars[2].aval.dtype
 
     def adds(eqn: Equation, read: Read) -> Callable[[Any], Any]:
         zeros = jnp.zeros(eqn.invars[0].aval.shape, eqn.outvars[0].aval.dtype)
@@ -82,6 +83,17 @@ def _way(
         values = aligned(share, weight.axes, order) * number
         for factor, power in rest.items():
             values = values * times(factor, read, order) ** power
-        return adds(above, read)(jnp.broadcast_to(values, shape))
+        return adds(above, read)(jnp.broadcast_to(values, shape).astype(dtype))
 
     return way
+
+
+def _cast(way: Callable[[Read], Any], dtype: Any) -> Callable[[Read], Any]:
+    return lambda read: way(read).astype(dtype)
+
+
+def _before_casts(var: Var, graph: Graph) -> Var:
+    """What a value is before it was cast, as sums are made in a wider type."""
+    while (eqn := graph.maker.get(var)) is not None and eqn.primitive is _CAST:
+        var = eqn.invars[0]
+    return var
