@@ -9,6 +9,7 @@ from . import (
     families_flax,
     families_graphs,
     families_haiku,
+    families_ion,
     families_keras,
     families_operators,
     families_probability,
@@ -26,6 +27,7 @@ GUESTS: dict[str, Guest] = {
         families_haiku,
         families_equimo,
         families_graphs,
+        families_ion,
         families_states,
         families_collections,
         families_operators,
@@ -33,6 +35,6 @@ GUESTS: dict[str, Guest] = {
         families_shaped,
         families_transformers,
         families_keras,
-    )
+        )
     for guest in module.FAMILIES
 }
