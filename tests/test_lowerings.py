@@ -16,6 +16,7 @@ import lrp_jax as lrp
 from lrp_jax._propagation import lowerings as _lowerings
 from lrp_jax._propagation.many import over
 from lrp_jax._propagation.sparse import without_zeros
+from lrp_jax.testing import assert_close
 
 Function = Callable[..., jax.Array]
 
@@ -377,3 +378,21 @@ def test_products_have_one_row_for_one_index() -> None:
     assert shapes(lambda i: (rows(i) * jax.nn.one_hot(2, 6)) @ X.T @ TABLE) == [
         (1, 1), (1, 4), (1, 4), (4, 5)
     ]  # fmt: skip
+
+
+def test_winners_of_what_is_computed_twice_are_those_of_the_maxima() -> None:
+    """Compiled without optimisations, what a pool reads is rounded in two ways."""
+    x = np.random.default_rng(1).normal(size=(1, 6, 6, 4))
+
+    def pooled(w: Any, x: jax.Array) -> jax.Array:
+        h = jnp.pad(x * w[0] + w[1], ((0, 0), (0, 1), (0, 1), (0, 0)))
+        largest = jax.lax.reduce_window(
+            h, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "VALID"
+        )
+        return largest.reshape(1, -1)
+
+    w = (jnp.asarray(0.7), jnp.asarray(0.4))
+    explain = jax.jit(lambda w, x: lrp.relevance(pooled, lrp.Zero())(w, x, target=lambda y: y))
+    compiled = explain.lower(w, x).compile({"xla_backend_optimization_level": 0})
+    gradient = jax.grad(lambda x: pooled(w, x).sum())(jnp.asarray(x))
+    assert_close(compiled(w, x), x * gradient, 1e-9)

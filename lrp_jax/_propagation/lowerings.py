@@ -211,12 +211,16 @@ def _winners(
         for (low, _), r, k, n in zip(padding, span, window, x.shape, strict=True)
     ]
     padded = jax.lax.pad(x, np.array(-np.inf, x.dtype), fill)
-    winner: Any = np.uint8(prod(window) - 1)
-    for place, offset in reversed(list(enumerate(np.ndindex(*window)))[:-1]):
+    # Numbers are compared with each other, and not with the maximum: a compiler that computes them
+    # twice, once for each, may round them otherwise.
+    best: Any = None
+    winner: Any = np.zeros(y.shape, np.uint8)
+    for place, offset in enumerate(np.ndindex(*window)):
         end = [o + r for o, r in zip(offset, span, strict=True)]
-        winner = jnp.where(
-            jax.lax.slice(padded, offset, end, strides) == y, np.uint8(place), winner
-        )
+        part = jax.lax.slice(padded, offset, end, strides)
+        if best is not None:
+            winner = jnp.where(part > best, np.uint8(place), winner)
+        best = part if best is None else jnp.maximum(best, part)
     return winner
 
 
