@@ -28,6 +28,12 @@ class Match:
     def __invert__(self) -> "Match":
         return Not(self)
 
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a match is neither true nor false: combine matches with &, | and ~ in the place of "
+            "and, or and not, of which Python would keep one side."
+        )
+
     def matches(self, layer: Any, layers: Any) -> bool:
         """Whether the match speaks of `layer`, one of `layers`."""
         raise NotImplementedError

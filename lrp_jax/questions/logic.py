@@ -41,6 +41,12 @@ class Query:
     def __invert__(self) -> "Query":
         return Query("not", (self,))
 
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a statement about walks is neither true nor false: join statements by &, | and ~ in "
+            "the place of and, or and not, of which Python would keep one side."
+        )
+
     def atoms(self) -> Iterable[Atom]:
         """The sets of nodes that it speaks of."""
         if self.operation == "visits":
@@ -108,7 +114,8 @@ def query_relevance(
         (queries, examples), or (queries,).
 
     Raises:
-        ValueError: for a query of more than 10 sets of nodes, and as `walk_relevance`.
+        ValueError: for anything but a list of statements, for a query of more than 10 sets of
+            nodes, and as `walk_relevance`.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -122,9 +129,12 @@ def query_relevance(
 
     Source: Schnake et al. 2025.
     """
-    asked = list(queries)
+    asked = [] if isinstance(queries, Query) else list(queries)
     if not asked or not all(isinstance(query, Query) for query in asked):
-        raise ValueError("query_relevance needs statements, such as visits(0) & ~visits(1, 2).")
+        raise ValueError(
+            "query_relevance needs a list of statements, such as [visits(0) & ~visits(1, 2)], got "
+            f"{queries!r}."
+        )
     signs = [_signs(query) for query in asked]
     avoided = list(dict.fromkeys(chain.from_iterable(signs)))
     weights = np.array([[sign.get(nodes, 0.0) for nodes in avoided] for sign in signs])
