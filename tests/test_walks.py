@@ -405,7 +405,7 @@ def test_mistakes_are_named() -> None:
         (lambda: ask(["input", "ReLU"], chunk=0), "chunk=0"),
         (lambda: ask(["input", "ReLU"], composite=lrp.composites.deconvnet()), "not linear"),
         (lambda: lrp.strongest_walks(net.apply, EXACT, ["input"], 9, width=8), "at most width"),
-        (lambda: lrp.query_relevance(net.apply, EXACT, ["input"], []), "needs a list of statements"),
+        (lambda: lrp.query_relevance(net.apply, EXACT, ["input"], []), "a list of statements"),
         (lambda: net.ask(lrp.query_relevance, [visits(4)]), r"nodes \[4\] are out of range"),
         (visits, "at least one node"),
     ):  # fmt: skip

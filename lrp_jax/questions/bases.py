@@ -51,7 +51,9 @@ class Basis:
 
     def _mapped(self, x: jax.Array, matrix: np.ndarray) -> jax.Array:
         x = jnp.asarray(x)
-        size = x.shape[self.axis]
+        size = x.shape[self.axis] if -x.ndim <= self.axis < x.ndim else None
+        if size is None:
+            raise ValueError(f"the basis is of axis {self.axis}, and an input {x.shape} has none.")
         if size != len(self.vectors):
             raise ValueError(
                 f"the basis has {len(self.vectors)} vectors, and axis {self.axis} of an input "
@@ -78,7 +80,7 @@ def in_basis(
         coefficients, and adds up to what arrives at the input itself.
 
     Raises:
-        TypeError: for several arguments.
+        TypeError: for several arguments, and for anything but a function and bases.
         ValueError: when called, for an axis of another size.
 
     Example:
@@ -94,6 +96,9 @@ def in_basis(
     """
     if not isinstance(argnums, int):
         raise TypeError(f"in_basis writes one argument in another basis, not {argnums!r}.")
+    if not callable(apply_fn) or not all(isinstance(basis, Basis) for basis in bases):
+        given = ", ".join(type(value).__name__ for value in (apply_fn, *bases))
+        raise TypeError(f"in_basis takes a function, and behind it bases, got {given}.")
 
     @functools.wraps(apply_fn)
     def apply(*args: Any, **kwargs: Any) -> Any:
@@ -111,7 +116,11 @@ def fourier(size: int, axis: int = -1) -> Basis:
     Args:
         size: of the axis.
         axis: of the input.
+
+    Raises:
+        ValueError: for a size below 1.
     """
+    _require_size(size)
     time = 2 * np.pi * np.arange(size) / size
     rows, group = [np.full(size, size**-0.5)], [0]
     for frequency in range(1, size // 2 + 1):
@@ -131,7 +140,11 @@ def cosines(size: int, axis: int = -1) -> Basis:
     Args:
         size: of the axis.
         axis: of the input.
+
+    Raises:
+        ValueError: for a size below 1.
     """
+    _require_size(size)
     vectors = np.cos(np.pi * np.arange(size)[:, None] * (np.arange(size) + 0.5) / size)
     vectors *= np.where(np.arange(size) == 0, size**-0.5, (2 / size) ** 0.5)[:, None]
     return Basis(vectors, np.arange(size), axis)
@@ -193,3 +206,8 @@ def components(data: Any, axis: int = -1) -> Basis:
     centred = rows - rows.mean(0)
     vectors = np.linalg.eigh(centred.T @ centred)[1].T[::-1]
     return Basis(np.ascontiguousarray(vectors), np.arange(len(vectors)), axis)
+
+
+def _require_size(size: int) -> None:
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(f"size={size!r}: it is that of an axis, an integer of at least 1.")

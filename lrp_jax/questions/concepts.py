@@ -189,6 +189,9 @@ def reference_relevance(
         A function of `(params, x, units, target=None)`, examples leading in `x` and, one for each,
         in `units` and an array `target`, to relevance of the shape of `x`.
 
+    Raises:
+        ValueError: for another number of units than of examples, and a unit that is not there.
+
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
         >>> f = lambda w, x: (x @ w["a"]) @ w["b"]
@@ -199,8 +202,22 @@ def reference_relevance(
          [0. 4.]]
     """
 
-    @jax.jit
+    explained = Explained(apply_fn, composite, argnums, False)
+
     def explain(params: Any, x: jax.Array, units: jax.Array, target: Any = None) -> jax.Array:
+        units = jnp.asarray(units)
+        if units.shape != np.shape(x)[:1] or not jnp.issubdtype(units.dtype, jnp.integer):
+            raise ValueError(
+                f"units needs an integer for each of the examples of x {np.shape(x)}, got "
+                f"{units.dtype} of shape {units.shape}."
+            )
+        if units.size and not isinstance(units, jax.core.Tracer):
+            site = one(explained.prepare((params, jnp.asarray(x)[:1]), {})[0], layer)
+            restriction_of(np.unique(units), site, axis)
+        return through_units(params, x, units, target)
+
+    @jax.jit
+    def through_units(params: Any, x: jax.Array, units: jax.Array, target: Any) -> jax.Array:
         def single(x: jax.Array, unit: jax.Array, target: Any) -> jax.Array:
             through = concept_relevance(apply_fn, composite, layer, unit[None], argnums, axis=axis)
             return through(params, x[None], target=target)[0, 0]
@@ -289,8 +306,8 @@ def concept_graph(
     Source: Achtibat et al. 2023.
     """
     explained = Explained(apply_fn, composite, argnums, has_aux)
-    if len(layers) < 2:
-        raise ValueError(f"a graph needs at least two layers, got {list(layers)!r}.")
+    if isinstance(layers, str) or len(layers) < 2:
+        raise ValueError(f"a graph needs a list of at least two layers, got {layers!r}.")
 
     def graph(*args: Any, target: Any = None, **kwargs: Any) -> ConceptGraph:
         call, leaves = explained.prepare(args, kwargs)

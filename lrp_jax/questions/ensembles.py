@@ -11,10 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._calls.arguments import ArgNums
 from .._calls.hints import no_target
 from .._tables import Shown, Table, arrays, counted
+from .._warnings import warn
+from ..targets import scoring
+from ..targets.examples import reading_of_call, settled
 from ..transform import value_and_relevance
 
 
@@ -47,6 +51,9 @@ class Ensemble(Shown):
         Args:
             q: from 0 to 100. Low ones of positive relevance are what all members agree on.
         """
+        given: Any = q
+        if not isinstance(given, jax.core.Tracer) and not np.all(np.abs(np.asarray(q) - 50) <= 50):
+            raise ValueError(f"a percentile is from 0 to 100, got {q!r}.")
         return jnp.percentile(self.members, q, axis=0)
 
     @property
@@ -106,7 +113,11 @@ def ensemble_relevance(
 
     Returns:
         A function of the arguments of `apply_fn` and `target=None`, to an `Ensemble`. Without a
-        target all members explain the class that their mean output has the largest.
+        target all members explain the class that their mean output has the largest, or of an
+        output (examples,) the number of each example.
+
+    Raises:
+        ValueError: for arrays of parameters that have no axis of members in front.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -120,9 +131,13 @@ def ensemble_relevance(
     if not isinstance(argnums, int):
         raise TypeError(f"one array is explained by an ensemble, not the arguments {argnums!r}.")
 
+    if chunk is not None:
+        scoring.require_positive("chunk", chunk)
     single = value_and_relevance(apply_fn, composite, argnums)
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Ensemble:
+        _require_members(args, params_argnum)
+
         def over_members(function: Callable[..., Any], **more: Any) -> Any:
             def of(params: Any) -> Any:
                 given = (*args[:params_argnum], params, *args[params_argnum + 1 :])
@@ -133,8 +148,28 @@ def ensemble_relevance(
             return jax.lax.map(of, args[params_argnum], batch_size=chunk)
 
         if target is None:
-            target = over_members(apply_fn).mean(0).argmax(-1)
+            first = jax.tree.map(lambda a: a[0], args[params_argnum])
+            one = (*args[:params_argnum], first, *args[params_argnum + 1 :])
+            mean = over_members(apply_fn).mean(0)
+            how = reading_of_call(partial(apply_fn, **kwargs), one, argnums, mean)
+            target, note = settled(mean, None, how)
+            if note:
+                warn(note)
+            target = mean.argmax(-1) if target is None else target
         outputs, relevance = over_members(single, target=target)
         return Ensemble(relevance, outputs)
 
     return explain
+
+
+def _require_members(args: tuple[Any, ...], number: int) -> None:
+    """Refuse parameters whose arrays have no axis of members in front."""
+    if not 0 <= number < len(args):
+        raise ValueError(f"params_argnum={number} is out of range: {len(args)} arguments.")
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(args[number])]
+    if len({shape[:1] for shape in shapes}) != 1 or not shapes[0]:
+        raise ValueError(
+            f"argument {number} has the members in front of every array, stacked as by "
+            "jax.tree.map(lambda *arrays: jnp.stack(arrays), *members); got the shapes "
+            f"{', '.join(map(str, shapes[:8]))}{', ...' if len(shapes) > 8 else ''}."
+        )

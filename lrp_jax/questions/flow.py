@@ -217,7 +217,12 @@ def restriction_of(concepts: Concepts, site: Site, axis: int | None) -> Any:
         return masks.reshape(-1, *wide)
     if isinstance(concepts, int | np.integer):
         raise TypeError(f"concepts={concepts}: it has an entry for each result, as [{concepts}].")
-    groups = [np.atleast_1d(np.asarray(c, int)) for c in concepts]
+    groups = [np.atleast_1d(np.asarray(c, int) if np.size(c) == 0 else c) for c in concepts]
+    if not all(np.issubdtype(group.dtype, np.integer) for group in groups):
+        raise TypeError(
+            f"concepts={concepts!r}: the numbers of units, one or a list of them for each result, "
+            "or a float array of masks."
+        )
     fixed = np.zeros((len(groups), shape[units]))
     for row, group in zip(fixed, groups, strict=True):
         if group.size and not (group.min() >= 0 and group.max() < shape[units]):
@@ -233,16 +238,20 @@ def restriction_of(concepts: Concepts, site: Site, axis: int | None) -> Any:
 
 def _fitting_masks(given: Any, shape: tuple[int, ...]) -> Any:
     masks = given if isinstance(given, jax.core.Tracer) else np.asarray(given)
-    try:
-        fits = masks.ndim > 0 and np.broadcast_shapes(masks.shape[1:], shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
+    if not (masks.ndim > 0 and fits(masks.shape[1:], shape)):
         raise ValueError(
             f"masks of shape {masks.shape} have the concepts leading, and {masks.shape[1:]} does "
             f"not broadcast to the layer's output {shape}."
         )
     return masks.reshape(masks.shape[0], *[1] * (len(shape) + 1 - masks.ndim), *masks.shape[1:])
+
+
+def fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether one shape broadcasts to the other."""
+    try:
+        return np.broadcast_shapes(given, shape) == shape
+    except ValueError:
+        return False
 
 
 def same_number(given: list[Any]) -> list[Any]:

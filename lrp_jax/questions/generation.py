@@ -58,10 +58,10 @@ class Generation(Shown):
         Returns:
             An array (rows, columns), with the examples of a batch in front.
         """
-        found = jnp.stack([self.relevance[..., _picked(c)].sum(-1) for c in columns], -1)
+        found = jnp.stack([self.relevance[..., _picked(c)].sum(-1) for c in _each(columns)], -1)
         if rows is None:
             return found
-        return jnp.stack([found[..., _picked(r), :].sum(-2) for r in rows], -2)
+        return jnp.stack([found[..., _picked(r), :].sum(-2) for r in _each(rows)], -2)
 
     def through_answer(self, stabilizer: float = 1e-6) -> jax.Array:
         """The relevance of the prompt, with that of earlier tokens of the answer handed on to it.
@@ -155,8 +155,9 @@ def explain_generation(
         another one: "runner-up" (the best of all others) or ids of the answer's shape.
 
     Raises:
-        TypeError: for ids that are no integers.
-        ValueError: for an empty prompt or answer, and logits that do not belong to the ids.
+        TypeError: for ids that are no integers, and a call without an answer.
+        ValueError: for an empty prompt or answer, logits that do not belong to the ids, and ids of
+            an answer that the logits do not have.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -176,9 +177,9 @@ def explain_generation(
         scoring.require_positive("chunk", chunk)
 
     def explain(*args: Any, against: Any = None, **kwargs: Any) -> Generation:
-        number = argnums % (len(args) - 1) if len(args) > 1 else 0
+        number = _number(argnums, len(args))
         given = list(args)
-        prompt, answer = map(jnp.asarray, (given[number], given.pop(number + 1)))
+        prompt, answer = map(_ids, ("prompt", "answer"), (given[number], given.pop(number + 1)))
         start = _checked(prompt, answer)
         given[number] = jnp.concatenate([prompt, answer], -1)
         call, leaves = explained.prepare(tuple(given), kwargs)
@@ -188,10 +189,12 @@ def explain_generation(
                 f"the logits need the axes {given[number].shape} of the ids, prompt and answer "
                 f"together, and one for the vocabulary; the output is {call.output_shapes}."
             )
+        _require_known("answer", answer, shape[-1])
         if against is not None and not isinstance(against, str):
-            against = jnp.asarray(against)
+            against = _ids("against", against)
             if against.shape != answer.shape:
                 raise ValueError(f"against has shape {against.shape}, the answer {answer.shape}.")
+            _require_known("against", against, shape[-1])
         elif against not in (None, "runner-up"):
             raise ValueError(f"against={against!r}: it is None, 'runner-up' or ids.")
         named = against if isinstance(against, str) else against is not None
@@ -221,10 +224,46 @@ def explain_generation(
     return explain
 
 
+def _number(argnums: int, given: int) -> int:
+    """The argument that holds the prompt, counted from 0 among all but the answer."""
+    if not -given < argnums + 1 < given:
+        raise TypeError(
+            "the ids of the answer follow those of the prompt: (params, prompt, answer). "
+            f"argnums={argnums} is the prompt, and the call has {counted(given, 'argument')}."
+        )
+    return argnums % (given - 1)
+
+
+def _ids(name: str, value: Any) -> jax.Array:
+    """An array of ids, or what is wrong with it."""
+    try:
+        ids = value if isinstance(value, jax.Array) else np.asarray(value)
+    except (TypeError, ValueError):  # a ragged list
+        ids = np.asarray(None)
+    if not np.issubdtype(ids.dtype, np.integer):
+        shown = type(value).__name__ if ids.dtype == object else ids.dtype
+        raise TypeError(
+            f"{name} holds ids, integers (tokens,) or (batch, tokens), got {shown}. The arguments "
+            "are (params, prompt, answer), and a text is first made ids by its tokenizer."
+        )
+    return jnp.asarray(ids)
+
+
+def _require_known(name: str, ids: jax.Array, vocabulary: int) -> None:
+    """Refuse ids without a logit, where they can be read."""
+    if isinstance(ids, jax.core.Tracer):
+        return
+    values = np.asarray(ids)
+    wrong = values[(values < 0) | (values >= vocabulary)]
+    if wrong.size:
+        raise ValueError(
+            f"{name} holds the id {wrong[0]}, and the model has {counted(vocabulary, 'logit')}: "
+            f"ids are 0 to {vocabulary - 1}."
+        )
+
+
 def _checked(prompt: jax.Array, answer: jax.Array) -> int:
     """How many tokens the prompt has."""
-    if not all(jnp.issubdtype(a.dtype, jnp.integer) for a in (prompt, answer)):
-        raise TypeError(f"prompt and answer hold ids, got {prompt.dtype} and {answer.dtype}.")
     fits = prompt.ndim == answer.ndim > 0 and prompt.shape[:-1] == answer.shape[:-1]
     if not fits or not (prompt.size and answer.size):
         raise ValueError(
@@ -232,6 +271,13 @@ def _checked(prompt: jax.Array, answer: jax.Array) -> int:
             f"got {prompt.shape} and {answer.shape}."
         )
     return int(prompt.shape[-1])
+
+
+def _each(spans: Any) -> Spans:
+    if isinstance(spans, slice):
+        raise TypeError(f"spans are a list, with an entry for each sum: write [{spans}].")
+    found: Spans = spans
+    return found
 
 
 def _picked(span: slice | Sequence[int]) -> Any:

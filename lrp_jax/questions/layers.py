@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._calls.arguments import ArgNums
 from .._calls.call import Call, Start
@@ -13,6 +14,7 @@ from .._calls.hints import no_target
 from .._layers.arithmetic import relevance_of, to_multiplier_value
 from .._propagation.loop import Taps, key
 from ..composites import Composite
+from .flow import fits
 from .sites import Site, one, path_of, pull_taps, select, zeros_like
 
 
@@ -51,7 +53,8 @@ def layer_relevances(
         A function of the arguments of `apply_fn` and `target=None`, to `{path: relevance}`.
 
     Raises:
-        ValueError: where no layer matches, with the names that there are.
+        ValueError: where no layer matches, with the names that there are; for a start of another
+            shape, and for a target beside it.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -66,6 +69,11 @@ def layer_relevances(
         raise ValueError(f"start={start!r}: it is a pair of a layer and its relevance.")
 
     def relevances(*args: Any, target: Any = None, **kwargs: Any) -> dict[str, Any]:
+        if start is not None and target is not None:
+            raise ValueError(
+                f"target={target!r} starts at the output, and start= at the layer {start[0]!r}: "
+                "give one of them."
+            )
         call, leaves = explained.prepare(args, kwargs)
 
         def evaluate(begin: Start, composite: Composite, leaves: Any, target: Any) -> Any:
@@ -79,6 +87,12 @@ def layer_relevances(
                 name, given = key("out", first[0].index), start[1]
                 value = values[name]
                 given = given(value) if callable(given) else jnp.asarray(given, value.dtype)
+                if not fits(np.shape(given), value.shape):
+                    raise ValueError(
+                        f"start: the relevance of {path_of(call, first[0])} has the shape "
+                        f"{value.shape} of its output, and {np.shape(given)} does not broadcast "
+                        "to it."
+                    )
                 inner = _seed(jnp.broadcast_to(given, value.shape), value, first[0])
                 return zeros_like(output), {**zeros_like(values), name: inner}
 

@@ -101,6 +101,9 @@ def bilrp(
     Returns:
         A function of `(params, x, y)` to an array of shape x + y (after `reduce`).
 
+    Raises:
+        ValueError: where the embeddings differ in shape.
+
     Source: Eberle et al. 2020, "Building and interpreting deep similarity models".
     """
     matrix = relevance_matrix(apply_fn, composite)
@@ -109,8 +112,16 @@ def bilrp(
     def pairs(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         def features(value: jax.Array) -> jax.Array:
             found = matrix(params, value)
+            embedded.append(found.shape[: found.ndim - value.ndim])
             return jax.vmap(lambda r: keep(r, 0))(found.reshape(-1, *value.shape))
 
-        return jnp.tensordot(features(x), features(y), axes=(0, 0))
+        embedded: list[tuple[int, ...]] = []
+        of_x, of_y = features(x), features(y)
+        if embedded[0] != embedded[1]:
+            raise ValueError(
+                f"a similarity needs two embeddings of one shape, got {embedded[0]} of x and "
+                f"{embedded[1]} of y: are there as many examples in both?"
+            )
+        return jnp.tensordot(of_x, of_y, axes=(0, 0))
 
     return pairs

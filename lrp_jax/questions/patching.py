@@ -20,6 +20,7 @@ from .._calls.hints import no_target
 from .._calls.looked_up import PLAIN
 from .._layers.arithmetic import divide, to_multiplier_value
 from .._propagation.loop import Taps, key
+from .._tables import counted
 from ..composites import Composite
 from ..targets import scoring
 from .sites import Site, path_of, pull_taps, select, zeros_like
@@ -257,6 +258,12 @@ def _two_runs(
     if len(args) < 2:
         raise TypeError("the corrupted input is the last argument: (params, clean, corrupted).")
     *given, corrupted = args
+    if any(not -len(given) <= n < len(given) for n in explained.argnums):
+        raise TypeError(
+            "the corrupted input is the last argument: (params, clean, corrupted). The call has "
+            f"{counted(len(args), 'argument')}, and argnums={explained.argnums} names one among "
+            "those before it."
+        )
     numbers = [n % len(given) for n in explained.argnums]
     others = (corrupted,) if explained.single else tuple(corrupted)
     changed = list(given)

@@ -20,7 +20,7 @@ from .._calls.arguments import ArgNums
 from .._calls.call import Start
 from .._calls.explained import Explained
 from .._calls.hints import no_target
-from .._files import replacing
+from .._files import replacing, writable
 from .._tables import Shown, Table, counted
 from ..composites import Composite
 from ..datasets import checksum_of, progress_bar, results
@@ -164,6 +164,7 @@ def reference_samples(
         `total` where `len(batches)` does not tell.
 
     Raises:
+        OSError: for a path that cannot be written, before the first batch.
         ValueError: for `k` below 1, scores that are not finite, a function without a batch axis, or
             batches that are not those of the run to be continued.
 
@@ -202,6 +203,7 @@ def reference_samples(
             total = len(batches)
         best = _Best(k)
         if path is not None:
+            writable(Path(path))
             question = f"{layer!r} of {composite!r} by {by}, {pool}, {axis=}, {normalize=}, {k=}"
             best.resume(Path(path), f"{question}, parameters {_checksum(params):08x}")
         bar = progress_bar(batches, total, progress)

@@ -10,7 +10,7 @@ message passing" (sets of nodes in linear time).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,8 @@ def walk_relevance(
     """
 
     def masks(sizes: Sequence[int]) -> list[np.ndarray]:
+        if any(not isinstance(walk, Iterable) for walk in walks):
+            raise TypeError(f"walks={walks!r}: a list of walks, and each is a list of nodes.")
         rows = [[*walk] for walk in walks]
         if not rows or any(len(row) != len(sizes) for row in rows):
             lengths = sorted({len(row) for row in rows})
