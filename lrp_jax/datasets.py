@@ -76,6 +76,8 @@ def explain_dataset(
     >>> explain_dataset(jax.jit(lambda x: 2 * x), batches, progress=False).shape
     (7, 2)
     """
+    if not callable(fn):
+        raise TypeError(f"explain_dataset(fn, batches): fn is a function, got {type(fn).__name__}")
     if total is None and isinstance(batches, Sized):
         total = len(batches)
     if path is None:
@@ -180,7 +182,14 @@ def results(
             continue
         batch = jax.device_put(jax.tree.map(lambda a, n=size - count: _pad(a, n), batch))
         # A call returns before its result is there: the next batch is loaded while this one runs.
-        waiting.append((index, count, _call(fn, batch)))
+        try:
+            waiting.append((index, count, _call(fn, batch)))
+        except Exception as error:
+            error.add_note(
+                f"lrp_jax: batch {index} holds arrays of the shapes {_shapes(batch)}, the examples "
+                "in front. A list of batches is needed: [x] for a single one."
+            )
+            raise
         if len(waiting) > 1:
             yield _take(waiting.popleft(), size)
     while waiting:
@@ -198,6 +207,8 @@ def _call(fn: Callable[..., Tree], batch: Any) -> Tree:
 
 def _take(entry: tuple[int, int, Tree], size: int) -> tuple[int, Tree]:
     index, count, result = entry
+    if not jax.tree.leaves(result):
+        raise TypeError(f"the function returned {result!r}, no array, for batch {index}")
 
     def cut(a: Any) -> np.ndarray:
         if isinstance(a, jax.Array) and not a.is_fully_addressable:
@@ -209,8 +220,7 @@ def _take(entry: tuple[int, int, Tree], size: int) -> tuple[int, Tree]:
         if a.ndim == 0 or a.shape[0] != size:
             raise ValueError(
                 f"the function returned shape {a.shape} for a batch of {size} examples; every "
-                f"result needs the "
-                "batch axis in front"
+                "result needs the batch axis in front"
             )
         result: np.ndarray = a[:count]
         return result
@@ -227,10 +237,13 @@ def _batch_size(batch: Any) -> int:
     if len(sizes) != 1 or () in sizes or (0,) in sizes:
         raise ValueError(
             "every array of a batch needs the same number (at least one) of examples in front, "
-            "got the shapes "
-            f"{[np.shape(a) for a in jax.tree.leaves(batch)]}"
+            f"got {_shapes(batch)}; a list of numbers is an array first"
         )
     return int(sizes.pop()[0])
+
+
+def _shapes(batch: Any) -> str:
+    return ", ".join(str(np.shape(a)) for a in jax.tree.leaves(batch)[:8])
 
 
 def _named(result: Tree, channels_first: Sequence[str] | None) -> dict[str, np.ndarray]:

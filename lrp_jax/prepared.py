@@ -19,6 +19,7 @@ from ._analysis.compat import Equation
 from ._analysis.trace import Static, is_array
 from ._propagation.inlining import entered, inlined
 from ._propagation.split import split
+from .targets import starts
 
 
 def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
@@ -37,7 +38,8 @@ def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
         A function of the remaining arguments of `function`.
 
     Raises:
-        TypeError: where an array of `fixed` is traced, as inside of `jit` over the weights.
+        TypeError: where an array of `fixed` is traced, as inside of `jit` over the weights, and
+            for what is no function.
 
     Example:
         >>> import jax.numpy as jnp, lrp_jax as lrp
@@ -46,6 +48,8 @@ def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
         >>> print(explain(jnp.array([[3.0, 1.0]]), target=0).round(3))
         [[2. 0.]]
     """
+    if not callable(function):
+        raise TypeError(f"prepare takes what explains, a function, got {type(function).__name__}.")
     fixed_leaves, fixed_tree = jax.tree.flatten(fixed)
     traced = [leaf for leaf in fixed_leaves if isinstance(leaf, jax.core.Tracer)]
     if traced:
@@ -55,6 +59,7 @@ def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
         )
     arrays = [leaf for leaf in fixed_leaves if is_array(leaf)]
     programs: dict[Any, tuple[Callable[..., Any], list[Any], list[Any]]] = {}
+    outputs: dict[Any, list[Any]] = {}
     lock = threading.RLock()
 
     @functools.wraps(function)
@@ -70,15 +75,38 @@ def prepare(function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
             known = [next(first) if is_array(v) else v for v in fixed_leaves]
             given = [next(rest) if m else v for m, v in zip(mask, leaves, strict=True)]
             args, kwargs = jax.tree.unflatten(tree, given)
-            return function(*jax.tree.unflatten(fixed_tree, known), *args, **kwargs)
+            call = functools.partial(function, *jax.tree.unflatten(fixed_tree, known), *args)
+            result, outputs[key] = _explained_outputs(call, kwargs)
+            return result
 
         with lock:
             if key not in programs:
                 programs[key] = _program(flat, arrays, values)
             rest, weights, trees = programs[key]
+        for output in outputs[key]:  # inside of the program a target's numbers are unknown
+            starts.check(output, kwargs["target"])
         return jax.tree.unflatten(trees[0], rest(weights, values))
 
     return prepared
+
+
+def _explained_outputs(
+    call: Callable[..., Any], kwargs: dict[str, Any]
+) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
+    """The result of a call, and the shapes of the outputs that its `target=` was checked for."""
+    asked: list[tuple[Any, Any]] = []
+    before = starts.ASKED.set(asked)
+    try:
+        result = call(**kwargs)
+    finally:
+        starts.ASKED.reset(before)
+    target = list(map(id, jax.tree.leaves(kwargs.get("target"))))
+    same = [output for output, one in asked if list(map(id, jax.tree.leaves(one))) == target]
+    return result, [
+        jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), output)
+        for output in same
+        if target
+    ]
 
 
 def _program(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lrp_jax as lrp
+from lrp_jax import baselines, evaluation, plot, targets
 from lrp_jax.questions import (
     concept_graph,
     cosines,
@@ -188,3 +189,149 @@ def test_one_walk_in_the_place_of_a_list() -> None:
     explain = lrp.walk_relevance(mlp, lrp.Zero(), ["input", "lower"], (0, 1))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"each is a list of nodes"):
         explain(W, X)
+
+
+# Weights that are prepared
+
+
+@pytest.mark.parametrize("target", [5, jnp.array([0, 5]), [0, 5], targets.contrast(0, 5)], ids=repr)
+def test_a_class_that_is_not_there_is_refused_when_weights_are_prepared(target: Any) -> None:
+    for make in (lambda: lrp.relevance(mlp, lrp.Zero()), lambda: baselines.gradient(mlp)):
+        explain = lrp.prepare(make(), W)
+        assert explain(X, target=jax.tree.map(lambda t: t * 0, target)).shape == X.shape
+        with pytest.raises(ValueError, match=r"target 5 is out of range.*classes are 0 to 4"):
+            explain(X, target=target)
+
+
+def test_a_target_of_ones_own_is_not_checked_for_another_output() -> None:
+    def explain(w: Any, x: jax.Array, target: jax.Array) -> jax.Array:
+        return lrp.relevance(mlp, lrp.Zero())(w, x, target=target // 10)
+
+    assert lrp.prepare(explain, W)(X, target=40).shape == X.shape
+    with pytest.raises(TypeError, match="got Composite"):
+        lrp.prepare(lrp.EpsilonPlus(), W)
+
+
+# Numbers of rules
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lrp.Epsilon("small"), "epsilon is a number"),  # type: ignore[arg-type]
+        (lambda: lrp.Gamma(np.inf), "gamma must be finite"),
+        (lambda: lrp.ZBox(0.0, 1.0, stabilizer=np.inf), "stabilizer must be finite"),
+    ],
+)
+def test_what_is_no_number_of_a_rule(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+# Targets
+
+
+@pytest.mark.parametrize("helper", [targets.contrast, targets.clrp, targets.softmax])
+def test_a_target_that_was_not_made(helper: Any) -> None:
+    with pytest.raises(TypeError, match=rf"write target={helper.__name__}\(\.\.\.\)"):
+        lrp.relevance(mlp, lrp.Zero())(W, X, target=helper)
+
+
+def test_one_target_in_the_place_of_several() -> None:
+    with pytest.raises(TypeError, match="a list of targets, got 3"):
+        targets.each(3)  # type: ignore[arg-type]
+
+
+# Baselines, measures and data sets
+
+
+def test_baselines_say_what_is_probably_wrong() -> None:
+    explain = baselines.gradient(mlp)
+    with pytest.raises(TypeError) as swapped:
+        explain(X, W)
+    assert "Are they swapped?" in "".join(swapped.value.__notes__)
+    with pytest.raises(TypeError) as single:
+        baselines.integrated_gradients(lambda w, x: mlp(w, x.reshape(len(x), 4)))(W, X[0])
+    assert "x[None]" in "".join(single.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: baselines.smoothgrad(mlp, key=0), r"jax\.random\.key\(0\), got 0"),  # type: ignore[arg-type]
+        (lambda: baselines.random(mlp, key=None), r"jax\.random\.key\(0\), got None"),  # type: ignore[arg-type]
+        (lambda: baselines.integrated_gradients(mlp, baseline="black")(W, X), "got 'black'"),
+        (
+            lambda: baselines.integrated_gradients(mlp, baseline=jnp.ones(3))(W, X),
+            r"of shape \(2, 4\).*got an array \(3,\)",
+        ),
+        (lambda: evaluation.infidelity(mlp, runs=0), "runs must be at least 1"),
+        (lambda: evaluation.sensitivity_n(mlp, runs=0), "runs must be at least 1"),
+        (lambda: evaluation.max_sensitivity(abs, radius=-1.0), "radius=-1.0"),
+        (lambda: evaluation.max_sensitivity(abs, samples=0), "samples must be at least 1"),
+        (lambda: evaluation.area(np.ones((2, 3))), "pixel_flipping returned, got ndarray"),  # type: ignore[arg-type]
+        (
+            lambda: evaluation.pixel_flipping(mlp, patch=40)(W, X, relevance=X),
+            r"patch=40 is larger than an input \(2, 4\)",
+        ),
+        (
+            lambda: evaluation.pixel_flipping(mlp)(W, X, relevance=lrp.relevance(mlp, lrp.Zero())),
+            r"relevance=explain\(\*args\)",
+        ),
+        (lambda: evaluation.pearson(X, X[:1]), r"\(2, 4\) and \(1, 4\)"),
+        (lambda: evaluation.spearman(X[..., None], X[..., None]), r"a\.reshape\(len\(a\), -1\)"),
+    ],
+)
+def test_measures_and_baselines_of_nothing(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_relevance_that_is_nan_has_no_order() -> None:
+    relevance = X.at[0, 1].set(jnp.nan)
+    flip = evaluation.pixel_flipping(mlp, steps=4)
+    np.testing.assert_array_equal(
+        jnp.isnan(flip(W, X, relevance=relevance).score).all(-1), [True, False]
+    )
+    draw = evaluation.pixel_flipping(mlp, steps=4, order="random")
+    assert jnp.isfinite(draw(W, X, relevance=relevance).score).all()
+
+
+def test_a_batch_that_fails_is_named() -> None:
+    def explain(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, 4) @ W["lower"]
+
+    with pytest.raises(TypeError) as error:
+        lrp.explain_dataset(explain, X[:, :3], progress=False)
+    assert "batch 0 holds arrays of the shapes (3,)" in "".join(error.value.__notes__)
+    with pytest.raises(TypeError, match="fn is a function, got list"):
+        lrp.explain_dataset([X], explain)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="returned None, no array, for batch 0"):
+        lrp.explain_dataset(lambda x: None, [X], progress=False)
+
+
+# Pictures
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plot.grid({"LRP": X[None]}, X[None]), r"grid\(x, \{name: relevance\}\)"),
+        (lambda: plot.curves(X), r"by name.*got ArrayImpl"),  # type: ignore[arg-type]
+        (lambda: plot.curves({"LRP": X}), r"by name"),  # type: ignore[dict-item]
+        (lambda: plot.ledger(lrp.plan(mlp, lrp.Zero())(W, X)), "conservation returned, got Plan"),
+        (lambda: plot.plan(lrp.conservation(mlp, lrp.Zero())(W, X)), "returned, got Ledger"),
+        (lambda: plot.uncertainty(X, level=90), "share of the members.*got 90"),
+    ],
+)
+def test_pictures_of_something_else(draw: Callable[[], Any], message: str) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises((TypeError, ValueError), match=message):
+        draw()
+
+
+def test_rounding_does_not_look_like_a_loss() -> None:
+    pytest.importorskip("matplotlib")
+    ledger = lrp.conservation(mlp, lrp.Epsilon(1e-9))(W, X)
+    low, high = plot.ledger(ledger).get_xlim()
+    assert low < 0 < float(ledger.rows["lower"]["in"]) / 101 < high

@@ -106,6 +106,8 @@ def random(
     (1, 2)
     """
 
+    scoring.require_key(key)
+
     def rule(model: Callable[[Any], Any], x: Any, weights: Any) -> Any:
         leaves, tree = jax.tree.flatten(x)
         keys = jax.random.split(key, len(leaves))

@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._calls import hints
+from .._calls.arguments import argument_numbers
 from .._calls.looked_up import Embedded, holds_integers
 from ..targets import scoring
 
@@ -109,6 +111,7 @@ def smoothgrad(
     Array([[ 1., -2.]], dtype=float32)
     """
     scoring.require_positive("samples", samples)
+    scoring.require_key(key)
 
     def noisy(key: Array, x: Array, scale: Array) -> Array:
         axes = tuple(range(1, x.ndim)) if x.ndim > 1 else None
@@ -222,6 +225,7 @@ def with_way_back(
 ) -> Explanation:
     """As `explanation`, for a rule that is also given the way back to the explained arguments."""
     embedded = functools.cache(lambda: Embedded(f, argnums, has_aux))
+    numbers = argument_numbers(argnums)
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Any:
         x = scoring.pick(args, argnums)
@@ -235,7 +239,11 @@ def with_way_back(
             output, aux = looked_up.output, looked_up.aux
         else:
             x = jax.tree.map(jnp.asarray if blind else scoring.floating, x)
-            found = f(*scoring.replace(args, argnums, x), **kwargs)
+            try:
+                found = f(*scoring.replace(args, argnums, x), **kwargs)
+            except Exception as error:
+                hints.add_to(error, f, numbers, args, kwargs)
+                raise
             output, aux = found if has_aux else (found, None)
 
             def model(x: Any) -> Any:

@@ -291,7 +291,11 @@ def _model(options: Any) -> tuple[Callable[..., Any], Any]:
     except ModuleNotFoundError as error:
         if error.name not in (module.split(".")[0], module):
             raise InputError(f"module {module!r} cannot be imported: {said(error)}") from error
-        raise InputError(f"there is no module {module!r} on the path or in this folder.") from error
+        plain = module.removesuffix(".py")
+        meant = f" Modules are named without .py: {plain}:{name}." if plain != module else ""
+        raise InputError(
+            f"there is no module {module!r} on the path or in this folder.{meant}"
+        ) from error
     except (Exception, SystemExit) as error:
         raise InputError(f"module {module!r} cannot be imported: {said(error)}") from error
     offered = [n for n, value in vars(found).items() if callable(value)]

@@ -9,14 +9,22 @@ def pearson(a: Array, b: Array) -> Array:
     """The correlation of `a` and `b` along the last axis, 0 where one of them does not vary.
 
     Args:
-      a, b: arrays of one shape.
+      a, b: arrays of one shape; pictures are flattened, `a.reshape(len(a), -1)`.
 
     Returns:
       The correlations, without the last axis.
 
+    Raises:
+      ValueError: for different shapes, and for pictures whose last axis is one channel.
+
     >>> pearson(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 3.0])).round(4)
     Array(1., dtype=float32)
     """
+    if a.shape != b.shape or (a.ndim > 2 and a.shape[-1] == 1):
+        raise ValueError(
+            f"a correlation is taken along the last axis of two arrays of one shape, got {a.shape} "
+            f"and {b.shape}; that of pictures is of a.reshape(len(a), -1)"
+        )
     a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
     # Each side is scaled first: squares of small relevance would underflow.
     a, b = (ratio(v, jnp.abs(v).max(-1, keepdims=True)) for v in (a, b))
@@ -27,10 +35,13 @@ def spearman(a: Array, b: Array) -> Array:
     """The correlation of ranks of `a` and `b` along the last axis, ties sharing their mean rank.
 
     Args:
-      a, b: arrays of one shape.
+      a, b: arrays of one shape, as for `pearson`.
 
     Returns:
       The correlations, without the last axis.
+
+    Raises:
+      ValueError: as `pearson`.
 
     >>> spearman(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 4.0, 5.0])).round(4)
     Array(1., dtype=float32)

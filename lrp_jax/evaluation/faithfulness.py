@@ -84,6 +84,8 @@ def sensitivity_n(
     Array([[1.]], dtype=float32)
     """
 
+    scoring.require_positive("runs", runs)
+
     @jax.jit
     def run(
         args: tuple[Any, ...], relevance: Array, target: Any, key: Array | None = None
@@ -178,6 +180,7 @@ def infidelity(
     >>> infidelity(f)(w, x, relevance=w.T * x).round(4)
     Array([0.], dtype=float32)
     """
+    scoring.require_positive("runs", runs)
     given = None if masks is None else jnp.asarray(masks, bool)
 
     @jax.jit

@@ -85,7 +85,8 @@ def pixel_flipping(
     Returns:
       A function `(*args, relevance, target=None, key=None) -> Curves`. `relevance` has the
       input's shape (or that without the axes that patches cover whole), `target` is as in
-      `relevance`, `key` serves the random order and random fills.
+      `relevance`, `key` serves the random order and random fills. NaN in an example's relevance
+      makes a curve of NaN.
 
     Raises:
       ValueError: a setting that does not fit, or relevance of another shape than the input's.
@@ -114,10 +115,16 @@ def pixel_flipping(
     ) -> Curves:
         x, model, weights = scoring.question(f, argnums, args, target, "pixel_flipping")
         moved = scoring.spatial_axes(x.shape, axes)
-        labels, count = patch_labels(x.shape, moved, scoring.per_axis("patch", patch, moved))
+        sizes = scoring.per_axis("patch", patch, moved)
+        labels, count = patch_labels(x.shape, moved, sizes)
+        if count == 1 and any(size > x.shape[a] for size, a in zip(sizes, moved, strict=True)):
+            raise ValueError(
+                f"patch={patch} is larger than an input {x.shape}: one patch has no order"
+            )
         counts = flip_counts(schedule, steps, count)
         fill_key, order_key = jax.random.split(key_or_default(key))
-        rank = _ranks(_patch_sums(relevance, x, moved, labels, count), order, order_key)
+        sums = _patch_sums(relevance, x, moved, labels, count)
+        rank = _ranks(sums, order, order_key)
         place = jnp.expand_dims(rank[:, labels], [a for a in range(1, x.ndim) if a not in moved])
         substitute = None if replace.uses_removed else replace.function(fill_key, x, None)
 
@@ -128,6 +135,9 @@ def pixel_flipping(
             return scoring.score(output, weights)
 
         scores = jax.lax.map(at, jnp.asarray(counts), batch_size=min(chunk, len(counts)))
+        # NaN sorts somewhere, and a curve of that order would look like any other.
+        unordered = jnp.isnan(sums).any(-1) & (order != "random")
+        scores = jnp.where(unordered, jnp.nan, scores)
         return Curves(jnp.asarray(counts / count, scores.dtype), scores.T)
 
     return scoring.measure(f, run)
@@ -149,6 +159,8 @@ def area(curves: Curves) -> Array:
     >>> area(Curves(jnp.array([0.0, 1.0]), jnp.array([[4.0, 0.0]])))
     Array([2.], dtype=float32)
     """
+    if not isinstance(curves, Curves):
+        raise TypeError(f"curves are what pixel_flipping returned, got {type(curves).__name__}")
     return jnp.trapezoid(curves.score, curves.fraction, axis=-1)
 
 

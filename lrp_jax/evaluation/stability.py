@@ -38,12 +38,19 @@ def max_sensitivity(
     Returns:
       A function `(*args, target=None, key=None) -> (batch,)`.
 
+    Raises:
+      ValueError: for a radius or a number of samples that is not positive.
+
     Source: Yeh et al., "On the (In)fidelity and Sensitivity of Explanations", NeurIPS 2019.
 
     >>> explain = lambda w, x, target=None: x * w.T
     >>> bool(max_sensitivity(explain)(jnp.ones((2, 1)), jnp.ones((1, 2)))[0] < 0.2)
     True
     """
+
+    scoring.require_positive("samples", samples)
+    if not radius > 0:
+        raise ValueError(f"radius={radius!r}: the changes of the input need one above 0")
 
     @jax.jit
     def run(args: tuple[Any, ...], target: Any, key: Array) -> Array:

@@ -69,7 +69,15 @@ def curves(
 
     Returns:
       The axes.
+
+    Raises:
+      TypeError: for anything but curves by name.
     """
+    if not isinstance(curves, Mapping) or not all(hasattr(c, "score") for c in curves.values()):
+        raise TypeError(
+            'curves are given by name, {"LRP": what pixel_flipping returned}, got '
+            f"{type(curves).__name__}"
+        )
     outside = len(curves) > 3  # then there is no room for their names between them
     ax = new_axes(ax, (6, 3) if outside else (4.5, 3))
     styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._tables import brief
+from ..plan import Plan
 from .tokens import hexadecimal, ink_on
 from .tools import bound, colormap, distinct, is_dark, new_axes
 
@@ -33,12 +34,14 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     Returns:
       The axes.
     """
+    if not isinstance(plan, Plan):
+        raise TypeError(f"a plan is what lrp_jax.plan returned, got {type(plan).__name__}")
     layers = plan.layers
     if not layers:
         raise ValueError("the plan has no layers")
-    parents = {layer.index: layer.parents or _direct(layer, layers) for layer in layers}
+    read = {layer.index: layer.parents or _direct(layer, layers) for layer in layers}
     # A scan's carry comes from a later layer, too; the picture is that of one step.
-    parents = {n: [p for p in found if p < n] or [-1] for n, found in parents.items()}
+    parents = {n: [p for p in found if p < n] or [-1] for n, found in read.items()}
     row = {-1: 0}
     for layer in layers:
         row[layer.index] = 1 + max(row[p] for p in parents[layer.index])
@@ -152,6 +155,10 @@ def ledger(ledger: Any, ax: Any = None) -> Any:
     Returns:
       The axes.
     """
+    if not hasattr(ledger, "rows"):
+        raise TypeError(
+            f"a ledger is what lrp_jax.conservation returned, got {type(ledger).__name__}"
+        )
     entries = {
         path: {cause: amount for cause, amount in row.items() if cause not in ("in", "out")}
         for path, row in ledger.rows.items()
@@ -175,6 +182,10 @@ def ledger(ledger: Any, ax: Any = None) -> Any:
     ax.axvline(0, color="#7f7f7f", linewidth=0.8)
     ax.set_yticks(range(len(entries)), [_short(path) for path in entries])
     ax.set_ylim(len(entries) - 0.5, -0.5)
+    # Rounding must not look like a loss: the axis shows a hundredth of what there was at least.
+    least = max(abs(float(row["in"])) for row in ledger.rows.values()) / 100
+    low, high = ax.get_xlim()
+    ax.set_xlim(min(low, -least / 10), max(high, least))
     ax.set_xlabel("relevance lost (left of 0: made)")
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend([handles[c] for c in causes], causes, frameon=False, fontsize="small")

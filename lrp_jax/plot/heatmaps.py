@@ -123,6 +123,10 @@ def grid(
     Returns:
       The figure.
     """
+    if isinstance(images, Mapping):
+        raise TypeError(
+            "grid takes the images first, then relevance by name: grid(x, {name: relevance})"
+        )
     if not isinstance(relevances, Mapping):
         relevances = {"relevance": relevances}
     if overlaid and images is None:

@@ -36,9 +36,11 @@ def uncertainty(
       The axes.
 
     Raises:
-      ValueError: for another shape, or labels of another number.
+      ValueError: for another shape or level, or labels of another number.
     """
     members = np.asarray(members, float)
+    if not 0 < level <= 1:
+        raise ValueError(f"level is a share of the members, above 0 and at most 1, got {level}")
     if members.ndim == 2:
         return _bars(members, ax, level, labels, scale, colormap(cmap))
     if members.ndim not in (3, 4) or labels is not None:

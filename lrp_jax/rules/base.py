@@ -212,8 +212,13 @@ def check_bias(rule: Any) -> None:
 def check_nonnegative(rule: Any, *names: str) -> None:
     for name in names:
         value = getattr(rule, name)
+        shown = f"{type(rule).__name__}({name}={value!r})"
+        if isinstance(value, str):
+            raise TypeError(f"{shown}: {name} is a number.")
         if is_known(value) and not value >= 0:
-            raise ValueError(f"{type(rule).__name__}({name}={value!r}): {name} must be >= 0.")
+            raise ValueError(f"{shown}: {name} must be >= 0.")
+        if is_known(value) and np.isinf(value):
+            raise ValueError(f"{shown}: {name} must be finite.")
 
 
 class Sharing(Rule):

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from .._propagation.forward import forward
@@ -61,6 +62,13 @@ def require_floats(x: Array, name: str, remedy: str) -> None:
 def float_like(values: Any, x: Array) -> Array:
     """Numbers in the dtype of an input, as floats where that holds integers."""
     return jnp.asarray(values, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float)
+
+
+def require_key(key: Any) -> None:
+    """Refuse what is no random key, such as the number that one is made of."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise TypeError(f"key is a random key of JAX, such as jax.random.key(0), got {key!r}")
 
 
 def require_positive(name: str, value: int) -> None:
@@ -124,7 +132,14 @@ def baseline(baseline: Any, x: Any) -> Any:
         return jax.tree.map(jnp.zeros_like, x)
 
     def like(value: Any, leaf: Array) -> Array:
-        return jnp.broadcast_to(jnp.asarray(value, leaf.dtype), leaf.shape)
+        try:
+            return jnp.broadcast_to(jnp.asarray(value, leaf.dtype), leaf.shape)
+        except (TypeError, ValueError):
+            shown = repr(value) if np.ndim(value) == 0 else f"an array {np.shape(value)}"
+            raise ValueError(
+                "a baseline is a number, an array that broadcasts to the input, of shape "
+                f"{leaf.shape}, or a function of it; got {shown}"
+            ) from None
 
     structure: Any = jax.tree.structure(x)
     if jax.tree.structure(baseline) != structure:
@@ -200,6 +215,10 @@ def measure(f: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any
     shapes = jax.jit(f)
 
     def evaluate(*args: Any, relevance: Any, target: Any = None, **named: Any) -> Any:
+        if callable(relevance):
+            raise TypeError(
+                "relevance is an array, what the explanation returned: relevance=explain(*args)"
+            )
         return run(args, jnp.asarray(relevance), checked_target(shapes, args, target), **named)
 
     return evaluate

@@ -1,7 +1,7 @@
 """Several targets for one call, which has one forward pass for all of them."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -72,6 +72,7 @@ def each(targets: Sequence[Target]) -> Each:
       baselines and metrics take one target at a time.
 
     Raises:
+      TypeError: for one target in the place of several.
       ValueError: there is none, or one of them is `each` again.
 
     >>> import lrp_jax as lrp
@@ -83,6 +84,8 @@ def each(targets: Sequence[Target]) -> Each:
      [-2.  3.]
      [ 4. -3.]]
     """
+    if not isinstance(targets, Iterable):
+        raise TypeError(f"each takes a list of targets, got {targets!r}")
     several = tuple(targets)
     if not several or any(isinstance(one, Each) for one in several):
         raise ValueError(f"each takes at least one target, and none made by each: {targets!r}")

@@ -27,6 +27,7 @@ take its last axis for classes.
 
 import dataclasses
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -38,6 +39,10 @@ from .several import EACH, Each, One
 
 Classes = Any  # None, an int, or an int array of the output's shape without its last axis
 Target = Any  # Classes, a float array of the output's shape, a callable, or a pytree of these
+
+
+ASKED: ContextVar[list[tuple[Any, Target]] | None] = ContextVar("asked", default=None)
+"""Where it holds a list, `check` adds what it was asked: who traces a call can check it again."""
 
 
 def check(output: Any, target: Target) -> None:
@@ -56,6 +61,9 @@ def check(output: Any, target: Target) -> None:
 
     >>> check(jax.ShapeDtypeStruct((2, 10), jnp.float32), [3, 9])
     """
+    asked = ASKED.get()
+    if asked is not None:
+        asked.append((output, target))
     if isinstance(target, Each | One):
         for one in target.targets:
             check(output, one)
@@ -221,6 +229,9 @@ def start(output: Any, target: Target) -> Any:
     if isinstance(target, One):
         return target.chosen([start(output, one) for one in target.targets])
     relevance = target(output)
+    if isinstance(relevance, Computed | Each):
+        name = getattr(target, "__name__", "it")
+        raise TypeError(f"target={name} makes a target of its arguments: write target={name}(...)")
     if structure(relevance) != structure(output):
         raise ValueError(
             f"the target callable returned {structure(relevance)} for an output of structure "
