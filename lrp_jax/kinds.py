@@ -290,6 +290,22 @@ def parts(spec: Match) -> Iterator[Match]:
         yield spec
 
 
+def globs(spec: Match) -> Iterator[Glob]:
+    """All globs in a match, those that it excludes too.
+
+    Args:
+        spec: a match.
+
+    Returns:
+        An iterator over them.
+    """
+    if isinstance(spec, Glob):
+        yield spec
+    for part in ("left", "right", "inner"):
+        if hasattr(spec, part):
+            yield from globs(getattr(spec, part))
+
+
 def differs_by_turn(
     spec: Match, repeated: Mapping[int, Iterable[int]], layers: Sequence[Any]
 ) -> bool:

@@ -126,6 +126,11 @@ class Plan(Shown):
             content = json.loads(text)
             layers = tuple(_layer_from(fields) for fields in content["layers"])
             return cls(layers, tuple(content["warnings"]), tuple(content["unmatched"]))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"a plan is the text that to_json wrote, got {str(text)[:40]!r}; of a file: "
+                "Plan.from_json(Path(path).read_text())"
+            ) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this JSON is no plan of lrp_jax: {error!r}") from error
 

@@ -139,6 +139,40 @@ def test_a_graph_of_one_layer() -> None:
         concept_graph(mlp, lrp.Zero(), "lower")
 
 
+# Globs inside of other matches, models in another mode
+
+
+@pytest.mark.parametrize(
+    "match",
+    [lrp.first("Lower"), lrp.Dense & ~lrp.last("Lower"), "lower" | lrp.first("Lower")],
+    ids=repr,
+)
+def test_a_glob_inside_of_a_match_that_matches_nothing(match: Any) -> None:
+    composite = lrp.Composite([(match, lrp.Flat())])
+    with pytest.warns(UserWarning, match=r"'Lower' in the entry .* matches no layer.*lower"):
+        lrp.relevance(mlp, composite)(W, X)
+    with pytest.raises(ValueError, match="'Lower' in the entry"):
+        lrp.plan(mlp, composite, strict=True)(W, X)
+
+
+@pytest.mark.parametrize(("name", "value"), [("train", False), ("deterministic", True)])
+def test_a_model_that_does_not_predict_yet(name: str, value: bool) -> None:
+    def model(w: Any, x: jax.Array, **mode: bool) -> jax.Array:
+        if mode != {name: value}:
+            raise ValueError("a random key is needed")
+        return mlp(w, x)
+
+    for explain in (lrp.relevance(model, lrp.Zero()), baselines.gradient(model)):
+        with pytest.raises(ValueError, match="a random key is needed") as error:
+            explain(W, X)
+        assert f"explain(params, x, {name}={value})" in "".join(error.value.__notes__)
+
+
+def test_a_path_in_the_place_of_a_plan() -> None:
+    with pytest.raises(ValueError, match=r"got 'plan\.json'; of a file.*read_text"):
+        lrp.Plan.from_json("plan.json")
+
+
 # Two inputs, many members, another basis
 
 
@@ -308,6 +342,47 @@ def test_a_batch_that_fails_is_named() -> None:
         lrp.explain_dataset([X], explain)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="returned None, no array, for batch 0"):
         lrp.explain_dataset(lambda x: None, [X], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": [lrp.relevance(mlp, lrp.Zero())]}, "by name.*got list and dict"),
+        ({"metrics": evaluation.completeness(mlp)}, "by name.*got dict and function"),
+        ({"batches": [X]}, r"\[\(x, labels\)\], got ArrayImpl as batch 0"),
+        ({"batches": X}, "got ArrayImpl as batch 0"),
+    ],
+)
+def test_studies_of_nothing(options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {
+        "methods": {"LRP-0": lrp.relevance(mlp, lrp.Zero())},
+        "metrics": {"rest": evaluation.completeness(mlp)},
+        "batches": [(X, jnp.array([0, 1]))],
+    }
+    with pytest.raises(TypeError, match=message):
+        evaluation.study(**given | options, params=W, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"best": "most"}, "best is"),
+        ({"search": "bayes"}, 'search is "random", "grid" or "gradient", not \'bayes\''),
+        ({"trials": 0}, "trials must be at least 1"),
+        ({"ranges": {}}, "for each number of make"),
+        ({"ranges": {"epsilon": 0.1}}, r"a pair \(low, high\).*\{'epsilon': 0.1\}"),
+        ({"ranges": {"epsilon": (1.0, 0.1)}}, "low below high"),
+    ],
+)
+def test_tuning_of_nothing(options: dict[str, Any], message: str) -> None:
+    data = [(X, jnp.array([0, 1]))]
+    given: dict[str, Any] = {
+        "make": lambda epsilon: lrp.relevance(mlp, lrp.Epsilon(epsilon)),
+        "ranges": {"epsilon": (0.1, 1.0)},
+        "metric": evaluation.completeness(mlp),
+    }
+    with pytest.raises(ValueError, match=message):
+        evaluation.tune(**given | options, fit=data, report=data, params=W, progress=False)
 
 
 # Pictures

@@ -93,6 +93,12 @@ def _found(
             f"without {names} the function runs: keywords are passed on to it, all but target=, "
             "which says what is explained: explain(params, x, target=...)."
         )
+    elif mode := next((m for m in _MODES if _runs(function, args, {**kwargs, **m})), None):
+        ((name, value),) = mode.items()
+        yield (
+            f"with {name}={value} the function runs. Explain a model as it predicts: "
+            f"explain(params, x, {name}={value})."
+        )
     elif last == 1 and _runs(function, (args[0], None, args[1]), kwargs):
         yield (
             "with None between its arguments the function runs: Haiku's apply takes a random key "
@@ -127,6 +133,17 @@ def _found(
             "for a batch of one the function runs: the explained argument has the batch in front, "
             "x[None] for one example."
         )
+
+
+_MODES: Sequence[dict[str, Any]] = (
+    {"train": False},
+    {"training": False},
+    {"is_training": False},
+    {"deterministic": True},
+    {"use_running_average": True},
+    {"inference": True},
+)
+"""How models are told to predict."""
 
 
 def _linen(module: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from .._layers.flows import flow_to_layers, held_inputs
 from .._layers.step import Frame, Step, UnsupportedOperation, Way
 from .._layers.torn import torn_layers
 from ..composites import Composite
-from ..kinds import KINDS, BatchNorm, Bias, Called, Glob, Kind, Linear, Match, parts
+from ..kinds import KINDS, BatchNorm, Bias, Called, Glob, Kind, Linear, Match, globs, parts
 from ..plan import Layer, Plan
 from ..rules.base import Rule
 
@@ -295,6 +295,11 @@ def _choose(
     shadowed, misspelled, unmatched = [], [], []
     for entry, (spec, rule) in enumerate(composite.entries):
         hits = [x for x in layers if matched[entry][x.index]]
+        misspelled += [
+            f"{glob!r} in the entry ({spec!r}, {rule!r}) matches no layer.{_nearest(glob, layers)}"
+            for glob in globs(spec)
+            if glob is not spec and not any(glob.matches(x, layers) for x in layers)
+        ]
         able = [x for x in hits if _serves(rule, x)]
         if hits and not able:
             raise TypeError(

@@ -1,7 +1,11 @@
-"""What the measures share: correlations, and quotients that are 0 where nothing is divided."""
+"""What the measures share: correlations, quotients that are 0 where nothing is divided, batches."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -72,3 +76,26 @@ def ratio(a: Array, b: Array) -> Array:
 
 def key_or_default(key: Array | None) -> Array:
     return jax.random.key(0) if key is None else key
+
+
+def batches_of(batches: Iterable[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The batches of a study, as pairs of inputs and targets.
+
+    Args:
+      batches: as `study`.
+
+    Returns:
+      A list of pairs of NumPy arrays.
+
+    Raises:
+      TypeError: for a batch that is no pair.
+    """
+    found = []
+    for index, batch in enumerate(batches):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise TypeError(
+                "batches is a list of pairs (inputs, targets), such as [(x, labels)], got "
+                f"{type(batch).__name__} as batch {index}"
+            )
+        found.append((np.asarray(batch[0]), np.asarray(batch[1])))
+    return found

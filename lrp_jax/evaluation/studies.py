@@ -29,6 +29,7 @@ from .._analysis.identity import checksum_of_any, program_of
 from .._files import differences, locked
 from ..datasets import checksum_of, progress_bar, require
 from ..targets import scoring
+from .correlations import batches_of
 from .flipping import interval
 
 
@@ -235,7 +236,12 @@ def study(
     >>> table.values("sum", "input")
     array([3., 3.])
     """
-    data = [(np.asarray(x), np.asarray(y)) for x, y in batches]
+    if not isinstance(methods, Mapping) or not isinstance(metrics, Mapping):
+        raise TypeError(
+            "a study takes methods and metrics by name, as {'LRP': lrp.relevance(...)}, got "
+            f"{type(methods).__name__} and {type(metrics).__name__}"
+        )
+    data = batches_of(batches)
     if not data or not methods or not metrics:
         raise ValueError("a study needs methods, metrics and batches")
     cells = [

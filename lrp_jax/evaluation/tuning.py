@@ -17,6 +17,7 @@ from jax import Array
 from .. import _tables
 from ..datasets import require
 from ..targets import scoring
+from .correlations import batches_of
 from .flipping import interval
 from .studies import Grid, Table, study
 
@@ -132,11 +133,20 @@ def tune(
     >>> tune(make, {"gamma": (0.0, 2.0)}, error, data, data, params=w, **grid).point
     {'gamma': 2.0}
     """
-    if best not in ("min", "max") or search not in ("random", "grid", "gradient"):
-        raise ValueError(f"best={best!r}, search={search!r}: see the documentation for the choices")
-    if not ranges or any(not low < high for low, high in ranges.values()) or trials < 1:
-        raise ValueError(f"tuning needs ranges (low, high) and a trial, not {ranges}, {trials=}")
-    batches = [(np.asarray(x), np.asarray(y)) for x, y in fit]
+    if best not in ("min", "max"):
+        raise ValueError(f'best is "min" or "max", not {best!r}')
+    if search not in ("random", "grid", "gradient"):
+        raise ValueError(f'search is "random", "grid" or "gradient", not {search!r}')
+    scoring.require_positive("trials", trials)
+    wrong = [
+        name for name, both in ranges.items() if np.shape(both) != (2,) or not both[0] < both[1]
+    ]
+    if wrong or not ranges:
+        raise ValueError(
+            "ranges needs a pair (low, high), low below high, for each number of make, got "
+            f"{dict(ranges)}"
+        )
+    batches = batches_of(fit)
     places: Sequence[Any]
     if search == "gradient":
         places = _descended(
