@@ -168,6 +168,15 @@ def test_a_model_that_does_not_predict_yet(name: str, value: bool) -> None:
         assert f"explain(params, x, {name}={value})" in "".join(error.value.__notes__)
 
 
+@pytest.mark.parametrize(
+    "model", [lambda w, x: mlp(w, x) if x.sum() > 0 else x, lambda w, x: np.asarray(x) @ w["lower"]]
+)
+def test_a_model_that_asks_for_values(model: Any) -> None:
+    with pytest.raises(Exception, match=r"(?i)trace") as error:
+        lrp.relevance(model, lrp.Zero())(W, X)
+    assert "traced, as by jax.jit" in "".join(error.value.__notes__)
+
+
 def test_a_path_in_the_place_of_a_plan() -> None:
     with pytest.raises(ValueError, match=r"got 'plan\.json'; of a file.*read_text"):
         lrp.Plan.from_json("plan.json")

@@ -115,7 +115,9 @@ def test_explain_writes_what_relevance_returns(
     assert heatmap.shape[:2] == (256, 256)
     colours = lrp.plot.rgb(np.load("out/relevance.npy")[0])
     np.testing.assert_array_equal(heatmap[64::128, 64::128, :3] * 255, colours)
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 3
+    assert told.err == "written: relevance.npy and 3 heatmaps in out\n"
 
 
 def test_explain_reads_images_and_names_heatmaps_after_them(folder: Path) -> None:

@@ -52,6 +52,12 @@ def add_to(
         args: the positional arguments of the call.
         kwargs: its other arguments.
     """
+    if isinstance(error, _UNKNOWN):
+        error.add_note(
+            "lrp_jax: the explained function is traced, as by jax.jit: its values are unknown to "
+            "`if`, `while`, float() and NumPy. Write jnp.where, jax.lax.cond, jax.numpy."
+        )
+        return
     for text in _found(function, argnums, args, kwargs):
         error.add_note(f"lrp_jax: {text}")
 
@@ -134,6 +140,9 @@ def _found(
             "x[None] for one example."
         )
 
+
+_UNKNOWN = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+"""What JAX raises where code asks for the value of an array that is traced."""
 
 _MODES: Sequence[dict[str, Any]] = (
     {"train": False},

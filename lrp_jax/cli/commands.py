@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import baselines, composites, evaluation, plot, rules
+from .._tables import counted
 from ..transform import plan, value_and_relevance
 from .doctor import report
 from .files import PIXELS, Folder, InputError, inputs, optional, read_arrays, said, tree
@@ -233,6 +234,8 @@ def _explain(options: Any) -> None:
             else f"output {scores:.6g}"
         )
         print(f"{name}  {result}  sum of relevance {one.sum():.6g}")
+    pictures = f" and {counted(len(names), 'heatmap')}" if drawable else ""
+    print(f"written: relevance.npy{pictures} in {options.out}", file=sys.stderr)
 
 
 def _evaluate(options: Any) -> None:
