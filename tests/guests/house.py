@@ -35,6 +35,6 @@ GUESTS: dict[str, Guest] = {
         families_shaped,
         families_transformers,
         families_keras,
-        )
+    )
     for guest in module.FAMILIES
 }
