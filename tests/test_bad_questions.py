@@ -237,7 +237,11 @@ def test_one_walk_in_the_place_of_a_list() -> None:
 # Weights that are prepared
 
 
-@pytest.mark.parametrize("target", [5, jnp.array([0, 5]), [0, 5], targets.contrast(0, 5)], ids=repr)
+@pytest.mark.parametrize(
+    "target",
+    [5, jnp.array([0, 5]), [0, 5], targets.contrast(0, 5)],
+    ids=["one", "an array", "a list", "a contrast"],
+)
 def test_a_class_that_is_not_there_is_refused_when_weights_are_prepared(target: Any) -> None:
     for make in (lambda: lrp.relevance(mlp, lrp.Zero()), lambda: baselines.gradient(mlp)):
         explain = lrp.prepare(make(), W)
