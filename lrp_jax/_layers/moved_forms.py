@@ -19,6 +19,7 @@ from .running_sums import running_sums
 from .segments import divided_segments
 from .step import Found
 from .sums_of_two import sums_of_two
+from .undone_logarithms import undone_logarithms
 from .wholes import wholes
 
 
@@ -39,6 +40,7 @@ def with_moves(
     roots = {layer.root for layer in found.values()}
     written = gathered(graph, monomials, roots) or {
         **log_odds(graph, found),
+        **undone_logarithms(graph, found),
         **cut_contractions(graph),
         **factored(graph, monomials),
         **repetitions(graph),

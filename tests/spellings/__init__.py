@@ -36,6 +36,7 @@ from . import (
     shapes,
     softmaxes,
     twice,
+    undone,
     weighted_means,
 )
 from .group import Group
@@ -44,7 +45,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches, mixed_heads, factored, modulated, packed, joined,
+    parts, branches, mixed_heads, factored, modulated, packed, joined, undone,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
