@@ -20,6 +20,7 @@ from .._analysis.constant_factors import without_constant_factors
 from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.loops import with_bounded_loops
+from .._analysis.masked import with_masks
 from .._analysis.numbers import with_numbers
 from .._analysis.regrouped import without_passing_shapes
 from .._analysis.round_trips import without_round_trips
@@ -119,6 +120,7 @@ def analyse(
         if whole is closed_jaxpr:
             break
     closed_jaxpr = spread_out(with_cases(closed_jaxpr, explained, outputs), explained)
+    closed_jaxpr = with_masks(closed_jaxpr, explained, outputs)
 
     def read(function: Any, bodies: Callable[..., Frame] = analyse) -> Reading:
         """The function, products in their normal form."""

@@ -1,0 +1,64 @@
+"""Choices between a value and zeros, as products with a mask: `where(m, h, 0)` is `m h`.
+
+Where the mask comes from an argument, as a padding mask does or the choice of a branch of which
+`jax.vmap` made a select. Masks that the code knows put values together (`pieces`), and those that
+are made of the explained input are part of functions, as rectifiers are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import compat, primitives as prim
+from .compat import Equation, Var, is_literal
+from .graph import Graph
+from .indices import known_in
+from .otherwise import Read, computed_otherwise
+
+
+def with_masks(
+    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Sequence[bool] | None
+) -> Any:
+    """The same function with such choices as products, whose values they keep.
+
+    Args:
+        closed_jaxpr: a flat jaxpr.
+        explained: for each input whether it is explained.
+        outputs: for each output whether it is explained; None: all of them.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    selects = [e for e in jaxpr.eqns if e.primitive is prim.SELECT and len(e.invars) == 3]
+    if not selects:
+        return closed_jaxpr
+    graph = Graph(closed_jaxpr, explained, outputs)
+    known, touched = known_in(graph), _touched(jaxpr, explained)
+    chosen: dict[int, int] = {}
+    for eqn in selects:
+        mask, *cases = eqn.invars
+        zeros = [known.is_zero(a) for a in cases]
+        fixed = is_literal(mask) or mask in touched or known.indices(mask) is not None
+        if graph.is_live(eqn) and sum(zeros) == 1 and not fixed:
+            chosen[id(eqn)] = zeros.index(False)
+
+    def way(eqn: Equation, read: Read) -> Any:
+        case = chosen[id(eqn)]
+        mask, value = read(eqn.invars[0]), read(eqn.invars[1 + case])
+        kept = jax.lax.select_n(*(a.val if is_literal(a) else read(a) for a in eqn.invars))
+        factor = (mask if case else ~mask).astype(value.dtype)
+        product = value * jnp.broadcast_to(factor, value.shape)
+        return prim.KEEP.bind(product, jax.lax.stop_gradient(kept))
+
+    if not chosen:
+        return closed_jaxpr
+    return computed_otherwise(closed_jaxpr, lambda eqn: id(eqn) in chosen, way)
+
+
+def _touched(jaxpr: Any, explained: Sequence[bool]) -> set[Var]:
+    """What depends on explained inputs in any way, by comparisons too."""
+    found = {v for v, flag in zip(jaxpr.invars, explained, strict=True) if flag}
+    for eqn in jaxpr.eqns:
+        if any(not is_literal(a) and a in found for a in eqn.invars):
+            found.update(eqn.outvars)
+    return found
