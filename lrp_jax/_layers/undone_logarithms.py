@@ -70,7 +70,9 @@ def undone_logarithms(graph: Graph, found: Mapping[Var, Found]) -> dict[int, Cal
         sums = [log_sum(a) if sign > 0 else None for a, sign in parts]
         others = [part for part, own in zip(parts, sums, strict=True) if own is None]
         own = next((s for s in sums if s is not None), None)
-        if own is not None and not any(_compares(a, graph, log_sum) for a, _ in others):
+        if own is not None and not any(
+            _compares(a, graph, log_sum) or _reads(a, own.out, graph) for a, _ in others
+        ):
             ways[id(eqn)] = _way(eqn, own, others, graph, log_sums)
     return ways
 
@@ -95,6 +97,20 @@ def _compares(atom: Any, graph: Graph, log_sum: Callable[[Any], Any]) -> bool:
     return eqn is not None and (
         family(eqn.primitive) in (Family.WINNER, Family.DETACH) or eqn.primitive in prim.WINNERS
     )
+
+
+def _reads(atom: Any, var: Var, graph: Graph) -> bool:
+    """Whether an operand is computed from a variable, as what normalises it is."""
+    todo, seen, first = [atom], set[Var](), graph.position[var]
+    while todo:
+        atom = todo.pop()
+        if atom is var:
+            return True
+        if is_literal(atom) or atom in seen or graph.position.get(atom, -1) < first:
+            continue
+        seen.add(atom)
+        todo += graph.maker[atom].invars
+    return False
 
 
 def _way(

@@ -119,7 +119,7 @@ def by_products(p: Params, h: Array) -> Array:
 GROUPS = [
     *(
         Group(f"{name} of what is joined, {what}", spellings(norm, cut), {"token": (4,)},
-              composites=SUMS)
+              composites=EXACT if name == "a layer norm" else SUMS)
         for name, norm in NORMS.items() for what, cut in CUTS.items()
         if (name, what) not in {("a layer norm", "a product"), ("shares", "zeros")}
     ),
