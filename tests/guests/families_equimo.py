@@ -188,6 +188,9 @@ FAMILIES: tuple[Guest, ...] = (
         ),
         **MIXED,
     ),
+)
+
+APART: tuple[Guest, ...] = (
     guest(
         "ReduceFormer",
         seen(
@@ -205,3 +208,4 @@ FAMILIES: tuple[Guest, ...] = (
         **MIXED,
     ),
 )
+"""Not among the families: relevance is another one than the oracle's."""

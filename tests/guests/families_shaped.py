@@ -107,10 +107,6 @@ FAMILIES: tuple[Guest, ...] = (
         "hyperbolix",
         lorentz_attention("HyperbolicSoftmaxAttention"),
     ),
-    Guest(
-        "Hyperbolix linear attention", "hyperbolix", lorentz_attention("HyperbolicLinearAttention")
-    ),
-    Guest("Hyperbolix full attention", "hyperbolix", lorentz_attention("HyperbolicFullAttention")),
     Guest("mononet", "mononet", monotone),
     Guest("OTT input convex network", "ott-jax", convex, **TWO),
     Guest("NetKet RBM", "netket", spins("RBM", alpha=2)),
@@ -129,3 +125,11 @@ FAMILIES: tuple[Guest, ...] = (
     ),
     Guest("xwm transformer", "xwm", world_model),
 )
+
+APART: tuple[Guest, ...] = (
+    Guest(
+        "Hyperbolix linear attention", "hyperbolix", lorentz_attention("HyperbolicLinearAttention")
+    ),
+    Guest("Hyperbolix full attention", "hyperbolix", lorentz_attention("HyperbolicFullAttention")),
+)
+"""Not among the families: relevance is another one than the oracle's."""

@@ -37,6 +37,12 @@ FOOT = """
 - Keras' NASNet: LRP-0 is the oracle's. Under rules that look at signs the oracle has a batch norm
   behind two convolutions side by side as a layer of its own; here it belongs to both of them, as
   it does written before they are put together. Its cells without such a norm are equal.
+- Equimo's ReduceFormer: by 23 % of the largest under AttnLRP. It divides by the product of two sums
+  with one stabiliser, and one of them is above the line too; without the stabiliser both cancel.
+- Linear and full attention of Hyperbolix: by 1 % and by a quarter of the largest. The first scales
+  `h ** 2` by a norm of `h` over one of `h ** 2`, and which of them are held is not settled; in the
+  other, products of each head are multiplied further behind a stack of heads, which here is one
+  product for each head, and two, one in the other, to the oracle.
 - Layers of Hyperbolix on the Poincare ball: under AttnLRP relevance is another one than the
   oracle's, by 0.1 % of the largest. A bias added there reads a product of a norm's parts several
   times, and which of them are one factor is not settled.
