@@ -512,3 +512,9 @@ def test_targets_of_one_kind_are_not_held_as_whole_weightings():
 def test_mistakes_with_each_are_named(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_targets_are_printed_as_they_are_written() -> None:
+    assert repr(targets.contrast(0, 5)) == "targets.contrast(0, 5)"
+    assert repr(targets.top_k(3)) == "targets.top_k(3)"
+    assert repr(targets.mask(np.ones((2, 3)))) == "targets.mask(array of shape (2, 3))"

@@ -262,11 +262,21 @@ class Computed:
 
     def check(self, output: Any) -> None:
         """Refuse an output that does not fit; shapes and concrete values are read."""
-        name = self.function.__name__.lstrip("_").removesuffix("_set")
         try:
             self.refuse(output, *self.operands, *self.options)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from None
+            raise type(error)(f"{self._name}: {error}") from None
+
+    @property
+    def _name(self) -> str:
+        return str(self.function.__name__).lstrip("_").removesuffix("_set")
+
+    def __repr__(self) -> str:
+        given = [a for a in (*self.operands, *self.options) if a is not None]
+        told = (
+            f"array of shape {a.shape}" if np.ndim(a) and is_array(a) else str(a) for a in given
+        )
+        return f"targets.{self._name}({', '.join(told)})"
 
     def value(self, output: Array) -> Array:
         self.check(output)
@@ -274,6 +284,11 @@ class Computed:
 
     def __call__(self, output: Array) -> Array:
         return self.value(output) * output if self.weights else self.value(output)
+
+
+def _told(operand: Any) -> str:
+    is_one = not is_array(operand) or not operand.ndim
+    return str(operand) if is_one else f"array of shape {operand.shape}"
 
 
 def is_array(output: Any) -> bool:
