@@ -67,13 +67,13 @@ def undone_logarithms(graph: Graph, found: Mapping[Var, Found]) -> dict[int, Cal
         if adds is not None and adds.primitive in prim.SUMS and adds.outvars[0] not in log_sums:
             a, b = adds.invars
             parts = [(a, 1), (b, -1 if adds.primitive is prim.SUB else 1)]
-        sums = [log_sum(a) if sign > 0 else None for a, sign in parts]
-        others = [part for part, own in zip(parts, sums, strict=True) if own is None]
-        own = next((s for s in sums if s is not None), None)
-        if own is not None and not any(
-            _compares(a, graph, log_sum) or _reads(a, own.out, graph) for a, _ in others
+        sums = [own for a, sign in parts if sign > 0 and (own := log_sum(a)) is not None]
+        others = [(a, sign) for a, sign in parts if sign < 0 or log_sum(a) is None]
+        if sums and not any(
+            _compares(a, graph, log_sum) or any(_reads(a, own.out, graph) for own in sums)
+            for a, _ in others
         ):
-            ways[id(eqn)] = _way(eqn, own, others, graph, log_sums)
+            ways[id(eqn)] = _way(eqn, sums, others, graph, log_sums)
     return ways
 
 
@@ -115,7 +115,7 @@ def _reads(atom: Any, var: Var, graph: Graph) -> bool:
 
 def _way(
     eqn: Equation,
-    own: LogSum,
+    sums: list[LogSum],
     others: list[tuple[Any, int]],
     graph: Graph,
     log_sums: Mapping[Var, Var],
@@ -124,9 +124,12 @@ def _way(
         return atom.val if is_literal(atom) else read(atom)
 
     def way(read: Read) -> Any:
-        total = _sum(own.out, read, graph, log_sums)
-        for move in own.moves:
-            total = compat.applied(move, total)
+        total: Any = 1
+        for own in sums:
+            factor = _sum(own.out, read, graph, log_sums)
+            for move in own.moves:
+                factor = compat.applied(move, factor)
+            total = total * factor
         for atom, sign in others:
             total = total * jnp.exp(sign * value(atom, read))
         kept = jnp.exp(value(eqn.invars[0], read))

@@ -47,6 +47,11 @@ WITH_A_FACTOR = {
         jnp.exp(lse(h @ p["a"], 1, keepdims=True)) * jnp.exp(h @ p["b"])
     ),
 }
+OF_TWO_SUMS = {
+    "a product": lambda p, h: jnp.exp(h @ p["a"]).sum(1) * jnp.exp(h @ p["b"]).sum(1),
+    "a sum of logarithms": lambda p, h: jnp.exp(lse(h @ p["a"], 1) + lse(h @ p["b"], 1)),
+    "two exponentials": lambda p, h: jnp.exp(lse(h @ p["a"], 1)) * jnp.exp(lse(h @ p["b"], 1)),
+}
 RUNNING = {
     "a loop": running,
     "cumsum": lambda p, h: jnp.cumsum(jnp.exp(h), 1),
@@ -55,6 +60,7 @@ RUNNING = {
 GROUPS = tuple(
     Group(f"log-sum-exps undone, {name}", spelled, {"a": (4, 4), "b": (4, 4)}, composites=EXACT)
     for name, spelled in {
-        "one": ONE, "two": TWO, "with a factor": WITH_A_FACTOR, "running": RUNNING,
+        "one": ONE, "two": TWO, "with a factor": WITH_A_FACTOR, "of two sums": OF_TWO_SUMS,
+        "running": RUNNING,
     }.items()
 )  # fmt: skip
