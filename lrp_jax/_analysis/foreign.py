@@ -28,13 +28,11 @@ def of_one_example(closed_jaxpr: Any) -> Any:
     """A flat function for one example: what holds those of a batch together is opened."""
     bodies = {id(e): _implementation(e) for e in compat.open_jaxpr(closed_jaxpr).eqns}
     others = {
-        eqn: functools.partial(_run, body) for eqn, body in bodies.items() if body is not None
+        eqn: functools.partial(jax.core.eval_jaxpr, compat.open_jaxpr(body), body.consts)
+        for eqn, body in bodies.items()
+        if body is not None
     }
     return splice(closed_jaxpr, others) if others else closed_jaxpr
-
-
-def _run(body: Any, *operands: Any) -> list[Any]:
-    return jax.core.eval_jaxpr(compat.open_jaxpr(body), body.consts, *operands)
 
 
 def _implementation(eqn: Equation) -> Any | None:

@@ -66,10 +66,7 @@ def _as_scan(eqn: Equation, turns: int, operands: list[Any]) -> list[Any]:
     of_condition, of_body, carry = operands[:start], operands[start:end], operands[end:]
 
     def run(function: Any, *values: Any) -> list[Any]:
-        jaxpr = compat.open_jaxpr(function)
-        inputs = [*jaxpr.constvars, *jaxpr.invars]
-        whole = compat.as_function(jaxpr, jaxpr.eqns, inputs, jaxpr.outvars)
-        return whole(*function.consts, *values)
+        return jax.core.eval_jaxpr(compat.open_jaxpr(function), function.consts, *values)
 
     def turn(carry: list[Any], _: None) -> tuple[list[Any], None]:
         (goes_on,) = run(condition, *of_condition, *carry)

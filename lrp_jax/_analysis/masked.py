@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from . import compat, primitives as prim
-from .compat import Equation, Var, is_literal
+from .compat import Equation, is_literal
 from .graph import Graph
 from .indices import known_in
 from .otherwise import Read, computed_otherwise
@@ -33,12 +33,12 @@ def with_masks(
     if not selects:
         return closed_jaxpr
     graph = Graph(closed_jaxpr, explained, outputs)
-    known, touched = known_in(graph), _touched(jaxpr, explained)
+    known = known_in(graph)
     chosen: dict[int, int] = {}
     for eqn in selects:
         mask, *cases = eqn.invars
         zeros = [known.is_zero(a) for a in cases]
-        fixed = is_literal(mask) or mask in touched or known.indices(mask) is not None
+        fixed = is_literal(mask) or mask in graph.touched or known.indices(mask) is not None
         if graph.is_live(eqn) and sum(zeros) == 1 and not fixed:
             chosen[id(eqn)] = zeros.index(False)
 
@@ -53,12 +53,3 @@ def with_masks(
     if not chosen:
         return closed_jaxpr
     return computed_otherwise(closed_jaxpr, lambda eqn: id(eqn) in chosen, way)
-
-
-def _touched(jaxpr: Any, explained: Sequence[bool]) -> set[Var]:
-    """What depends on explained inputs in any way, by comparisons too."""
-    found = {v for v, flag in zip(jaxpr.invars, explained, strict=True) if flag}
-    for eqn in jaxpr.eqns:
-        if any(not is_literal(a) and a in found for a in eqn.invars):
-            found.update(eqn.outvars)
-    return found

@@ -113,18 +113,23 @@ def _reshaped(eqn: Equation, own: Parts) -> Parts | None:
     """Parts with other axes beside theirs, or with theirs joined with what is inside of it."""
     if eqn.primitive is _RESHAPE and eqn.params["dimensions"] is None:
         return _regrouped(own, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape)
-    to, shape = link(eqn), list(eqn.outvars[0].aval.shape)
+    to = link(eqn)
     axis = None if to is None else to[own.axis]
-    if axis is None or shape[axis] != sum(own.sizes):
+    if axis is None or eqn.outvars[0].aval.shape[axis] != sum(own.sizes):
         return None
-    made = []
-    for y, size in zip(own.values, own.sizes, strict=True):
-        shape[axis] = size
-        if eqn.primitive is prim.BROADCAST:
-            made.append(lax.broadcast_in_dim(y, shape, eqn.params["broadcast_dimensions"]))
-        else:
-            made.append(compat.applied(eqn, y))
-    return Parts(axis, made)
+    both = zip(own.values, own.sizes, strict=True)
+    return Parts(axis, [_of_size(eqn, axis, size, y) for y, size in both])
+
+
+def _of_size(eqn: Equation, axis: int, size: int, *operands: Any) -> Any:
+    """What an equation makes of operands that have fewer rows along an axis of its result."""
+    shape = [*eqn.outvars[0].aval.shape]
+    shape[axis] = size
+    if eqn.primitive is prim.BROADCAST:
+        return lax.broadcast_in_dim(operands[0], shape, eqn.params["broadcast_dimensions"])
+    if eqn.primitive is _RESHAPE:
+        return lax.reshape(operands[0], shape)
+    return compat.applied(eqn, *operands)
 
 
 def _summed(eqn: Equation, own: Parts, graph: Graph) -> Parts | None:
@@ -237,19 +242,9 @@ class _Followed:
             for a, own, f in zip(eqn.invars, axes, followed, strict=True)
         ]
         return [
-            self._applied(eqn, axis, size, *part)
+            _of_size(eqn, axis, size, *part)
             for size, *part in zip(self._sizes, *operands, strict=True)
         ]
-
-    @staticmethod
-    def _applied(eqn: Equation, axis: int, size: int, *operands: Any) -> Any:
-        if eqn.primitive in prim.SHAPE_ONLY:
-            shape = [*eqn.outvars[0].aval.shape]
-            shape[axis] = size
-            if eqn.primitive is not prim.BROADCAST:
-                return lax.reshape(operands[0], shape)
-            return lax.broadcast_in_dim(operands[0], shape, eqn.params["broadcast_dimensions"])
-        return compat.applied(eqn, *operands)
 
 
 def _axis_of(eqn: Equation, atom: Any, axis: int) -> int | None:
