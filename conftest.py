@@ -132,6 +132,8 @@ QUICK_ROWS = {
     "test_values_are_those_of_the_users_integers": 4,
     "test_way_of_writing_makes_no_difference": 4,
     "test_what_is_held_is_a_constant": 4,
+    "test_what_stands_after_makes_no_difference": 5,
+    "test_what_stands_before_makes_no_difference": 8,
     "test_what_was_found_is_mended": 3,
     "test_without_a_stabiliser_it_is_gradient_times_input": 1,
     "test_without_float64": 1,
