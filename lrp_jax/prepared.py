@@ -94,12 +94,8 @@ def _explained_outputs(
     call: Callable[..., Any], kwargs: dict[str, Any]
 ) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
     """The result of a call, and the shapes of the outputs that its `target=` was checked for."""
-    asked: list[tuple[Any, Any]] = []
-    before = starts.ASKED.set(asked)
-    try:
+    with starts.asked() as asked:
         result = call(**kwargs)
-    finally:
-        starts.ASKED.reset(before)
     target = list(map(id, jax.tree.leaves(kwargs.get("target"))))
     same = [output for output, one in asked if list(map(id, jax.tree.leaves(one))) == target]
     return result, [

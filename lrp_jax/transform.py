@@ -63,6 +63,7 @@ def lrp_transform(
         call, leaves = explained.prepare(args, kwargs)
         if call.explains_integers:
             raise TypeError(INTEGER_COTANGENTS)
+        explained.warn_of(call, leaves)
 
         # Constants have no cotangent, but the pullback depends on them: it is differentiable again.
         @jax.custom_vjp
@@ -111,11 +112,15 @@ def value_and_relevance(
         >>> print(out, r)
         [[1. 3.]] [[0. 3.]]
     """
-    explained = Explained(apply_fn, composite, argnums, has_aux)
+    return explaining(Explained(apply_fn, composite, argnums, has_aux))
+
+
+def explaining(explained: Explained) -> Callable[..., Any]:
+    """From an analysed function to what `value_and_relevance` returns."""
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Any:
         output, relevances, aux = _explain(explained, args, kwargs, target, with_output=True)
-        return ((output, aux), relevances) if has_aux else (output, relevances)
+        return ((output, aux), relevances) if explained.has_aux else (output, relevances)
 
     return explain
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from .._propagation.loop import Program, Taps, run
 from ..composites import Composite
 from ..targets.examples import Reading
 from .resolve import Resolved
+from .rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,11 @@ class Call:
     def explains_integers(self) -> bool:
         """Whether an explained leaf holds integers."""
         return any(map(is_integer, (self.frame.invars[i] for i in self.explained)))
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Which rows of tables explained integers ask for."""
+        return Rows(self.frame, [i for i in self.explained if is_integer(self.frame.invars[i])])
 
     def explained_values(self, leaves: Sequence[Any]) -> list[Any]:
         """What relevance travels to: the explained leaves, or zeros beside explained integers."""

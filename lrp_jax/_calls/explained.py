@@ -22,6 +22,7 @@ from ..targets.examples import reading, settled
 from . import hints
 from .arguments import ArgNums, argument_numbers, belongs_to, checked
 from .call import Call, Start
+from .draws import drawn
 from .resolve import resolve
 
 
@@ -33,10 +34,16 @@ class Explained:
         composite: a composite or a rule.
         argnums: the explained positional arguments.
         has_aux: whether the function returns `(output, aux)`.
+        draws: whether drawn numbers are asked for, as by an expectation over keys.
     """
 
     def __init__(
-        self, apply_fn: Callable[..., Any], composite: Any, argnums: ArgNums, has_aux: bool
+        self,
+        apply_fn: Callable[..., Any],
+        composite: Any,
+        argnums: ArgNums,
+        has_aux: bool,
+        draws: bool = False,
     ) -> None:
         if not callable(apply_fn):
             raise TypeError(
@@ -52,6 +59,7 @@ class Explained:
         self.argnums = argument_numbers(argnums)
         self.single = isinstance(argnums, int | np.integer)
         self.has_aux = has_aux
+        self.draws = draws
         self._calls: dict[Any, Call] = {}
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._lock = threading.RLock()
@@ -111,11 +119,12 @@ class Explained:
         read = partial(
             analyse, traced.jaxpr, flags, names, outputs=outputs, calls=self.composite.calls
         )
+        suspected = () if self.draws else drawn(traced)
         frame = read()
-        resolved = resolve(frame, self.composite, traced.anonymous)
+        resolved = resolve(frame, self.composite, traced.anonymous, suspected)
         if resolved.by_turn:
             frame = read(unroll=True)
-            resolved = resolve(frame, self.composite, traced.anonymous)
+            resolved = resolve(frame, self.composite, traced.anonymous, suspected)
         if self.composite.strict:
             refuse_warnings(resolved.plan)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
@@ -141,6 +150,12 @@ class Explained:
                 self._compiled[key] = jax.jit(function)
             return self._compiled[key]
 
+    def warn_of(self, call: Call, leaves: Sequence[Any]) -> None:
+        """What every explanation repeats of what its plan warns of, and what its values tell."""
+        for text in call.resolved.mistakes:
+            warn(text)
+        call.rows.warn_of_unknown(leaves)
+
     def run(
         self, call: Call, purpose: Any, function: Callable[..., Any], leaves: Any, target: Any,
         *more: Any,
@@ -148,8 +163,9 @@ class Explained:
         """`function(start, composite, leaves, target, *more)`, compiled once where it can be."""
         targets.check(call.output_shapes, target)
         target, note = settled(call.output_shapes, target, call.reading)
-        for text in [*call.resolved.mistakes, *filter(None, [note])]:
-            warn(text)
+        self.warn_of(call, leaves)
+        if note:
+            warn(note)
         # The helpers of `targets` are callables too, but their arrays are operands like any other.
         leaves_of_target = jax.tree.leaves(target)
         plain = next((leaf for leaf in leaves_of_target if callable(leaf)), None)

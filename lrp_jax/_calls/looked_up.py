@@ -58,6 +58,7 @@ class Embedded:
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LookedUp:
         """One call."""
         call, leaves = self._explained.prepare(args, kwargs)
+        call.rows.warn_of_unknown(leaves)
         steps = call.frame.layers()
         indices = [call.resolved.indices[s] for s in steps if s.kind == "Embedding"]
         floats = {f"argument:{i}": leaves[i] for i in call.explained if not _is_integer(leaves[i])}

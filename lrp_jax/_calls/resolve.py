@@ -45,13 +45,19 @@ class Resolved:
     by_turn: bool
 
 
-def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -> Resolved:
+def resolve(
+    frame: Frame,
+    composite: Composite,
+    anonymous: Sequence[Any] = (),
+    suspected: Sequence[str] = (),
+) -> Resolved:
     """Give every layer of a frame its rule.
 
     Args:
         frame: the analysed function.
         composite: the rules.
         anonymous: shapes of arrays that were closed over.
+        suspected: mistakes of the function that no layer tells.
 
     Raises:
         TypeError: where an entry speaks only of layers that its rule cannot serve.
@@ -91,7 +97,7 @@ def resolve(frame: Frame, composite: Composite, anonymous: Sequence[Any] = ()) -
     by_step = {step: e for step, e in zip(steps, entries, strict=True) if e is not None}
     held = held_inputs(frame, {s for s, e in by_step.items() if pairs[e][1].way is Way.NOTHING})
     idle = {step for step, constants in held.items() if len(constants) == len(step.inputs)}
-    mistakes += torn_layers(frame)
+    mistakes += [*torn_layers(frame), *suspected]
     unknown = _unrecognised(frame, layers, composite.entries, idle)
     if not composite.gradient:
         unknown += _standing_alone(frame, idle, spoken=bool(unknown))

@@ -1,12 +1,10 @@
-"""What the measures share: correlations, quotients that are 0 where nothing is divided, batches."""
-
-from collections.abc import Iterable
-from typing import Any
+"""What the measures share: correlations, quotients that are 0 where nothing is divided."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+
+from ..targets import scoring
 
 
 def pearson(a: Array, b: Array) -> Array:
@@ -60,12 +58,20 @@ def _ranks(values: Array) -> Array:
         ordered = jnp.sort(row)
         below = jnp.searchsorted(ordered, row, side="left")
         upto = jnp.searchsorted(ordered, row, side="right")
-        return (below + upto).astype(row.dtype)
+        # NaN sorts somewhere, and its rank would look like any other.
+        return jnp.where(jnp.isnan(row).any(), jnp.nan, below + upto).astype(row.dtype)
 
     return jax.vmap(one)(flat).reshape(values.shape)
 
 
 def flat(values: Array) -> Array:
+    """`(batch, elements)`."""
+    values = jnp.asarray(values)
+    if values.ndim < 2:
+        raise ValueError(
+            f"relevance has the examples in front, (batch, ...), got {values.shape}: of one "
+            "example it is relevance[None]"
+        )
     return values.reshape(values.shape[0], -1)
 
 
@@ -75,27 +81,7 @@ def ratio(a: Array, b: Array) -> Array:
 
 
 def key_or_default(key: Array | None) -> Array:
-    return jax.random.key(0) if key is None else key
-
-
-def batches_of(batches: Iterable[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The batches of a study, as pairs of inputs and targets.
-
-    Args:
-      batches: as `study`.
-
-    Returns:
-      A list of pairs of NumPy arrays.
-
-    Raises:
-      TypeError: for a batch that is no pair.
-    """
-    found = []
-    for index, batch in enumerate(batches):
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TypeError(
-                "batches is a list of pairs (inputs, targets), such as [(x, labels)], got "
-                f"{type(batch).__name__} as batch {index}"
-            )
-        found.append((np.asarray(batch[0]), np.asarray(batch[1])))
-    return found
+    if key is None:
+        return jax.random.key(0)
+    scoring.require_key(key)
+    return key

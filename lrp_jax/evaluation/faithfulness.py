@@ -39,7 +39,7 @@ def completeness(
 
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any) -> Array:
-        x, model, weights = scoring.question(f, argnums, args, target, "this metric")
+        x, model, weights = scoring.question(f, argnums, args, target, "completeness")
         explained = scoring.score(model(x), weights)
         if baseline is not None:
             explained -= scoring.score(model(scoring.baseline(baseline, x)), weights)
@@ -94,7 +94,7 @@ def sensitivity_n(
         moved = scoring.spatial_axes(x.shape, axes)
         shape = [s if a == 0 or a in moved else 1 for a, s in enumerate(x.shape)]
         positions = int(np.prod(shape[1:]))
-        if min(sizes) < 1 or max(sizes) > positions:
+        if not sizes or min(sizes) < 1 or max(sizes) > positions:
             raise ValueError(f"sizes {sizes} must be between 1 and the {positions} positions")
 
         def draw(key: Array, size: int) -> Array:
@@ -139,7 +139,8 @@ def faithfulness_correlation(
 
     @jax.jit
     def run(args: tuple[Any, ...], relevance: Array, target: Any, masks: Array) -> Array:
-        asked = scoring.question(f, argnums, args, target, "this metric")
+        x, *_ = asked = scoring.question(f, argnums, args, target, "faithfulness_correlation")
+        _require_masks(masks, x)
         return pearson(*_removals(asked, relevance, masks, lambda mask: mask, fill, chunk))
 
     return scoring.measure(f, functools.partial(run, masks=given))
@@ -187,8 +188,10 @@ def infidelity(
     def run(
         args: tuple[Any, ...], relevance: Array, target: Any, key: Any = None, masks: Any = None
     ) -> Array:
-        x, model, weights = scoring.question(f, argnums, args, target, "this metric")
+        x, model, weights = scoring.question(f, argnums, args, target, "infidelity")
         relevance = _shaped(relevance, x)
+        if masks is not None:
+            _require_masks(masks, x)
         remedy = "for token ids there are faithfulness_correlation, sensitivity_n, pixel_flipping"
         scoring.require_floats(x, "infidelity", remedy)
         slope = ratio(relevance, x) if multiplied else relevance
@@ -224,6 +227,18 @@ def _removals(
 
     sums, drops = jax.lax.map(one, items, batch_size=min(chunk, len(items)))
     return sums.T, drops.T
+
+
+def _require_masks(masks: Array, x: Array) -> None:
+    tail = masks.shape[1:]
+    fits = len(tail) <= x.ndim and all(
+        n in (1, m) for n, m in zip(tail[::-1], x.shape[::-1], strict=False)
+    )
+    if not masks.ndim or not len(masks) or not fits:
+        raise ValueError(
+            f"masks are booleans (runs, ...) that broadcast to (runs, *{x.shape}), got the shape "
+            f"{masks.shape}"
+        )
 
 
 def _shaped(relevance: Array, x: Array) -> Array:

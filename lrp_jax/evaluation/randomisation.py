@@ -73,6 +73,7 @@ def parameter_randomisation(
     >>> test({"head": {"w": jnp.arange(4.0)}}, jnp.ones((2, 4))).layers
     ('head',)
     """
+    explain = scoring.explaining(explain, "parameter_randomisation")
     alike = spearman if similarity is None else similarity
     destroy = _shuffled if randomise is None else randomise
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..targets import scoring
+from ..targets import scoring, starts
 from .correlations import flat, key_or_default, pearson, ratio
 
 
@@ -51,6 +51,7 @@ def max_sensitivity(
     scoring.require_positive("samples", samples)
     if not radius > 0:
         raise ValueError(f"radius={radius!r}: the changes of the input need one above 0")
+    explain = scoring.explaining(explain, "max_sensitivity")
 
     @jax.jit
     def run(args: tuple[Any, ...], target: Any, key: Array) -> Array:
@@ -94,15 +95,25 @@ def random_logit(
     """
     if classes < 2:
         raise ValueError(f"another class is needed, got classes={classes}")
+    explain = scoring.explaining(explain, "random_logit")
     alike = pearson if similarity is None else similarity
 
     @jax.jit
     def run(args: tuple[Any, ...], target: Array, key: Array) -> Array:
         other = (target + jax.random.randint(key, target.shape, 1, classes)) % classes
-        first, second = (flat(explain(*args, target=t)) for t in (target, other))
+        with starts.asked() as checked:
+            first, second = (flat(explain(*args, target=t)) for t in (target, other))
+        wrong = [y.shape for y, _ in checked if starts.is_array(y) and y.shape[-1] != classes]
+        if wrong:
+            raise ValueError(
+                f"classes={classes}, and the explained output has the shape {wrong[0]}"
+            )
         return alike(first, second)
 
     def evaluate(*args: Any, target: Any, key: Array | None = None) -> Array:
-        return run(args, jnp.asarray(target), key_or_default(key))
+        target = jnp.asarray(target)
+        starts.check(jax.ShapeDtypeStruct((*target.shape, classes), float), target)
+        return run(args, target, key_or_default(key))
 
+    evaluate.__qualname__ = "random_logit(explain, classes)"
     return evaluate

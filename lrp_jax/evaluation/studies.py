@@ -29,7 +29,7 @@ from .._analysis.identity import checksum_of_any, program_of
 from .._files import differences, locked
 from ..datasets import checksum_of, progress_bar, require
 from ..targets import scoring
-from .correlations import batches_of
+from .calls import batches_of, made, told
 from .flipping import interval
 
 
@@ -111,7 +111,10 @@ class Table(_tables.Shown):
             chosen &= self.columns[name] == value
         if not chosen.any():
             raise KeyError(f"no values of {metric!r} for {method!r} at {point}")
-        return self.columns["value"][chosen][np.argsort(self.columns["example"][chosen])]
+        examples = self.columns["example"][chosen]
+        if len(set(examples.tolist())) < len(examples):
+            raise KeyError(f"{method!r} has several points: name one, {self.candidates(metric)}")
+        return self.columns["value"][chosen][np.argsort(examples)]
 
     def candidates(self, metric: str) -> list[tuple[str, dict[str, float]]]:
         """All methods, with each point of their grids, in the order of the table."""
@@ -159,7 +162,8 @@ class Table(_tables.Shown):
         if best not in ("min", "max"):
             raise ValueError(f'best is "min" or "max", not {best!r}')
         entries = [(m, p, self.values(metric, m, **p)) for m, p in self.candidates(metric)]
-        entries.sort(key=lambda e: e[2].mean() if best == "min" else -e[2].mean())
+        sign = 1 if best == "min" else -1
+        entries.sort(key=lambda e: (np.isnan(e[2].mean()), sign * e[2].mean()))
         top = entries[0][2]
 
         def bounds(values: np.ndarray) -> tuple[float, float]:
@@ -259,7 +263,8 @@ def study(
             raise ValueError(f"{path} is not the beginning of this study; give another path")
         for name, point, index in progress_bar(cells[len(records) :], None, progress):
             x, target = data[index]
-            values = measures[name](point, params, jnp.asarray(x), jnp.asarray(target))
+            with told(params, x, target):
+                values = measures[name](point, params, jnp.asarray(x), jnp.asarray(target))
             record = {
                 "method": name,
                 "point": point,
@@ -284,7 +289,7 @@ def _measure(method: Any, metrics: Mapping[str, Callable[..., Any]]) -> Callable
             if np.shape(value) != (len(x),):
                 raise ValueError(
                     f"metric {name!r} returned the shape {np.shape(value)} for {len(x)} "
-                    "examples; a study needs one number for each"
+                    "examples; a study needs one number for each (of curves, their area)"
                 )
         return results
 
@@ -318,7 +323,8 @@ def _compiled(method: _Identity, is_grid: bool) -> Callable[..., Any]:
 
     @jax.jit
     def explained(point: dict[str, Array], params: Any, x: Array, target: Array) -> Any:
-        explain = method.function(**point) if is_grid else method.function
+        function = method.function
+        explain = made(function, point) if is_grid else scoring.explaining(function, "a study")
         return explain(params, x, target=target)
 
     return explained

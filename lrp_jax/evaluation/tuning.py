@@ -17,7 +17,7 @@ from jax import Array
 from .. import _tables
 from ..datasets import require
 from ..targets import scoring
-from .correlations import batches_of
+from .calls import batches_of, made, told
 from .flipping import interval
 from .studies import Grid, Table, study
 
@@ -215,7 +215,7 @@ def _descended(
     def step(place: Array, moments: Any, params: Any, x: Array, target: Array) -> Any:
         def loss(place: Array) -> Array:
             values = {n: scoring.float_like(v, x) for n, v in _numbers(place, ranges).items()}
-            relevance = make(**values)(params, x, target=target)
+            relevance = made(make, values)(params, x, target=target)
             return sign * metric(params, x, relevance=relevance, target=target).mean()
 
         slope = jax.grad(loss)(place)
@@ -226,7 +226,10 @@ def _descended(
     place, moments, steepness = start, optimizer.init(start), []
     for number in range(steps):
         x, target = batches[number % len(batches)]
-        place, moments, steep = step(place, moments, params, jnp.asarray(x), jnp.asarray(target))
+        with told(params, x, target):
+            place, moments, steep = step(
+                place, moments, params, jnp.asarray(x), jnp.asarray(target)
+            )
         steepness.append(float(steep))
     if not np.isfinite(steepness).all() or not any(steepness):
         raise ValueError(

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._calls.arguments import ArgNums
+from .._calls.draws import holds_keys
+from .._calls.explained import Explained
 from .._calls.hints import no_target
 from .._tables import Shown, Table, arrays, counted
 from .._warnings import warn
 from ..targets import scoring
 from ..targets.examples import reading_of_call, settled
-from ..transform import value_and_relevance
+from ..transform import explaining
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["members", "outputs"], meta_fields=[])
@@ -133,10 +135,14 @@ def ensemble_relevance(
 
     if chunk is not None:
         scoring.require_positive("chunk", chunk)
-    single = value_and_relevance(apply_fn, composite, argnums)
+    explanations = {
+        draws: explaining(Explained(apply_fn, composite, argnums, False, draws))
+        for draws in (False, True)
+    }
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Ensemble:
         _require_members(args, params_argnum)
+        single = explanations[holds_keys(args[params_argnum])]
 
         def over_members(function: Callable[..., Any], **more: Any) -> Any:
             def of(params: Any) -> Any:

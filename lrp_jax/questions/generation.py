@@ -183,18 +183,19 @@ def explain_generation(
         start = _checked(prompt, answer)
         given[number] = jnp.concatenate([prompt, answer], -1)
         call, leaves = explained.prepare(tuple(given), kwargs)
+        explained.warn_of(call, leaves)
         shape = getattr(call.output_shapes, "shape", None)
         if shape is None or shape[:-1] != given[number].shape:
             raise ValueError(
                 f"the logits need the axes {given[number].shape} of the ids, prompt and answer "
                 f"together, and one for the vocabulary; the output is {call.output_shapes}."
             )
-        _require_known("answer", answer, shape[-1])
+        require_known("answer", answer, shape[-1])
         if against is not None and not isinstance(against, str):
             against = _ids("against", against)
             if against.shape != answer.shape:
                 raise ValueError(f"against has shape {against.shape}, the answer {answer.shape}.")
-            _require_known("against", against, shape[-1])
+            require_known("against", against, shape[-1])
         elif against not in (None, "runner-up"):
             raise ValueError(f"against={against!r}: it is None, 'runner-up' or ids.")
         named = against if isinstance(against, str) else against is not None
@@ -249,7 +250,7 @@ def _ids(name: str, value: Any) -> jax.Array:
     return jnp.asarray(ids)
 
 
-def _require_known(name: str, ids: jax.Array, vocabulary: int) -> None:
+def require_known(name: str, ids: Any, vocabulary: int) -> None:
     """Refuse ids without a logit, where they can be read."""
     if isinstance(ids, jax.core.Tracer):
         return

@@ -56,6 +56,7 @@ def relevance_matrix(
 
     def matrix(*args: Any, **kwargs: Any) -> jax.Array:
         call, leaves = explained.prepare(args, kwargs)
+        explained.warn_of(call, leaves)
         shapes = jax.tree.leaves(call.output_shapes)
         if len(shapes) != 1 or len(call.explained) != 1:
             raise ValueError(

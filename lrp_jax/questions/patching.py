@@ -277,6 +277,7 @@ def _two_runs(
         )
     call, clean = explained.prepare(tuple(given), kwargs)
     leaves = explained.prepare(tuple(changed), kwargs)[1]
+    call.rows.warn_of_unknown(leaves)
     return call, clean, leaves
 
 

@@ -3,6 +3,7 @@
 For what asks the model again and again: the baselines and the measures.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,9 @@ def float_like(values: Any, x: Array) -> Array:
     return jnp.asarray(values, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float)
 
 
+_MAKES_EXPLANATIONS = ("lrp_jax.transform", "lrp_jax.baselines")
+
+
 def require_key(key: Any) -> None:
     """Refuse what is no random key, such as the number that one is made of."""
     dtype = getattr(key, "dtype", None)
@@ -74,6 +78,41 @@ def require_key(key: Any) -> None:
 def require_positive(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def require_function(f: Any, name: str) -> None:
+    """Refuse an explanation in the place of the function that it explains."""
+    if not callable(f):
+        raise TypeError(f"{name} takes the function that was explained, got {type(f).__name__}")
+    made = inspect.unwrap(f)
+    maker = str(getattr(made, "__qualname__", "")).partition(".")[0]
+    module = str(getattr(made, "__module__", ""))
+    if module.startswith(_MAKES_EXPLANATIONS) and maker != "lrp_transform":
+        raise TypeError(
+            f"{name} asks the function that was explained, and got an explanation: write "
+            f"{name}(apply_fn)(params, x, relevance=explain(params, x))"
+        )
+
+
+def explaining(explain: Any, name: str, also: str = "") -> Callable[..., Any]:
+    """An explanation that says so where it is none, but the function to explain."""
+    remedy = (
+        f"{name} takes an explanation, a function of (params, x, target=...) such as "
+        f"lrp.relevance(apply_fn, composite){also}; got "
+    )
+    if not callable(explain):
+        raise TypeError(f"{remedy}{type(explain).__name__}")
+
+    def asked(*args: Any, target: Any) -> Any:
+        try:
+            return explain(*args, target=target)
+        except TypeError as error:
+            if "unexpected keyword argument 'target'" not in str(error):
+                raise
+            shown = getattr(explain, "__qualname__", type(explain).__name__)
+            raise TypeError(f"{remedy}{shown}, which takes no target") from error
+
+    return asked
 
 
 def require_one(target: Any) -> None:
@@ -212,6 +251,8 @@ def question(
 
 def measure(f: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled `run(args, relevance, target, ...)` as `(*args, relevance, target=None, ...)`."""
+    name = getattr(run, "func", run).__qualname__.partition(".")[0]
+    require_function(f, name)
     shapes = jax.jit(f)
 
     def evaluate(*args: Any, relevance: Any, target: Any = None, **named: Any) -> Any:
@@ -221,6 +262,7 @@ def measure(f: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any
             )
         return run(args, jnp.asarray(relevance), checked_target(shapes, args, target), **named)
 
+    evaluate.__qualname__ = f"{name}(f)"  # what Python says where an argument is missing
     return evaluate
 
 

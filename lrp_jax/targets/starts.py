@@ -26,7 +26,8 @@ take its last axis for classes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -45,6 +46,17 @@ ASKED: ContextVar[list[tuple[Any, Target]] | None] = ContextVar("asked", default
 """Where it holds a list, `check` adds what it was asked: who traces a call can check it again."""
 
 
+@contextmanager
+def asked() -> Iterator[list[tuple[Any, Target]]]:
+    """The list of what `check` is asked for, output and target, meanwhile."""
+    found: list[tuple[Any, Target]] = []
+    before = ASKED.set(found)
+    try:
+        yield found
+    finally:
+        ASKED.reset(before)
+
+
 def check(output: Any, target: Target) -> None:
     """Raise a clear error where `target` cannot start an explanation of `output`.
 
@@ -61,9 +73,9 @@ def check(output: Any, target: Target) -> None:
 
     >>> check(jax.ShapeDtypeStruct((2, 10), jnp.float32), [3, 9])
     """
-    asked = ASKED.get()
-    if asked is not None:
-        asked.append((output, target))
+    listening = ASKED.get()
+    if listening is not None:
+        listening.append((output, target))
     if isinstance(target, Each | One):
         for one in target.targets:
             check(output, one)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import targets
 from ..._tables import Shown, Table
+from ...questions.generation import require_known
 from ..correlations import pearson
 from ..fills import constant
 from ..flipping import area_between, interval, pixel_flipping
@@ -121,6 +122,9 @@ def compare(
         def margin(*arrays: np.ndarray) -> np.ndarray:
             return _in_batches(partial(margins, params), arrays, batch)
 
+        vocabulary = jax.eval_shape(apply_fn, params, jnp.asarray(encoded.ids[:1])).shape[-1]
+        for name, ids in (("right", encoded.right), ("wrong", encoded.wrong)):
+            require_known(name, ids, vocabulary)
         questions = (encoded.lengths - 1, encoded.right, encoded.wrong)
         correct = margin(encoded.ids, *questions) > 0
         if not correct.any():

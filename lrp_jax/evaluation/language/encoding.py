@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ def encode(
         width: how many tokens there are at least, so that several tasks have one shape.
 
     Raises:
+        TypeError: for a tokenizer that returns no ids.
         ValueError: where the right and the wrong text have the same ids, and for no prompts.
 
     Example:
@@ -78,6 +80,7 @@ def encode(
     """
     if not prompts:
         raise ValueError("there are no prompts.")
+    tokenize = partial(_ids, tokenize)
     texts = [list(tokenize(p.text)) for p in prompts]
     ends = [_continuations(p, ids, tokenize) for p, ids in zip(prompts, texts, strict=True)]
     whole = [[*start, *ids, *end[0]] for ids, end in zip(texts, ends, strict=True)]
@@ -107,6 +110,17 @@ def encode(
         tuple(spans),
         tuple({n: (filled(ids), len(ids)) for n, ids in each.items()} for each in shorter),
     )
+
+
+def _ids(tokenize: Tokenize, text: str) -> list[int]:
+    found: list[Any] = list(tokenize(text))
+    if not all(isinstance(i, int | np.integer) for i in found):
+        raise TypeError(
+            f"tokenize gives the ids of a text, a list of ints; of {text[:20]!r} it gives "
+            f"{found[:3]}. Of a tokenizer of Hugging Face that is "
+            "lambda text: tokenizer(text, add_special_tokens=False)['input_ids']."
+        )
+    return found
 
 
 def _tokens_before(text: str, tokenize: Tokenize) -> int:
