@@ -140,7 +140,7 @@ def test_measures_that_are_asked_wrongly(make: Callable[[], Any], message: str) 
     ],
 )
 def test_a_study_says_what_it_handed_on(make: Callable[[], Any], message: str) -> None:
-    with pytest.raises((TypeError, KeyError, ValueError), match=".+") as error:
+    with pytest.raises((TypeError, KeyError, ValueError), match=r".+") as error:
         make()
     assert any(re.search(message, note) for note in error.value.__notes__)
 

@@ -244,7 +244,7 @@ def test_masks() -> None:
         ([4], r"concept \[4\] is out of range: the layer has 4 units"),
         ([-1], "out of range"),
         (np.ones((1, 5)), r"masks of shape \(1, 5\).*does not broadcast.*\(3, 4, 4, 4\)"),
-        ([], "one number of concepts"),
+        ([], "none to ask for"),
     ):
         with pytest.raises(ValueError, match=message):
             explain(wrong)

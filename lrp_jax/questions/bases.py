@@ -202,6 +202,8 @@ def components(data: Any, axis: int = -1) -> Basis:
         axis: of the input.
     """
     rows = np.moveaxis(np.asarray(data, float), axis, -1)
+    if not np.isfinite(rows).all():
+        raise ValueError("components are of finite data, and here are NaN or infinities.")
     rows = rows.reshape(-1, rows.shape[-1])
     centred = rows - rows.mean(0)
     vectors = np.linalg.eigh(centred.T @ centred)[1].T[::-1]

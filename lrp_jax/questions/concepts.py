@@ -100,8 +100,8 @@ def concept_relevance(
          [0. 2.]]
     """
     explained = Explained(apply_fn, composite, argnums, has_aux)
-    conditions = dict(layer) if isinstance(layer, Mapping) else {layer: concepts}
-    if not conditions or any(c is None for c in conditions.values()):
+    conditions = list(layer.items()) if isinstance(layer, Mapping) else [(layer, concepts)]
+    if not conditions or any(c is None for _, c in conditions):
         raise ValueError("concept_relevance needs a layer and the concepts of each layer.")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk={chunk}: it is a number of concepts, at least 1.")
@@ -109,7 +109,7 @@ def concept_relevance(
     def relevances(*args: Any, target: Any = None, **kwargs: Any) -> Any:
         call, leaves = explained.prepare(args, kwargs)
         # From the output on, as relevance meets them.
-        pairs = [(one(call, spec), given) for spec, given in conditions.items()]
+        pairs = [(one(call, spec), given) for spec, given in conditions]
         pairs.sort(key=lambda pair: -pair[0].index)
         found = [site for site, _ in pairs]
         check_flow(call, found, parallel)

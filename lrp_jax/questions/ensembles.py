@@ -142,6 +142,11 @@ def ensemble_relevance(
 
     def explain(*args: Any, target: Any = None, **kwargs: Any) -> Ensemble:
         _require_members(args, params_argnum)
+        if params_argnum % len(args) == argnums % len(args):
+            raise ValueError(
+                f"argument {params_argnum} is explained; the one whose arrays have the members in "
+                "front, params_argnum, is another."
+            )
         single = explanations[holds_keys(args[params_argnum])]
 
         def over_members(function: Callable[..., Any], **more: Any) -> Any:

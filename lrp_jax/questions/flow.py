@@ -238,6 +238,11 @@ def restriction_of(concepts: Concepts, site: Site, axis: int | None) -> Any:
 
 def _fitting_masks(given: Any, shape: tuple[int, ...]) -> Any:
     masks = given if isinstance(given, jax.core.Tracer) else np.asarray(given)
+    if masks.ndim == 1 and shape:
+        raise ValueError(
+            f"masks of shape {masks.shape} have the concepts leading, so here a number is a whole "
+            "mask: one mask of units is masks[None]."
+        )
     if not (masks.ndim > 0 and fits(masks.shape[1:], shape)):
         raise ValueError(
             f"masks of shape {masks.shape} have the concepts leading, and {masks.shape[1:]} does "
@@ -257,7 +262,9 @@ def fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 def same_number(given: list[Any]) -> list[Any]:
     sizes = [jax.tree.leaves(restriction)[0].shape[0] for restriction in given]
     count = max(sizes)
-    if count == 0 or any(size not in (1, count) for size in sizes):
+    if not count:
+        raise ValueError("concepts=[]: there are none to ask for.")
+    if any(size not in (1, count) for size in sizes):
         raise ValueError(f"the layers need one number of concepts (or one concept), got {sizes}.")
     return [jax.tree.map(lambda m: jnp.broadcast_to(m, (count, *m.shape[1:])), r) for r in given]
 

@@ -37,7 +37,7 @@ def layer_relevances(
     Args:
         apply_fn: the function to explain.
         composite: a composite, or one rule for every layer with weights.
-        layers: which layers: a path glob, a kind, or another match.
+        layers: which layers: a path glob, a kind, another match, or a list of these.
         argnums: the explained positional arguments.
         reduce: what to keep, to bound memory: None (all), "channels" (the sum over the last axis),
             "space" (the sum over all axes between the examples and the last one), an int k (of each
@@ -80,6 +80,8 @@ def layer_relevances(
             chosen = select(call, layers, begin.form)
             first = [one(call, start[0], begin.form)] if start is not None else []
             last = select(call, stop, begin.form) if stop is not None else []
+            if first:
+                _require_reached(call, first[0], chosen)
 
             def seeds(output: Any, values: Taps) -> tuple[Any, Taps]:
                 if start is None:
@@ -104,6 +106,16 @@ def layer_relevances(
         return explained.run(call, ("layers", start is None), evaluate, leaves, target)
 
     return relevances
+
+
+def _require_reached(call: Call, start: Site, chosen: Sequence[Site]) -> None:
+    """Refuse a start from which no relevance comes to what is asked for."""
+    reached = call.resolved.plan.layers[start.index].above | {start.index}
+    if not any(site.index in reached for site in chosen):
+        raise ValueError(
+            f"relevance that starts at {path_of(call, start)} goes towards the input and does not "
+            f"come to {', '.join(path_of(call, site) for site in chosen[:6])}."
+        )
 
 
 def relevances_at(

@@ -22,6 +22,7 @@ from .._layers.arithmetic import divide, to_multiplier_value
 from .._propagation.loop import Taps, key
 from .._tables import counted
 from ..composites import Composite
+from ..rules.base import Rule
 from ..targets import scoring
 from .sites import Site, path_of, pull_taps, select, zeros_like
 
@@ -55,7 +56,7 @@ def patching(
         apply_fn: the function.
         composite: a composite, or one rule for every layer with weights; for plain attribution
             patching see `lrp_jax.baselines.attribution_patching`.
-        layers: which layers: a path glob, a kind, or another match.
+        layers: which layers: a path glob, a kind, another match, or a list of these.
         argnums: the explained positional arguments, which differ between the runs.
         axes: the axes of a layer's output that its units lie on (in a loop its turns lead); what
             lies along the other ones is one unit. None is all axes, a unit for every number.
@@ -116,6 +117,12 @@ def patching(
                 return {path_of(call, s): effect(s, values, found) for s in chosen}
             values, sent = _sent_by(call, composite, corrupted, weights, taps, chosen, ends)
             above = call.resolved.plan.layers
+            if not any(s.index in above[e.index].above for s in chosen for e in ends):
+                raise ValueError(
+                    "edges lead towards the output, and none of to= ("
+                    f"{', '.join(path_of(call, e) for e in ends[:6])}) reads what "
+                    f"{', '.join(path_of(call, s) for s in chosen[:6])} makes."
+                )
             return {
                 path_of(call, s): {
                     path_of(call, end): effect(s, values, sent[end])
@@ -170,6 +177,11 @@ def activation_patching(
 
     Source: Meng et al. 2022, "Locating and editing factual associations in GPT".
     """
+    if isinstance(layers, Composite | Rule):
+        raise TypeError(
+            "activation_patching measures, by no rules: (apply_fn, layers). lrp_jax.patching "
+            "estimates, by those of a composite: (apply_fn, composite, layers)."
+        )
     explained = Explained(apply_fn, PLAIN, argnums, has_aux)
     scoring.require_positive("chunk", chunk)
 
@@ -307,6 +319,8 @@ def _axes_of(axes: Sequence[int] | None, rank: int) -> list[int]:
     """The axes of units of an output, in order."""
     if axes is None:
         return list(range(rank))
+    if isinstance(axes, int):
+        raise TypeError(f"axes={axes}: the axes of units are a tuple, ({axes},).")
     if any(not -rank <= a < rank for a in axes):
         raise ValueError(f"axes={tuple(axes)}: a layer has an output with {rank} axes.")
     return sorted({a % rank for a in axes})

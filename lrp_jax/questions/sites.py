@@ -62,19 +62,25 @@ def _sites(call: Call, frame: Frame, forms: Forms, loops: tuple[int, ...]) -> It
 
 
 def select(call: Call, spec: Any, form: str) -> list[Site]:
-    """The layers that a match, a glob or a predicate speaks of.
+    """The layers that a match, a glob or a predicate speaks of, or any in a list of these.
 
     Raises:
         ValueError: where there is none, with the names that there are.
     """
     layers = call.resolved.plan.layers
-    chosen = match(spec)
-    wanted = {x.index for x in layers if chosen.matches(x, layers)}
-    if not wanted:
+    specs = list(spec) if isinstance(spec, list | tuple) else [spec]
+    wanted = set[int]()
+    for each in map(match, specs):
+        found = {x.index for x in layers if each.matches(x, layers)}
+        wanted |= found
+        if found:
+            continue
         names = ", ".join(x.path for x in layers[:12])
         raise ValueError(
-            f"no layer matches {spec!r}; there are {names}{', ...' if len(layers) > 12 else ''}."
+            f"no layer matches {each!r}; there are {names}{', ...' if len(layers) > 12 else ''}."
         )
+    if not specs:
+        raise ValueError("layers=[] names no layer.")
     return [site for site in sites(call, form) if site.index in wanted]
 
 

@@ -18,6 +18,7 @@ from .._calls.explained import Explained
 from .._calls.hints import no_target
 from ..composites import Composite
 from ..datasets import require
+from ..targets import scoring
 from .flow import Flow, Subspaces, key_of, unit_axis
 from .sites import one
 
@@ -137,6 +138,8 @@ def drsa(
     Source: Chormai et al. 2024.
     """
     pairs = _pairs(apply_fn, composite, layer, argnums, axis)
+    if key is not None:
+        scoring.require_key(key)
     first, second = jax.random.split(jax.random.key(0) if key is None else key)
 
     def learn(params: Any, batches: Iterable[Any]) -> Subspaces:
