@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.flipping import Curves, interval
-from .tools import COLOURS, Scale, bound, colormap, distinct, new_axes
+from .tools import COLOURS, Scale, bound, by_name, colormap, distinct, new_axes
 
 
 def time_series(
@@ -38,6 +38,8 @@ def time_series(
     ax = new_axes(ax, (6, 2))
     signal, relevance = signal.reshape(len(signal), -1), relevance.reshape(len(signal), -1)
     times = np.arange(len(signal)) if times is None else np.asarray(times)
+    if times.shape != signal.shape[:1]:
+        raise ValueError(f"times has the shape {times.shape} for {len(signal)} steps")
     limit, half = bound(relevance, scale), (times[1] - times[0]) / 2 if len(times) > 1 else 0.5
     for i, channel in enumerate(signal.T):
         low, high = channel.min(), channel.max()
@@ -73,11 +75,9 @@ def curves(
     Raises:
       TypeError: for anything but curves by name.
     """
-    if not isinstance(curves, Mapping) or not all(hasattr(c, "score") for c in curves.values()):
-        raise TypeError(
-            'curves are given by name, {"LRP": what pixel_flipping returned}, got '
-            f"{type(curves).__name__}"
-        )
+    by_name(curves, "curves", '{"LRP": what pixel_flipping returned}')
+    if wrong := [type(c).__name__ for c in curves.values() if not hasattr(c, "score")]:
+        raise TypeError(f"curves are what pixel_flipping returned, got {', '.join(wrong)}")
     outside = len(curves) > 3  # then there is no room for their names between them
     ax = new_axes(ax, (6, 3) if outside else (4.5, 3))
     styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -109,6 +109,8 @@ def surface(table: Any, metric: str, method: str, ax: Any = None, *, best: str =
     Returns:
       The axes; parameters are on logarithmic scales (with room for 0 where it is among them).
     """
+    if not hasattr(table, "surface"):
+        raise TypeError(f"a table is what a study returned, got {type(table).__name__}")
     axes, means = table.surface(metric, method)
     if len(axes) != 2 or min(means.shape) < 2:
         raise ValueError(f"contours need a grid of two parameters, got {dict(axes)}")
@@ -143,6 +145,8 @@ def ranking(ranks: Sequence[Any], ax: Any = None, *, metric: str = "mean") -> An
     Returns:
       The axes.
     """
+    if not ranks or not all(hasattr(rank, "behind") for rank in ranks):
+        raise TypeError("ranks are what Table.ranking(metric) returned, got none")
     ax = new_axes(ax, (5, 0.3 * len(ranks) + 0.8))
     for i, rank in enumerate(ranks):
         tie = rank.behind[0] <= 0 <= rank.behind[1]

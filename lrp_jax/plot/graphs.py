@@ -20,7 +20,7 @@ _KIND_COLOURS = {
 _HATCHES = ("", "///", "...", "xxx")
 
 
-def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = None) -> Any:
+def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, Any] | None = None) -> Any:
     """The layers of a plan as a graph, input at the top: kind, path and rule in each box.
 
     A line joins a layer with each one it reads from; those that pass by others run beside them.
@@ -28,8 +28,8 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     Args:
       plan: what `lrp_jax.plan(...)(...)` returns.
       ax: matplotlib axes, new ones of the needed size if not given.
-      relevance: by path the relevance at a layer's output; the lines from there are as wide as
-        its size. `"input"` is that of the input.
+      relevance: by path the relevance at a layer's output, or its sum; the lines from there are as
+        wide as its size. `"input"` is that of the input.
 
     Returns:
       The axes.
@@ -58,7 +58,9 @@ def plan(plan: Any, ax: Any = None, *, relevance: Mapping[str, float] | None = N
     longest = max(len(line) for _, text, _ in boxes for line in text.split("\n"))
     ax = new_axes(ax, ((0.06 * longest + 0.8) * width, 0.72 * height))
     names = {-1: "input"} | {layer.index: layer.path for layer in layers}
-    size = {path: abs(float(r)) for path, r in (relevance or {}).items()}
+    size = {path: abs(float(np.sum(r))) for path, r in (relevance or {}).items()}
+    if unknown := [path for path in size if path not in names.values()]:
+        raise ValueError(f"relevance of {unknown[0]!r}: the plan has no layer of that name")
     widest = max(size.values(), default=0) or 1.0
     for p, n in edges:
         wide = 1 if relevance is None else 0.3 + 5 * size.get(names[p], 0) / widest
@@ -113,6 +115,8 @@ def concept_graph(
     Returns:
       The axes.
     """
+    if not hasattr(graph, "strongest"):
+        raise TypeError(f"a graph is what concept_graph returned, got {type(graph).__name__}")
     chosen = graph.strongest(example, k)
     scores = [np.asarray(s[example])[u] for s, u in zip(graph.scores, chosen, strict=True)]
     ax = new_axes(ax, (1.1 * max(map(len, chosen)) + 1.2, 1.3 * len(chosen)))

@@ -8,7 +8,17 @@ import numpy as np
 
 from ..questions.references import receptive_window
 from . import colormaps
-from .tools import Scale, bound, colormap, map_of, new_axes, pyplot, unit
+from .tools import (
+    Scale,
+    bound,
+    by_name,
+    colormap,
+    map_of,
+    new_axes,
+    pyplot,
+    refuse_channels_in_front,
+    unit,
+)
 
 
 def rgb(relevance: Any, *, scale: Scale = "max", cmap: str = "relevance") -> np.ndarray:
@@ -112,7 +122,8 @@ def grid(
     """Rows of examples: the input, then one heatmap for each method.
 
     Args:
-      images: `(batch, height, width)` or `(batch, height, width, channels)`, or `None` for none.
+      images: `(batch, height, width)` or `(batch, height, width, channels)`, or `None` for none;
+        of one picture `(height, width)` or `(height, width, 1, 3 or 4)`.
       relevances: by the name of a method the relevance of the batch; or that of one method.
       labels: a name for each row.
       overlaid: whether each heatmap lies over its picture (`overlay`).
@@ -131,8 +142,9 @@ def grid(
         relevances = {"relevance": relevances}
     if overlaid and images is None:
         raise ValueError("overlaid heatmaps need the images that they lie over")
-    columns = [] if images is None else [("input", np.asarray(images))]
-    columns += [(name, np.asarray(r)) for name, r in relevances.items()]
+    images = None if images is None else _pictures(images)
+    columns = [] if images is None else [("input", images)]
+    columns += [(name, _pictures(r)) for name, r in relevances.items()]
     if not columns or len({len(c) for _, c in columns}) != 1:
         raise ValueError(
             "grid needs the same number of examples everywhere, got "
@@ -187,7 +199,10 @@ def gallery(
     Returns:
       The figure.
     """
-    if not images or (relevances is not None and set(relevances) != set(images)):
+    by_name(images, "the examples of concepts", '{"concept 3": x[best]}')
+    if not all(map(len, images.values())):
+        raise ValueError("a gallery needs at least one example of each concept")
+    if relevances is not None and set(relevances) != set(images):
         raise ValueError(
             f"a gallery needs examples and their relevance by the same names, got {list(images)} "
             f"and {list(relevances or {})}"
@@ -237,6 +252,21 @@ def _stretched(image: np.ndarray) -> np.ndarray:
     return (image - low) / ((high - low) or 1)
 
 
+def _pictures(given: Any) -> np.ndarray:
+    """A batch of pictures; one picture is a batch of itself."""
+    pictures = np.asarray(given)
+    # A batch of pictures as narrow as a channel axis would be one of strips.
+    narrow = pictures.ndim == 3 and pictures.shape[-1] in (1, 3, 4) and pictures.shape[1] > 4
+    if pictures.ndim == 2 or narrow:
+        pictures = pictures[None]
+    if pictures.ndim not in (3, 4):
+        raise ValueError(
+            "grid takes pictures (batch, height, width) or (batch, height, width, channels), and "
+            f"relevance of the same, by name where it is of several methods; got {pictures.shape}"
+        )
+    return pictures
+
+
 def _title(ax: Any, text: Any, width: float) -> None:
     """A title in lines that are not wider than so many inches, in smaller letters if need be."""
     wrap = textwrap.TextWrapper(max(int(12 * width), 1), break_long_words=False).wrap
@@ -247,6 +277,7 @@ def _title(ax: Any, text: Any, width: float) -> None:
 
 def _show(ax: Any, image: np.ndarray) -> None:
     image = _stretched(np.asarray(image, float))
+    refuse_channels_in_front(image)
     if image.ndim == 3 and image.shape[-1] not in (3, 4):
         image = image.mean(-1)
     ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

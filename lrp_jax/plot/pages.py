@@ -14,6 +14,7 @@ import numpy as np
 
 from . import colormaps
 from .tokens import hexadecimal, ink_on
+from .tools import by_name
 
 LEVELS = 10
 """How many colours a sign has."""
@@ -83,6 +84,9 @@ def page(title: str, sections: Mapping[str, Section | str]) -> Page:
     >>> made.html.count("<td"), "://" in made.html
     (2, False)
     """
+    by_name(sections, "the sections of a page", '{"heading": sections.matrix(...) or a text}')
+    if wrong := [h for h, part in sections.items() if not isinstance(part, Section | str)]:
+        raise TypeError(f"{wrong[0]!r} is made by lrp_jax.plot.sections, or is a text")
     made = {
         heading: Section(_paragraphs(part)) if isinstance(part, str) else part
         for heading, part in sections.items()

@@ -19,6 +19,7 @@ def clean(tokens: Sequence[str]) -> list[str]:
     >>> clean(["Hel", "lo", "Ġw", "Ã©"]), clean(["play", "##ing", "now"])
     (['Hel', 'lo', ' w', 'é'], ['play', 'ing', ' now'])
     """
+    tokens = [str(token) for token in tokens]  # ids show as numbers
     if any(mark in token for token in tokens for mark in "ĠĊ"):
         return [_from_bytes(token) for token in tokens]
     if any(_continues(token) for token in tokens):

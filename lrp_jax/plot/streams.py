@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .pieces import clean
-from .tools import Scale, bound, colormap, is_dark, new_axes
+from .tools import Scale, bound, by_name, colormap, is_dark, new_axes
 
 _LETTER = 0.075
 """Inches that a letter of a name takes."""
@@ -150,6 +150,7 @@ def neurons(
 
 def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     """Every layer by its name, those of a loop turn by turn: layers of one loop alternate."""
+    by_name(found, "layers", "as head_relevance, token_layers and neuron_relevance return them")
     arrays = {name: np.asarray(value, float) for name, value in found.items()}
     if any(value.ndim not in (1, 2) for value in arrays.values()):
         shapes = {name: value.shape for name, value in arrays.items()}

@@ -1,5 +1,6 @@
 """What all pictures share: scales, colour maps, axes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,13 @@ def bound(values: Any, scale: Scale = "max") -> float:
     return float(scale)
 
 
+def by_name(found: Any, what: str, remedy: str) -> None:
+    """Refuse what is not given by name, and nothing at all."""
+    if not isinstance(found, Mapping) or not found:
+        shown = "nothing" if isinstance(found, Mapping) else type(found).__name__
+        raise TypeError(f"{what} are given by name, {remedy}, got {shown}")
+
+
 def unit(values: np.ndarray, limit: float) -> np.ndarray:
     """Relevance from -limit to limit as numbers from 0 to 1; what is not finite becomes NaN."""
     values = np.where(np.isfinite(values), values, np.nan)
@@ -77,6 +85,7 @@ def map_of(relevance: Any) -> np.ndarray:
     """Relevance as `(height, width)`: the sum over channels."""
     relevance = np.asarray(relevance, float)
     if relevance.ndim == 3:
+        refuse_channels_in_front(relevance)
         relevance = relevance.sum(-1)
     if relevance.ndim != 2:
         raise ValueError(
@@ -84,6 +93,15 @@ def map_of(relevance: Any) -> np.ndarray:
             f"{relevance.shape}"
         )
     return relevance
+
+
+def refuse_channels_in_front(picture: np.ndarray) -> None:
+    """Refuse `(1 or 3, height, width)`, of which a sum over the last axis would be strips."""
+    if picture.ndim == 3 and picture.shape[0] in (1, 3) and min(picture.shape[1:]) > 4:
+        raise ValueError(
+            f"a picture has its channels last, (height, width, channels), got {picture.shape}: "
+            "np.moveaxis(picture, 0, -1) puts them there (of a batch of one, picture[0])"
+        )
 
 
 def pyplot() -> Any:
@@ -119,4 +137,6 @@ def colormap(name: Any = "relevance") -> Any:
 
 def new_axes(ax: Any, size: tuple[float, float]) -> Any:
     """The axes given, or those of a new figure."""
+    if ax is not None and not hasattr(ax, "plot"):
+        raise TypeError(f"ax is matplotlib's axes, as of plt.subplots(), got {type(ax).__name__}")
     return pyplot().subplots(figsize=size, layout="constrained")[1] if ax is None else ax
