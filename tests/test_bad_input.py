@@ -511,3 +511,9 @@ def test_right_use_does_not_warn() -> None:
         warnings.simplefilter("error")
         lrp.relevance(mlp, lrp.EpsilonPlus())(WEIGHTS, X)
         str(lrp.plan(mlp, lrp.EpsilonPlus())(WEIGHTS, X))
+
+
+def test_numbers_of_64_bits_are_no_matter_of_their_own() -> None:
+    """Where JAX has none, trying other calls of a model that fails says nothing about them."""
+    with jax.enable_x64(False), pytest.raises(TypeError, match="contracting"):
+        lrp.relevance(lambda w, x: x @ w, lrp.Zero())(np.ones((4, 2)), np.ones((3, 5)))

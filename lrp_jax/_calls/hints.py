@@ -205,7 +205,7 @@ def _reshaped(
     def one(leaf: Any) -> Any:
         if not is_array(leaf):
             return leaf
-        return jax.ShapeDtypeStruct(change(np.shape(leaf)), leaf.dtype)
+        return _shaped(leaf, change(np.shape(leaf)))
 
     numbers = set(explained)
     return tuple(jax.tree.map(one, a) if i in numbers else a for i, a in enumerate(args))
@@ -233,6 +233,11 @@ def _swapped(
     return _runs(function, tuple(exchanged), kwargs)
 
 
+def _shaped(leaf: Any, shape: tuple[int, ...]) -> Any:
+    """An array's dtype, as JAX would have it, and another shape."""
+    return jax.ShapeDtypeStruct(shape, jax.eval_shape(lambda a: a, leaf).dtype)
+
+
 def _runs(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call can be traced."""
     leaves, tree = jax.tree.flatten((args, kwargs))
@@ -245,9 +250,7 @@ def _runs(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         function(*positional, **named)
 
     shapes = [
-        jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
-        for leaf, a in zip(leaves, arrays, strict=True)
-        if a
+        _shaped(leaf, np.shape(leaf)) for leaf, a in zip(leaves, arrays, strict=True) if a
     ]
     try:
         jax.eval_shape(run, *shapes)
