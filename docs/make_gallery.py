@@ -1,12 +1,15 @@
 """Draw the pictures of the gallery: `python docs/make_gallery.py`, about two minutes.
 
-The notebooks of `examples/notebooks` train the models; their cells are run as they are, and what
-they leave behind is drawn twice, for a light and for a dark page. Needs the extra `examples`.
+The notebooks of `examples/notebooks` and a page train the models; their code is run as it is, and
+what it leaves behind is drawn twice, for a light and for a dark page. Needs the extra `examples`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,21 @@ def run(notebook: str) -> Names:
             exec(compile("".join(cell["source"]), notebook, "exec"), names)
     plt.close("all")
     return names
+
+
+def run_page(name: str) -> Names:
+    """The names that the code of a page leaves behind."""
+    names: Names = {"__name__": "__main__"}
+    text = (DOCS / f"{name}.md").read_text()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            exec(compile(code, name, "exec"), names)
+    plt.close("all")
+    return names
+
+
+def bars(n: Names, cmap: str) -> Any:
+    return plot.grid(n["x"][:3], n["maps"], cmap=cmap, size=1.2)
 
 
 def composites(n: Names, cmap: str) -> Any:
@@ -114,6 +132,7 @@ def words(n: Names, cmap: str) -> Any:
 
 
 GALLERY: dict[str, tuple[str, Draw]] = {
+    "bars": ("ten-minutes", bars),
     "composites": ("mnist", composites),
     "questions": ("mnist", questions),
     "overlays": ("mnist", overlays),
@@ -147,6 +166,7 @@ def save(figure: Any, path: Path) -> None:
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     made = {notebook: run(notebook) for notebook in ("mnist", "transformer")}
+    made["ten-minutes"] = run_page("ten-minutes")
     for theme, style, cmap in (
         ("light", "default", "relevance"),
         ("dark", "dark_background", "relevance_dark"),

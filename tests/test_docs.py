@@ -218,8 +218,9 @@ def test_the_page_on_many_devices_holds_on_eight(tmp_path: Path) -> None:
 PICTURE = re.compile(r"!\[[^\]]+\]\((pictures/[\w-]+)-(light|dark)\.png#only-\2\)")
 
 
-def test_the_gallery_shows_every_picture_on_both_grounds() -> None:
-    shown = PICTURE.findall((DOCS / "gallery.md").read_text())
+def test_every_picture_is_shown_on_both_grounds() -> None:
+    pages = (DOCS / name for name in ("gallery.md", "ten-minutes.md"))
+    shown = [picture for page in pages for picture in PICTURE.findall(page.read_text())]
     names = {name for name, _ in shown}
     assert sorted(shown) == sorted((n, ground) for n in names for ground in ("light", "dark"))
     files = list((DOCS / "pictures").iterdir())

@@ -249,9 +249,7 @@ def _runs(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         positional, named = jax.tree.unflatten(tree, merged)
         function(*positional, **named)
 
-    shapes = [
-        _shaped(leaf, np.shape(leaf)) for leaf, a in zip(leaves, arrays, strict=True) if a
-    ]
+    shapes = [_shaped(leaf, np.shape(leaf)) for leaf, a in zip(leaves, arrays, strict=True) if a]
     try:
         jax.eval_shape(run, *shapes)
     except Exception:  # whatever a model raises
