@@ -7,6 +7,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from ._elsewhere import attribute_of
+
 FORMER = {
     "lrp_jax.colormaps": "lrp_jax.plot.colormaps",
     "lrp_jax.concepts": "lrp_jax.questions",
@@ -34,10 +36,10 @@ class _Finder(MetaPathFinder, Loader):
         sys.modules[module.__name__] = importlib.import_module(FORMER[module.__name__])
 
 
-def _attribute(name: str) -> ModuleType:
+def _attribute(name: str) -> Any:
     """`lrp_jax.concepts` without an import of it, too."""
     if f"{__package__}.{name}" not in FORMER:
-        raise AttributeError(f"module {__package__!r} has no attribute {name!r}")
+        return attribute_of(str(__package__))(name)
     return importlib.import_module(f"{__package__}.{name}")
 
 

@@ -269,7 +269,8 @@ def match(spec: MatchLike) -> Match:
         return Predicate(spec)
     raise TypeError(
         f"{spec!r} is not a match: use a layer kind ({', '.join(KINDS)}), a path glob, "
-        "first(...), last(...), depth(low, high) or a function of the layer."
+        "first(...), last(...), depth(low, high) or a function of the layer; several are joined by "
+        "|, as lrp.Conv | lrp.Dense."
     )
 
 

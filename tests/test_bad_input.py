@@ -517,3 +517,44 @@ def test_numbers_of_64_bits_are_no_matter_of_their_own() -> None:
     """Where JAX has none, trying other calls of a model that fails says nothing about them."""
     with jax.enable_x64(False), pytest.raises(TypeError, match="contracting"):
         lrp.relevance(lambda w, x: x @ w, lrp.Zero())(np.ones((4, 2)), np.ones((3, 5)))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "here"),
+    [
+        (lrp, "Gradient", "lrp.relevance"),
+        (lrp, "SequentialMergeBatchNorm", "no canonizers"),
+        (lrp.composites, "GuidedBackprop", r"composites\.guided_backprop\(\)"),
+        (lrp_jax.baselines, "IntegratedGradients", "integrated_gradients"),
+        (lrp, "nothing_like_it", "has no attribute 'nothing_like_it'$"),
+    ],
+)
+def test_names_of_other_libraries_say_what_is_written_here(
+    module: Any, name: str, here: str
+) -> None:
+    with pytest.raises(AttributeError, match=here):
+        getattr(module, name)
+
+
+@pytest.mark.parametrize(("shape", "remedy"), [((2, 3, 8, 8), "last"), ((2, 8, 8, 3), "first")])
+def test_channels_on_the_other_side_are_found_by_trying(
+    shape: tuple[int, ...], remedy: str
+) -> None:
+    layout = ("NHWC", "HWIO", "NHWC") if remedy == "last" else ("NCHW", "HWIO", "NCHW")
+
+    def apply(w: jax.Array, x: jax.Array) -> jax.Array:
+        out = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout)
+        return out.reshape(len(out), -1)
+
+    with pytest.raises((TypeError, ValueError)) as error:
+        lrp.relevance(apply, lrp.Zero())(jnp.ones((3, 3, 3, 2)), jnp.ones(shape))
+    assert f"channels {remedy} the function runs" in "".join(error.value.__notes__)
+
+
+def test_a_scope_in_the_place_of_its_layers() -> None:
+    def apply(w: Any, x: jax.Array) -> jax.Array:
+        return x @ w["block"]["a"] @ w["block"]["b"]
+
+    w = {"block": {"a": jnp.ones((4, 2)), "b": jnp.ones((2, 2))}}
+    with pytest.raises(ValueError, match=r"'block'; inside of it are block/a, block/b"):
+        lrp.layer_relevances(apply, lrp.Zero(), "block")(w, jnp.ones((1, 4)))

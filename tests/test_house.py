@@ -27,7 +27,7 @@ FLOORS = (
     ("kinds",),
     ("_propagation",),
     ("_layers",),
-    ("_analysis", "_files", "_tables", "_warnings"),
+    ("_analysis", "_elsewhere", "_files", "_tables", "_warnings"),
 )
 """From the roof down: a file imports from its own floor and from those below."""
 

@@ -134,6 +134,16 @@ def _found(
             "for one example the function runs: it takes no batch. Explain "
             "lambda params, x: jax.vmap(lambda one: apply_fn(params, one))(x)."
         )
+    elif _runs(function, _with_axes(_LAST, explained, args), kwargs):
+        yield (
+            "with the channels last the function runs: x.transpose(0, 2, 3, 1) of pictures that "
+            "have them first."
+        )
+    elif _runs(function, _with_axes(_FIRST, explained, args), kwargs):
+        yield (
+            "with the channels first the function runs: x.transpose(0, 3, 1, 2) of pictures that "
+            "have them last."
+        )
     elif _runs(function, _batch_of_one(explained, args), kwargs):
         yield (
             "for a batch of one the function runs: the explained argument has the batch in front, "
@@ -195,6 +205,20 @@ def _one_example(explained: Iterable[int], args: tuple[Any, ...]) -> tuple[Any, 
 def _batch_of_one(explained: Iterable[int], args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments, of explained ones the shapes with an axis in front."""
     return _reshaped(lambda shape: (1, *shape), explained, args)
+
+
+_LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def _with_axes(
+    order: tuple[int, ...], explained: Iterable[int], args: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """The arguments, of explained pictures the shapes with axes in another order."""
+
+    def turned(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(shape[i] for i in order) if len(shape) == 4 else shape
+
+    return _reshaped(turned, explained, args)
 
 
 def _reshaped(

@@ -4,6 +4,7 @@ Read `gradients` (which says what is explained), `layers` (that look inside of t
 `blind` (that see its outputs alone, or nothing).
 """
 
+from .. import _elsewhere
 from .blind import occlusion as occlusion, random as random, sobel as sobel
 from .gradients import (
     gradient as gradient,
@@ -17,3 +18,5 @@ from .layers import (
     guided_backprop as guided_backprop,
     lrp0 as lrp0,
 )
+
+__getattr__ = _elsewhere.attribute_of(__name__)

@@ -4,6 +4,7 @@ Read `composite` (ordered pairs of a match and a rule), then the presets of the 
 `images`, `sequences`, `gradients`.
 """
 
+from .. import _elsewhere
 from .composite import BASE as BASE, Composite as Composite, as_composite as as_composite
 from .gradients import (
     beta_smooth as beta_smooth,
@@ -21,3 +22,5 @@ from .images import (
     LRPOverview as LRPOverview,
 )
 from .sequences import CPLRP as CPLRP, AttnLRP as AttnLRP, MambaLRP as MambaLRP, RelP as RelP
+
+__getattr__ = _elsewhere.attribute_of(__name__)

@@ -75,9 +75,11 @@ def select(call: Call, spec: Any, form: str) -> list[Site]:
         wanted |= found
         if found:
             continue
-        names = ", ".join(x.path for x in layers[:12])
+        inside = [x.path for x in layers if x.path.startswith(f"{getattr(each, 'pattern', '')}/")]
+        names = inside or [x.path for x in layers]
         raise ValueError(
-            f"no layer matches {each!r}; there are {names}{', ...' if len(layers) > 12 else ''}."
+            f"no layer matches {each!r}; {'inside of it' if inside else 'there'} are "
+            f"{', '.join(names[:12])}{', and more' if len(names) > 12 else ''}."
         )
     if not specs:
         raise ValueError("layers=[] names no layer.")
