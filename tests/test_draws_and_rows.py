@@ -1,5 +1,6 @@
 """What is explained of a network that draws random numbers, and of ids that no table has."""
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -153,7 +154,11 @@ def test_an_ensemble_over_keys_asks_for_draws(old: bool) -> None:
 
 # Rows of tables
 
-TABLES = {"table": jnp.arange(15.0).reshape(5, 3) + 1, "head": jnp.arange(6.0).reshape(3, 2) + 1}
+TABLES = {
+    "table": jnp.arange(15.0).reshape(5, 3) + 1,
+    "places": jnp.arange(12.0).reshape(4, 3) + 1,
+    "head": jnp.arange(6.0).reshape(3, 2) + 1,
+}
 
 
 def looks_up(w: Any, ids: jax.Array) -> jax.Array:
@@ -181,6 +186,16 @@ def one_hot(w: Any, ids: jax.Array) -> jax.Array:
     return (jax.nn.one_hot(ids, 5) @ w["table"]).mean(-2) @ w["head"]
 
 
+def positions(w: Any, ids: jax.Array) -> jax.Array:
+    """A text may be longer than the positions that there are."""
+    places = w["places"][jnp.arange(ids.shape[-1])]
+    return (w["table"][ids] + places).mean(-2) @ w["head"]
+
+
+def filled(w: Any, ids: jax.Array) -> jax.Array:
+    return w["table"].at[ids].get(mode="fill", fill_value=0.0).mean(-2) @ w["head"]
+
+
 def asked(call: Callable[[], Any]) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -204,17 +219,21 @@ def asked(call: Callable[[], Any]) -> list[str]:
         (pads, [[-1, 4, -100]], ""),
         (one_hot, [[-1, 4, 2]], ""),
         (lambda w, ids: w["table"][ids[0, 0]] @ w["head"], [[5, 9]], "asked for row 5"),
+        (positions, [[0, 1, 2, 3]], ""),
+        (positions, [[0, 1, 2, 3, 4, 0]], "places has 4 rows and is asked for row [45]"),
+        (filled, [[0, 9, 5]], ""),
         (lambda w, ids: w["table"][ids[0, 0]] @ w["head"], [[4, 9]], ""),
     ],
 )
 def test_ids_that_no_table_has(function: Any, ids: list[Any], message: str) -> None:
     ids = jnp.array(ids)
     explain = lrp.relevance(function, lrp.Zero())
-    for ask in (explain, lrp.conservation(function, lrp.Zero()), baselines.gradient(function)):
+    for ask in (explain, baselines.gradient(function)):
         texts = asked(lambda ask=ask: ask(TABLES, ids))
         assert len(texts) == bool(message)
-        assert message in "".join(texts)
-    assert asked(lambda: jax.jit(explain)(TABLES, ids)) == []  # values are unknown
+        assert re.search(message, "".join(texts))
+    if function is not positions:  # these are the code's
+        assert asked(lambda: jax.jit(explain)(TABLES, ids)) == []  # values are unknown
     assert lrp.plan(function, lrp.Zero(), strict=True)(TABLES, ids).warnings == ()
 
 

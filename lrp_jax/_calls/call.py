@@ -54,8 +54,9 @@ class Call:
 
     @cached_property
     def rows(self) -> Rows:
-        """Which rows of tables explained integers ask for."""
-        return Rows(self.frame, [i for i in self.explained if is_integer(self.frame.invars[i])])
+        """Which rows of tables explained integers, and numbers of the code, ask for."""
+        ids = [i for i in self.explained if is_integer(self.frame.invars[i])]
+        return Rows(self.frame, ids, self.traced.names)
 
     def explained_values(self, leaves: Sequence[Any]) -> list[Any]:
         """What relevance travels to: the explained leaves, or zeros beside explained integers."""

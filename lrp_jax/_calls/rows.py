@@ -1,6 +1,6 @@
-"""Explained ids that name rows which their tables do not have: JAX reads others without a word."""
+"""Rows that tables do not have, asked for by explained ids: JAX reads others without a word."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var
-from .._layers.step import Frame, Step
+from .._layers.step import Frame
 from .._warnings import warn
 
 UNKNOWN = (
     "{} has {} rows and is asked for row {}: JAX reads another one in its place, or NaN. Are the "
-    "ids those of another tokenizer, or marks of padding?"
+    "ids those of another tokenizer or marks of padding, or is a text longer than its positions?"
 )
 FROM_THE_END = (
     "{} is asked for row {}, which JAX counts from the end of its {} rows. Is it a mark of padding?"
@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     """Rows that a lookup asks for.
 
     Attributes:
-        name: of the layer.
+        name: of the table.
         indices: where the rows are, along the last axis if `part` says at which entry.
         part: that entry, or None.
         rows: how many there are.
@@ -39,17 +39,13 @@ class Asked(NamedTuple):
     last: int
 
     @classmethod
-    def by(cls, step: Step) -> Iterator["Asked"]:
-        """All that a step asks for; one-hot vectors ask for none: outside they are zeros."""
-        eqn = step.eqns[0] if step.eqns else None
-        if eqn is None or eqn.primitive not in _READS or eqn.invars[0] in step.inputs:
-            return
+    def by(cls, eqn: Equation, name: str) -> Iterator["Asked"]:
+        """All that an equation asks for, but where the code says what stands for missing rows."""
         table, indices, *more = eqn.invars
         shape, sizes = table.aval.shape, eqn.params["slice_sizes"]
-        numbers = eqn.params.get("dimension_numbers")
+        numbers, filled = eqn.params.get("dimension_numbers"), eqn.params.get("fill_value")
         axes = range(len(shape)) if numbers is None else numbers.start_index_map
-        name = step.name or "a table"
-        for i, axis in enumerate(axes):
+        for i, axis in enumerate(axes if filled is None or np.isnan(filled) else ()):
             var = [indices, *more][i] if numbers is None else indices
             if not compat.is_literal(var):
                 last = shape[axis] - sizes[axis]
@@ -57,16 +53,29 @@ class Asked(NamedTuple):
 
 
 class Rows:
-    """Which rows of tables the explained ids of a call ask for.
+    """Which rows of constant tables a call asks for, by explained ids and by numbers of the code.
+
+    One-hot vectors ask for none: outside of a table they are zeros.
 
     Args:
         frame: the analysed function.
         ids: the positions of explained integers among its inputs.
+        names: of its inputs.
     """
 
-    def __init__(self, frame: Frame, ids: Sequence[int]) -> None:
+    def __init__(self, frame: Frame, ids: Collection[int], names: Sequence[str]) -> None:
         self._frame = frame
-        self._asked = [asked for step in frame.steps if ids for asked in Asked.by(step)]
+        jaxpr = compat.open_jaxpr(frame.jaxpr)
+        makers = compat.makers(jaxpr)
+        places = {var: i for i, var in enumerate(jaxpr.invars)}
+        self._asked = []
+        for eqn in jaxpr.eqns:
+            if eqn.primitive not in _READS or eqn.invars[0] in frame.reached:
+                continue
+            table = (names[places[v]] for v in _sources(eqn.invars[0], makers) if v in places)
+            for asked in Asked.by(eqn, next(table, "") or "a table"):
+                if all(places.get(v) in (None, *ids) for v in _sources(asked.indices, makers)):
+                    self._asked.append(asked)
 
     def warn_of_unknown(self, leaves: Sequence[Any]) -> None:
         """Warn of those that there are not, where the ids can be read."""
@@ -101,6 +110,22 @@ class Rows:
         invars = [jaxpr.invars[i] for i in needed]
         function = compat.as_function(read, jaxpr.eqns, [*jaxpr.constvars, *invars], jaxpr.outvars)
         return needed, jax.jit(lambda given: function(*closed.consts, *given))
+
+
+def _sources(var: Any, makers: Mapping[Var, Equation]) -> set[Var]:
+    """The inputs and constants that a variable is made of."""
+    todo, seen, found = [var], set[Var](), set[Var]()
+    while todo:
+        var = todo.pop()
+        if compat.is_literal(var) or var in seen:
+            continue
+        seen.add(var)
+        eqn = makers.get(var)
+        if eqn is None:
+            found.add(var)
+        else:
+            todo += eqn.invars
+    return found
 
 
 def _before_counting_on(indices: Var, makers: Mapping[Var, Equation]) -> Var:
