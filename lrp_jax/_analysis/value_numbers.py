@@ -69,4 +69,7 @@ def _parameters(eqn: Equation) -> Any:
     body = compat.custom_call(eqn) or compat.plain_call(eqn)
     if body is not None:
         return compat.called_name(eqn), str(compat.open_jaxpr(body))
-    return tuple((name, str(value)) for name, value in sorted(eqn.params.items()))
+    params = eqn.params
+    if set(params.get("strides") or ()) == {1}:  # as `slice_in_dim` says
+        params = {**params, "strides": None}
+    return tuple((name, str(value)) for name, value in sorted(params.items()))

@@ -15,7 +15,7 @@ from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.factors import Factor, link
 from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
-from .cut_contractions import operand_axes
+from .cut_first import operand_axes
 from .softmax_forms import multiplied
 
 Read = Callable[[Var], Any]

@@ -8,6 +8,7 @@ from .._analysis.graph import Graph
 from .._analysis.monomials import Monomials
 from .._analysis.places import CUTS
 from .cut_contractions import cut_contractions
+from .cut_first import cut_first
 from .factored_sums import factored
 from .gathered import gathered
 from .log_odds import log_odds
@@ -42,6 +43,7 @@ def with_moves(
         **log_odds(graph, found),
         **undone_logarithms(graph, found),
         **cut_contractions(graph),
+        **cut_first(graph),
         **factored(graph, monomials),
         **repetitions(graph),
         **divided_segments(graph, monomials),
@@ -54,4 +56,9 @@ def with_moves(
         written.update(moved_products(graph, monomials))
         if any(e.primitive in CUTS and graph.is_live(e) for e in graph.eqns):
             written.update(wholes(graph, monomials.same, found))
-    return rewritten(closed_jaxpr, written, {}, calls, graph) if written else None
+    twice = {
+        v: first
+        for v, first in monomials.same.items()
+        if first is not v and v in graph.live and graph.maker[v].primitive in CUTS
+    }
+    return rewritten(closed_jaxpr, written, twice, calls, graph) if written or twice else None

@@ -68,8 +68,11 @@ def _part(dot: Equation, operands: list[Any]) -> Callable[[Read], Any]:
 
 
 def _is_product(var: Var, graph: Graph, monomials: Monomials) -> bool:
-    """Whether a variable is a product of several values, number by number."""
+    """Whether a variable is a product of several values, number by number, with its axes in
+    another order perhaps."""
     eqn = graph.maker.get(var)
+    if eqn is not None and link(eqn) is not None:
+        return not is_literal(eqn.invars[0]) and _is_product(eqn.invars[0], graph, monomials)
     if eqn is None or eqn.primitive not in _SCALES:
         return False
     is_product = graph.is_live(eqn) and monomials.is_product(eqn)
@@ -94,14 +97,19 @@ def _is_multiplied(var: Var, graph: Graph, monomials: Monomials) -> bool:
 
 
 def _way(move: Equation, graph: Graph, monomials: Monomials) -> Callable[[Read], Any]:
-    def moved(atom: Any, read: Read) -> Any:
+    def moved(atom: Any, moves: list[Equation], read: Read) -> Any:
+        """What moves, in order, make of a factor."""
         if is_literal(atom):
             return atom.val
         if _is_product(atom, graph, monomials):
             eqn = graph.maker[atom]
-            return compat.applied(eqn, *(moved(a, read) for a in eqn.invars))
-        others = (a.val if is_literal(a) else read(a) for a in move.invars[1:])
-        value = jnp.broadcast_to(read(atom), move.invars[0].aval.shape)
-        return compat.applied(move, value, *others)
+            if eqn.primitive not in _SCALES:
+                return moved(eqn.invars[0], [eqn, *moves], read)
+            return compat.applied(eqn, *(moved(a, moves, read) for a in eqn.invars))
+        value = jnp.broadcast_to(read(atom), moves[0].invars[0].aval.shape)
+        for eqn in moves:
+            others = (a.val if is_literal(a) else read(a) for a in eqn.invars[1:])
+            value = compat.applied(eqn, value, *others)
+        return value
 
-    return lambda read: moved(move.invars[0], read)
+    return lambda read: moved(move.invars[0], [move], read)

@@ -75,7 +75,8 @@ def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Ste
         kind = "" if eqn.primitive in SCALING else "Bias"
         return Shift.of(reading, [eqn], operand, var, kind)
     affine = [e for e in chain if family(e.primitive) is Family.AFFINE]
-    after_layer = reading.behind(start) is not None
+    whole = reading.found.get(start)
+    after_layer = reading.behind(start) is not None or (whole is not None and whole.gate == 0)
     # A chain of shape changes at the top is somebody else's.
     while chain and family(chain[0].primitive) is not Family.AFFINE:
         start = chain[0].outvars[0]
@@ -85,8 +86,6 @@ def _alone(reading: Reading, var: Var, chain: list[Equation], start: Var) -> Ste
         return Shift.of(reading, chain, start, var)
     # 1 - z is a function of z, computed by hand; a number added to what a layer or a sum makes, or
     # to a part of it, or to a logarithm of exponentials, is its bias.
-    whole = reading.found.get(start)
-    after_layer = after_layer or (whole is not None and whole.gate == 0)
     if all(map(is_literal_link, shifts)) and not after_layer:
         if not all(map(is_literal_link, affine)):  # arrays that scale beside it are no layer
             last = max(i for i, e in enumerate(chain) if e.primitive in SHIFTING)

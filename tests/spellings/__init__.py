@@ -16,6 +16,7 @@ from . import (
     branches,
     conv,
     cosines,
+    cut,
     factored,
     gates,
     in_blocks,
@@ -45,7 +46,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches, mixed_heads, factored, modulated, packed, joined, undone,
+    parts, branches, mixed_heads, factored, modulated, packed, joined, undone, cut,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
