@@ -139,10 +139,10 @@ def shard_map_arguments(eqn: Equation) -> dict[str, Any]:
     return given if axes is None else {**given, "axis_names": set(axes)}
 
 
-def closed(jaxpr: Any) -> Any:
+def closed(jaxpr: Any, consts: Sequence[Any] = ()) -> Any:
     """`jaxpr` with its constants: bodies of `remat` were open before JAX 0.11."""
     closed_jaxpr: Any = getattr(_core, "ClosedJaxpr", None)  # typed in some releases only
-    return jaxpr if hasattr(jaxpr, "consts") else closed_jaxpr(jaxpr, ())
+    return jaxpr if hasattr(jaxpr, "consts") else closed_jaxpr(jaxpr, consts)
 
 
 def plain_call(eqn: Equation) -> Any | None:

@@ -27,7 +27,6 @@ from .factors import (
     through,
 )
 from .inside_exponentials import (
-    EXPM1,
     LOGARITHMS,
     above_floor,
     base_of,
@@ -127,8 +126,6 @@ class Exponentials:
         primitive, invars = eqn.primitive, eqn.invars
         if (total := self.totals.get(eqn.outvars[0])) is not None:
             return self._total(total, index)
-        if primitive is EXPM1:
-            return [self.exponent(invars[0], through(invars[0], None, index)), Term(-1.0)]
         base = base_of(eqn, self.graph)
         if base is not None:
             term = self.exponent(invars[-1], through(invars[-1], None, index))

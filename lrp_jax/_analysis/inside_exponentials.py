@@ -13,7 +13,6 @@ from .parts import CONCATENATE, part_of_contraction, piece_of
 from .totals import Total
 
 _EXP2, _POW = compat.primitive("exp2"), compat.primitive("pow")
-EXPM1 = compat.primitive("expm1")
 LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
 """Their bases."""
 STABILISER = 1e-6
@@ -91,7 +90,7 @@ def variables(
         if base_of(eqn, graph) is not None:
             made.add(out)
             normalised |= {out} if log else set()
-        elif primitive is EXPM1 or (out in written_out and written_out[out].place.var in made):
+        elif out in written_out and written_out[out].place.var in made:
             made.add(out)
         elif is_logaddexp(eqn) or (primitive is CONCATENATE and log):
             logs.add(out)

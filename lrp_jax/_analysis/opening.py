@@ -1,5 +1,5 @@
 """Borders that are none: checkpoints, loops of at most one turn, loops that end after a known
-count, branches that code chooses, and maps over one device.
+count, branches that code chooses, maps over one device, and functions of parts in place.
 
 What `jax.checkpoint` wraps is opened, so that a layer may lie on both sides of its border; every
 equation remembers the checkpoint it came from, and the steps of one are built into one again.
@@ -16,6 +16,7 @@ from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
 from .devices import is_alone, on_one_device
 
+_SCATTER: Any = compat.primitive("scatter")
 Evaluate = Callable[[Any, Sequence[Any]], list[Any]]
 """From a closed jaxpr and values of its inputs to those of its outputs."""
 
@@ -45,6 +46,9 @@ def opens(eqn: Equation) -> bool:
         return bool(eqn.params["length"] <= 1)
     if eqn.primitive is prim.COND:
         return is_literal(eqn.invars[0])
+    if eqn.primitive is _SCATTER:
+        body = eqn.params["update_jaxpr"]
+        return body is not None and body.outvars[0] is not body.invars[1]
     return eqn.primitive in (prim.REMAT, prim.WHILE) or is_alone(eqn)
 
 
@@ -65,6 +69,8 @@ def opened(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[A
         index, *given = operands
         branches = eqn.params["branches"]
         return evaluate(compat.closed(branches[np.clip(index, 0, len(branches) - 1)]), given)
+    if eqn.primitive is _SCATTER:
+        return [_in_place(eqn, operands, evaluate)]
     if eqn.primitive is not prim.WHILE:
         return evaluate(on_one_device(eqn), operands)
     turns = _turns(eqn, operands)
@@ -86,6 +92,21 @@ def opened(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[A
         return evaluate(body, [*constants, *carry]), None
 
     return list(jax.lax.scan(step, carry, None, length=turns)[0])
+
+
+def _in_place(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> Any:
+    """`x.at[i].apply(f)` as a choice between `f(x)` and `x`."""
+    x, indices, updates = operands
+    body = compat.closed(eqn.params["update_jaxpr"], eqn.params["update_consts"])
+
+    def f(number: Any) -> Any:
+        return evaluate(body, [number, number])[0]
+
+    for _ in range(jnp.ndim(x)):
+        f = jax.vmap(f)
+    nowhere, there = jnp.zeros(jnp.shape(x), bool), jnp.ones(jnp.shape(updates), bool)
+    params = {"update_jaxpr": None, "update_consts": ()}
+    return jax.lax.select_n(compat.applied(eqn, nowhere, indices, there, **params), x, f(x))
 
 
 def turn(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[Any]:

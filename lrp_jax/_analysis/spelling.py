@@ -4,6 +4,7 @@ What is recognised in a jaxpr then has to be known in one spelling only.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ def respelled(eqn: Equation) -> Callable[..., Any] | None:
         return _over_axes(eqn)
     if (logarithm := _LOGARITHMS.get(compat.called_name(eqn))) is not None:
         return _times_logarithm(eqn, logarithm)
+    if (called := _CALLED.get(compat.called_name(eqn))) is not None:
+        return called(eqn)
     contracts_nothing = eqn.primitive is prim.DOT and not prim.dot_numbers(eqn)[0][0]
     if contracts_nothing and eqn.params.get("out_sharding") is None:
         return _product_number_by_number(eqn)
@@ -72,6 +75,65 @@ def _times_logarithm(
         return [prim.KEEP.bind(product, jax.lax.stop_gradient(own))]
 
     return multiply
+
+
+def _relative(eqn: Equation) -> Callable[..., list[jax.Array]] | None:
+    """x log(x / y) as the product that it is elsewhere; its values are kept."""
+    body = compat.custom_call(eqn)
+    if body is None:
+        return None
+    least = jnp.finfo(eqn.outvars[0].aval.dtype).tiny
+
+    def multiply(x: jax.Array, y: jax.Array) -> list[jax.Array]:
+        (own,) = jax.core.eval_jaxpr(compat.open_jaxpr(body), body.consts, x, y)
+        product = x * (jnp.log(jnp.maximum(x, least)) - jnp.log(jnp.maximum(y, least)))
+        return [prim.KEEP.bind(product, jax.lax.stop_gradient(own))]
+
+    return multiply
+
+
+def _reduced(eqn: Equation) -> Callable[..., list[jax.Array]] | None:
+    """A reduction by a function that adds, multiplies or chooses, as the one that has this name."""
+    inner = compat.open_jaxpr(eqn.params["jaxpr"])
+    operator = _MONOIDS.get(inner.eqns[-1].primitive) if len(inner.eqns) == 1 else None
+    of_both = operator is not None and {*inner.eqns[-1].invars} == {*inner.invars}
+    if operator is None or not of_both or len(eqn.invars) != 2:
+        return None
+    params, axes = dict(eqn.params), eqn.params.get("dimensions")
+
+    def reduce(x: jax.Array, begin: Any) -> list[jax.Array]:
+        if axes is not None:
+            return [jax.lax.reduce(x, begin, operator, axes)]
+        sizes = params["window_dimensions"], params["window_strides"], params["padding"]
+        dilations = params["base_dilation"], params["window_dilation"]
+        return [jax.lax.reduce_window(x, begin, operator, *sizes, *dilations)]
+
+    return reduce
+
+
+_MONOIDS: dict[Any, Any] = {
+    compat.primitive(name): getattr(jax.lax, name) for name in ("add", "mul", "max", "min")
+}
+
+
+def _base_two(eqn: Equation) -> Callable[..., list[jax.Array]] | None:
+    """`jnp.logaddexp2` by `jnp.logaddexp`."""
+    if compat.custom_call(eqn) is None:
+        return None
+    unit = math.log(2)
+    return lambda a, b: [jnp.logaddexp(a * unit, b * unit) / unit]
+
+
+def _less_one(eqn: Equation) -> Callable[..., list[jax.Array]]:
+    """`expm1(x)` as `exp(x) - 1`, `log1p(x)` as `log(1 + x)`; their values are kept."""
+    is_log = eqn.primitive is compat.primitive("log1p")
+
+    def write(x: jax.Array) -> list[jax.Array]:
+        own = eqn.primitive.bind(x, **eqn.params)
+        other = jax.lax.log(1 + x) if is_log else jax.lax.exp(x) - 1
+        return [prim.KEEP.bind(other, jax.lax.stop_gradient(own))]
+
+    return write
 
 
 def _stacked(eqn: Equation) -> Callable[..., list[jax.Array]]:
@@ -128,6 +190,9 @@ _LOGARITHMS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "xlogy": jnp.log, "_xlogx": jnp.log, "xlog1py": jnp.log1p,
 }  # fmt: skip
 """Functions of `jax.scipy.special`."""
+_CALLED: dict[str, Callable[[Equation], Callable[..., Any] | None]] = {
+    "_rel_entr": _relative, "logaddexp2": _base_two,
+}  # fmt: skip
 _OVER_NAMES: dict[Any, Callable[..., jax.Array]] = {
     compat.primitive("psum"): jnp.sum,
     compat.primitive("pmax"): jnp.max,
@@ -140,6 +205,10 @@ _PARTS: dict[Any, Callable[[Equation], Callable[..., Any] | None]] = {
     compat.primitive("optimization_barrier"): _one_by_one,
     compat.primitive("integer_pow"): _to_the_zeroth,
     compat.primitive("add_jaxvals"): _added,
+    compat.primitive("expm1"): _less_one,
+    compat.primitive("log1p"): _less_one,
+    compat.primitive("reduce"): _reduced,
+    compat.primitive("reduce_window"): _reduced,
 }
 """Ways to put arrays together and to take them apart, as concatenations and slices; barriers; what
 is one; sums."""

@@ -23,6 +23,8 @@ Read = Callable[[Any], Any]
 Rows = Mapping[int, Row]
 """The places that are kept along some axes of a variable."""
 _DEEPEST = 32
+_OF_WHOLES = (prim.EXP, prim.LOG)
+"""Of a part they are the part of a whole, which may be a softmax or its logarithm (`wholes`)."""
 
 
 def cut_first(graph: Graph) -> dict[int, Callable[[Read], Any]]:
@@ -106,7 +108,7 @@ def _meeting(
             return last if only_functions or has_sum else None
         eqn = _maker(last, graph)
         parts = None if eqn is None else operand_rows(eqn, rows)
-        if eqn is None or parts is None:
+        if eqn is None or parts is None or eqn.primitive in _OF_WHOLES:
             return None
         pointwise = family(eqn.primitive) in POINTWISE or link(eqn) is not None
         contracts = eqn.primitive is prim.DOT

@@ -18,7 +18,7 @@ from .._analysis.graph import Graph
 from .._analysis.inside_exponentials import is_least, is_logaddexp
 
 Read = Callable[[Var], Any]
-_LOG1P, _LOGISTIC = compat.primitive("log1p"), compat.primitive("logistic")
+_LOGISTIC = compat.primitive("logistic")
 
 
 def sums_of_two(
@@ -65,15 +65,15 @@ def _softplus(atom: Any, sign: int, graph: Graph) -> tuple[Any, int] | None:
     if eqn is None or not graph.is_live(eqn):
         return None
     operand = eqn.invars[0]
+    if eqn.primitive is prim.KEEP:
+        return _softplus(operand, sign, graph)
     if eqn.primitive is prim.NEG:
         return _softplus(operand, -sign, graph)
     above = None if is_literal(operand) else graph.maker.get(operand)
     if eqn.primitive is prim.LOG and above is not None and above.primitive is _LOGISTIC:
         return (above.invars[0], -1) if sign < 0 else None
     exponential = None
-    if eqn.primitive is _LOG1P:
-        exponential = above
-    elif eqn.primitive is prim.LOG and above is not None and above.primitive in prim.ADD:
+    if eqn.primitive is prim.LOG and above is not None and above.primitive in prim.ADD:
         rest = [a for a in above.invars if constant(graph, a) != 1]
         exponential = graph.maker.get(rest[0]) if len(rest) == 1 else None
     elif is_logaddexp(eqn):

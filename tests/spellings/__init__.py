@@ -20,6 +20,7 @@ from . import (
     factored,
     gates,
     in_blocks,
+    in_words,
     integers,
     joined,
     mixed_heads,
@@ -46,7 +47,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches, mixed_heads, factored, modulated, packed, joined, undone, cut,
+    parts, branches, mixed_heads, factored, modulated, packed, joined, undone, cut, in_words,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
