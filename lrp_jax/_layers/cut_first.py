@@ -44,7 +44,7 @@ def cut_first(graph: Graph) -> dict[int, Callable[[Read], Any]]:
         look([out], lambda v, rows: _key(v, rows) in also_cut, _is_multiplied(out, graph))
     for eqn in graph.eqns:
         if eqn.primitive in (prim.MUL, prim.DIV) and graph.explained_operands(eqn) == [0, 1]:
-            two = [_before_links(a, graph) for a in eqn.invars]
+            two = [before_links(a, graph) for a in eqn.invars]
             if len({cuts[v].var for v in two if v in cuts}) == 2:
                 look(two, lambda v, rows: bool(rows), sums=True)
     return found
@@ -81,7 +81,7 @@ def _key(var: Var, rows: Rows) -> Any:
     return var, *sorted((axis, tuple(row)) for axis, row in rows.items())
 
 
-def _before_links(atom: Any, graph: Graph) -> Any:
+def before_links(atom: Any, graph: Graph) -> Any:
     """A variable before its axes were spread out or put in another order."""
     while (eqn := graph.maker.get(atom)) is not None and link(eqn) is not None:
         atom = eqn.invars[0]

@@ -28,7 +28,7 @@ from .._analysis.graph import Graph, is_float
 from .._analysis.monomials import Monomials
 from .._analysis.primitives import Family, family
 from .combinations import combined
-from .log_shares import log_share
+from .log_shares import log_of_sum, log_share
 from .log_sums import logarithm
 from .negations import undone
 from .normalised import normalised
@@ -91,7 +91,7 @@ def normal_form(
         elif eqn.primitive is prim.DOT and graph.is_live(eqn) and id(eqn) not in recognised:
             way = _contraction(eqn, monomials, weights)
         elif graph.is_live(eqn):
-            way = logarithm(eqn, exponentials, found)
+            way = log_of_sum(eqn, view.softmaxes, monomials) or logarithm(eqn, exponentials, found)
         if way is None and out in graph.live and id(eqn) not in recognised:
             way = combined(eqn, monomials, roots) or negated_twice.get(id(eqn))
             way = way or past_moves(eqn, graph, norms, roots)

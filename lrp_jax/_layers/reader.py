@@ -63,9 +63,9 @@ FAMILIES: tuple[type[Step], ...] = (
 
 _MOST_MENDED = 16
 """So often a function is written with fewer borders; what is torn then is said."""
-_MOST_FORMS = 2
-"""So often a normal form is looked for: what is written in it may stand behind a move, or make a
-product over an axis."""
+_MOST_FORMS = 3
+"""So often a normal form is looked for: what is written in it may stand behind a move, make a
+product over an axis, or be a softmax, of which there is a logarithm."""
 _MOST_MOVES = 4
 """So often what is moved on the way is looked for: one move may stand behind another."""
 

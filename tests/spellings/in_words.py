@@ -102,6 +102,29 @@ STUDENT: dict[str, Function] = {
 }  # fmt: skip
 
 
+def members(z: Array) -> Array:
+    return z.reshape(*z.shape[:-1], 2, 2)
+
+
+ENSEMBLE: dict[str, Function] = {
+    "logsumexp of log_softmax": lambda z: (
+        jax.nn.logsumexp(jax.nn.log_softmax(members(z)), 2) - np.log(2)
+    ),
+    "log of the mean": lambda z: jnp.log(jax.nn.softmax(members(z)).mean(2)),
+    "log of the sum": lambda z: jnp.log(jax.nn.softmax(members(z)).sum(2)) - np.log(2),
+    "exp of log_softmax": lambda z: (
+        jnp.log(jnp.exp(jax.nn.log_softmax(members(z))).sum(2)) - np.log(2)
+    ),
+    "quotients": lambda z: jnp.log(
+        (jnp.exp(members(z)) / jnp.exp(members(z)).sum(-1, keepdims=True)).mean(2)
+    ),
+    "logaddexp": lambda z: (
+        jnp.logaddexp(jax.nn.log_softmax(z[..., :2]), jax.nn.log_softmax(z[..., 2:])) - np.log(2)
+    ),
+    "two": lambda z: jnp.log((jax.nn.softmax(z[..., :2]) + jax.nn.softmax(z[..., 2:])) / 2),
+}
+
+
 def group(name: str, spelled: dict[str, Function], **more) -> Group:  # type: ignore[no-untyped-def]
     pieces = {how: (lambda p, h, f=f: f(h @ p["w"])) for how, f in spelled.items()}
     return Group(name, pieces, {"w": (4, 4)}, None, **more)
@@ -119,5 +142,6 @@ GROUPS = (
     group("one less a probability", NOT_THE_FIRST, composites=EXACT),
     group("the logarithm of one less a probability", ITS_LOGARITHM, composites=EXACT),
     group("a focal loss", FOCAL, composites=EXACT),
+    group("the logarithm of a mean of softmaxes", ENSEMBLE, composites=EXACT),
     group("Student shares", STUDENT, composites=EXACT),
 )
