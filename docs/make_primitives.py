@@ -78,7 +78,7 @@ REFUSED = {
         """random_gamma igamma igammac igamma_grad_a polygamma zeta regularized_incomplete_beta""",
         "`jax.lax.stop_gradient`",
     ),
-    "Reductions with a function of your own": (
+    "Reductions with a function of your own that is no sum, product, maximum or minimum": (
         "reduce reduce_window select_and_scatter select_and_scatter_add",
         "`jnp.sum`, `jnp.max`, `jax.lax.scan`",
     ),

@@ -16,7 +16,7 @@ from .._analysis.factors import link
 from .._analysis.graph import Graph
 from .._analysis.indices import Known, known_in
 from .._analysis.places import CUTS, Place, Row, itself, made_by
-from .._analysis.primitives import POINTWISE, family, is_reduction
+from .._analysis.primitives import POINTWISE, Family, family, is_reduction
 from .._analysis.value_numbers import rectifier
 
 Read = Callable[[Any], Any]
@@ -111,16 +111,16 @@ def _meeting(
         if eqn is None or parts is None or eqn.primitive in _OF_WHOLES:
             return None
         pointwise = family(eqn.primitive) in POINTWISE or link(eqn) is not None
-        contracts = eqn.primitive is prim.DOT
+        contracts = family(eqn.primitive) is Family.CONTRACTION
         if not pointwise and not (sums and (not contracts or graph.read_once(last))):
             return None
         has_sum, only_functions = (
             has_sum or not (pointwise or contracts),
             only_functions and pointwise,
         )
-        for i in graph.explained_operands(graph.maker[last]):
-            atom = eqn.invars[i]
-            if open_.setdefault(atom, parts[i]) != parts[i]:
+        for atom, own in zip(eqn.invars, parts, strict=True):
+            explained = not is_literal(atom) and atom in graph.live
+            if explained and open_.setdefault(atom, own) != own:
                 return None
     return None
 

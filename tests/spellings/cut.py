@@ -29,6 +29,16 @@ SILU: dict[str, Callable[[Array], Array]] = {
     "split": lambda z: jnp.split(z, 2, -1)[0] * jnp.split(sigmoid(z), 2, -1)[0],
     "picked": lambda z: z[..., :2] * jnp.take(sigmoid(z), np.arange(2), -1),
 }
+RELU: dict[str, Callable[[Array], Array]] = {
+    "of the part": lambda z: jax.nn.relu(z[..., :2]) ** 2,
+    "parts of both factors": lambda z: z[..., :2] * jax.nn.relu(z)[..., :2],
+    "the part of it": lambda z: (z * jax.nn.relu(z))[..., :2],
+}
+TURNED: dict[str, Callable[[Array], Array]] = {
+    "before": lambda z: z[..., ::-2] * jnp.tanh(z[..., ::-2]),
+    "both after": lambda z: z[..., ::-2] * jnp.tanh(z)[..., ::-2],
+    "after": lambda z: (z * jnp.tanh(z))[..., ::-2],
+}
 GATED: dict[str, Callable[[Array], Array]] = {
     "parts": lambda z: jax.nn.silu(z[..., :4]) * z[..., 4:],
     "a part of the gates": lambda z: z[..., :4] * sigmoid(z)[..., :4] * z[..., 4:],
@@ -39,7 +49,7 @@ GATED: dict[str, Callable[[Array], Array]] = {
 
 
 def length(x: Array) -> Array:
-    return jnp.sqrt((x * x).sum(-1, keepdims=True))
+    return jnp.sqrt((x * x).sum(-1, keepdims=True) + 1e-3)
 
 
 ROWS: dict[str, Piece] = {
@@ -111,6 +121,8 @@ LOG_SUM: dict[str, Callable[[Array], Array]] = {
 
 GROUPS = (
     Group("a function of a part", of_dense(SILU), WEIGHTS, None, EVERY),
+    Group("a squared relu of a part", of_dense(RELU), WEIGHTS, None, EVERY),
+    Group("a function of every second number", of_dense(TURNED), WEIGHTS, None, EVERY),
     Group("a silu gate, a part of whose sigmoid is taken", of_dense(GATED), {"w": (4, 8)}, None,
           SUMS),
     Group("some rows of a norm", ROWS, WEIGHTS, None, EXACT),
