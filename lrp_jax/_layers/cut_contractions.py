@@ -65,4 +65,4 @@ def _way(
     rows = {i: range(*ends) for i, ends in enumerate(bounds) if ends != (0, out.aval.shape[i])}
     if operand_rows(eqn, rows) is None:
         return None
-    return lambda read: rows_made(out, rows, {start}, graph, read)
+    return lambda read: rows_made(out, rows, start, graph, read)

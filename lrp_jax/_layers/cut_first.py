@@ -4,7 +4,7 @@
 A function of a part, or a norm of some rows, is recognised where the part is cut first.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -134,35 +134,41 @@ def _way(place: Place, stop: Var, graph: Graph) -> Callable[[Read], Any]:
     rows = rows_of(place)
     axes = tuple((a, range(len(row)) if a in rows else row) for a, row in place.axes)
     cut = place._replace(axes=axes, fixed=dict.fromkeys(place.fixed, 0))
-    return lambda read: cut.of(rows_made(place.var, rows, {stop}, graph, read))
+    return lambda read: cut.of(rows_made(place.var, rows, stop, graph, read))
 
 
 # -- rows of what an equation makes ---------------------------------------------------------------
 
 
-def rows_made(
-    atom: Any, rows: Rows, stops: Iterable[Var], graph: Graph, read: Read
-) -> Any:  # fmt: skip
-    """Rows of a variable, computed of rows of other variables and of constants."""
-    if is_literal(atom):
-        return atom.val
-    if not rows:
-        return read(atom)
-    eqn = _maker(atom, graph)
-    if atom in stops or atom not in graph.live or eqn is None:
-        return _picked(read(atom), rows)
-    parts = operand_rows(eqn, rows)
-    assert parts is not None, "asked for before"
-    both = zip(eqn.invars, parts, strict=True)
-    operands = [rows_made(a, own, stops, graph, read) for a, own in both]
-    axes = link(eqn)
-    if axes is None or family(eqn.primitive) in POINTWISE:
-        return compat.applied(eqn, *operands)
-    shape = [len(rows.get(i, range(n))) for i, n in enumerate(atom.aval.shape)]
-    value = jax.lax.squeeze(operands[0], [i for i, a in enumerate(axes) if a is None])
-    kept = [a for a in axes if a is not None]
-    value = jax.lax.transpose(value, [kept.index(a) for a in sorted(kept)])
-    return jax.lax.broadcast_in_dim(value, shape, sorted(kept))
+def rows_made(atom: Any, rows: Rows, stop: Var, graph: Graph, read: Read) -> Any:
+    """Rows of a variable, computed of rows of another variable and of constants."""
+    made: dict[Any, Any] = {}
+
+    def value(atom: Any, rows: Rows) -> Any:
+        if is_literal(atom):
+            return atom.val
+        if not rows:
+            return read(atom)
+        key = _key(atom, rows)
+        if key not in made:
+            eqn = None if atom is stop or atom not in graph.live else _maker(atom, graph)
+            made[key] = _picked(read(atom), rows) if eqn is None else computed(eqn, rows)
+        return made[key]
+
+    def computed(eqn: Equation, rows: Rows) -> Any:
+        parts = operand_rows(eqn, rows)
+        assert parts is not None, "asked for before"
+        operands = [value(a, own) for a, own in zip(eqn.invars, parts, strict=True)]
+        axes = link(eqn)
+        if axes is None or family(eqn.primitive) in POINTWISE:
+            return compat.applied(eqn, *operands)
+        shape = [len(rows.get(i, range(n))) for i, n in enumerate(eqn.outvars[0].aval.shape)]
+        moved = jax.lax.squeeze(operands[0], [i for i, a in enumerate(axes) if a is None])
+        kept = [a for a in axes if a is not None]
+        moved = jax.lax.transpose(moved, [kept.index(a) for a in sorted(kept)])
+        return jax.lax.broadcast_in_dim(moved, shape, sorted(kept))
+
+    return value(atom, rows)
 
 
 def _picked(value: Any, rows: Rows) -> Any:
