@@ -408,6 +408,8 @@ def test_modified_gradients_are_those_of_zennit(method):
         (lambda: baselines.occlusion(smooth, (0, 1)), TypeError, "one argument"),
         (lambda: baselines.occlusion(smooth, axes=(3,))(PARAMS, X), ValueError, "axes"),
         (lambda: baselines.occlusion(smooth, window=(1, 2))(PARAMS, X), ValueError, "window"),
+        (lambda: baselines.occlusion(smooth, window=99)(PARAMS, X), ValueError, "larger than an"),
+        (lambda: baselines.occlusion(smooth, window=1, stride=2)(PARAMS, X), ValueError, "gaps"),
         (lambda: baselines.sobel(smooth)(PARAMS, X), ValueError, "images"),
         (lambda: baselines.grad_cam(smooth, smooth)(PARAMS, X), ValueError, "positions"),
     ],

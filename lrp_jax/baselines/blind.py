@@ -64,6 +64,13 @@ def occlusion(
         moved = scoring.spatial_axes(x.shape, axes)
         sizes = scoring.per_axis("window", window, moved)
         strides = scoring.per_axis("stride", window if stride is None else stride, moved)
+        lengths = [x.shape[a] for a in moved]
+        if all(size > n for size, n in zip(sizes, lengths, strict=True)):
+            raise ValueError(
+                f"window={window} is larger than an input {x.shape}: one window tells nothing apart"
+            )
+        if any(s > size for s, size in zip(strides, sizes, strict=True)):
+            raise ValueError(f"stride={stride} leaves gaps between windows of {window}")
         along = (range(0, x.shape[a], s) for a, s in zip(moved, strides, strict=True))
         starts = np.array(list(itertools.product(*along)))
         cover = jnp.broadcast_to(jnp.asarray(fill, x.dtype), x.shape)

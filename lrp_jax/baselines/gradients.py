@@ -111,6 +111,8 @@ def smoothgrad(
     Array([[ 1., -2.]], dtype=float32)
     """
     scoring.require_positive("samples", samples)
+    if noise_level < 0:
+        raise ValueError(f"noise_level={noise_level}: it is at least 0")
     scoring.require_key(key)
 
     def noisy(key: Array, x: Array, scale: Array) -> Array:
