@@ -237,6 +237,24 @@ def test_ids_that_no_table_has(function: Any, ids: list[Any], message: str) -> N
     assert lrp.plan(function, lrp.Zero(), strict=True)(TABLES, ids).warnings == ()
 
 
+def test_ids_inside_of_another_program() -> None:
+    """They can be read where they belong to the code, and not where they are its arguments."""
+    shift, outside = jnp.array(1), jnp.array([[0, 5, 2]])
+    explain = lrp.relevance(looks_up, lrp.Zero())
+    (text,) = asked(lambda: jax.jit(lambda w: explain(w, outside))(TABLES))
+    assert "asked for row 5" in text
+    inside = jax.vmap(lambda ids: explain(TABLES, ids))
+    assert asked(lambda: inside(outside[None])) == []
+
+    def closes_over(w: Any, table: jax.Array, by: jax.Array) -> jax.Array:
+        shifted = lrp.relevance(lambda w, ids: table[ids + by].mean(-2) @ w["head"], lrp.Zero())
+        return shifted(w, outside)
+
+    assert asked(lambda: jax.jit(closes_over)(TABLES, TABLES["table"], shift)) == []
+    (text,) = asked(lambda: jax.jit(closes_over, static_argnums=2)(TABLES, TABLES["table"], 1))
+    assert "asked for row 6" in text
+
+
 def test_prompts_and_corrupted_ids_that_no_table_has() -> None:
     def copy(w: Any, ids: jax.Array) -> jax.Array:
         e = w["table"][ids]

@@ -81,11 +81,12 @@ class Rows:
         """Warn of those that there are not, where the ids can be read."""
         if not self._asked:
             return
-        needed, read = self._program
-        given = [leaves[i] for i in needed]
+        needed, constants, read = self._program
+        given = [*constants, *(leaves[i] for i in needed)]
         if any(isinstance(leaf, jax.core.Tracer) for leaf in given):
             return
-        values = [np.asarray(value) for value in read(given)]
+        with jax.ensure_compile_time_eval():  # around it another function may be traced
+            values = [np.asarray(value) for value in read(*given)]
         for asked, at, before in zip(self._asked, values[::2], values[1::2], strict=True):
             at = at if asked.part is None else at[..., asked.part]
             outside = at[(at < 0) | (at > asked.last)]
@@ -97,7 +98,7 @@ class Rows:
 
     @cached_property
     def _program(self) -> Any:
-        """The inputs that indices are made of, and a function from them to the indices."""
+        """The inputs and constants that indices are made of, and a function to the indices."""
         closed = self._frame.jaxpr
         eqns, makers = compat.open_jaxpr(closed).eqns, compat.makers(compat.open_jaxpr(closed))
         counted = [_before_counting_on(asked.indices, makers) for asked in self._asked]
@@ -107,9 +108,10 @@ class Rows:
         used = {a for eqn in jaxpr.eqns for a in eqn.invars if not compat.is_literal(a)}
         used.update(outputs)
         needed = [i for i, var in enumerate(jaxpr.invars) if var in used]
-        invars = [jaxpr.invars[i] for i in needed]
-        function = compat.as_function(read, jaxpr.eqns, [*jaxpr.constvars, *invars], jaxpr.outvars)
-        return needed, jax.jit(lambda given: function(*closed.consts, *given))
+        constants = {v: c for v, c in zip(jaxpr.constvars, read.consts, strict=True) if v in used}
+        operands = [*constants, *(jaxpr.invars[i] for i in needed)]
+        function = compat.as_function(read, jaxpr.eqns, operands, jaxpr.outvars)
+        return needed, [*constants.values()], jax.jit(function)
 
 
 def _sources(var: Any, makers: Mapping[Var, Equation]) -> set[Var]:
