@@ -112,7 +112,7 @@ def random_logit(
 
     def evaluate(*args: Any, target: Any, key: Array | None = None) -> Array:
         target = jnp.asarray(target)
-        starts.check(jax.ShapeDtypeStruct((*target.shape, classes), float), target)
+        starts.check(jax.ShapeDtypeStruct((*target.shape, classes), jnp.float32), target)
         return run(args, target, key_or_default(key))
 
     evaluate.__qualname__ = "random_logit(explain, classes)"

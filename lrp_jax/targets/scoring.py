@@ -94,11 +94,11 @@ def require_function(f: Any, name: str) -> None:
         )
 
 
-def explaining(explain: Any, name: str, also: str = "") -> Callable[..., Any]:
+def explaining(explain: Any, name: str) -> Callable[..., Any]:
     """An explanation that says so where it is none, but the function to explain."""
     remedy = (
         f"{name} takes an explanation, a function of (params, x, target=...) such as "
-        f"lrp.relevance(apply_fn, composite){also}; got "
+        "lrp.relevance(apply_fn, composite); got "
     )
     if not callable(explain):
         raise TypeError(f"{remedy}{type(explain).__name__}")
