@@ -5,7 +5,7 @@ anything runs. A turn that the condition leaves out hands its carry on.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -68,7 +68,11 @@ def _as_scan(eqn: Equation, turns: int, operands: list[Any]) -> list[Any]:
     def run(function: Any, *values: Any) -> list[Any]:
         return jax.core.eval_jaxpr(compat.open_jaxpr(function), function.consts, *values)
 
+    only_counts = len(compat.open_jaxpr(condition).eqns) == 1
+
     def turn(carry: list[Any], _: None) -> tuple[list[Any], None]:
+        if only_counts:
+            return run(body, *of_body, *carry), None
         (goes_on,) = run(condition, *of_condition, *carry)
         return jax.lax.cond(
             goes_on, lambda *carry: run(body, *of_body, *carry), lambda *carry: [*carry], *carry
@@ -127,11 +131,21 @@ def _step(eqn: Equation, place: int) -> int | None:
     """By how much one turn changes a counter of the carry, where that is a number of the code."""
     body = compat.open_jaxpr(inline(compat.closed(eqn.params["body_jaxpr"])))
     counter = body.invars[eqn.params["body_nconsts"] + place]
-    after = body.outvars[place]
-    if is_literal(after) or not np.issubdtype(counter.aval.dtype, np.integer):
+    return counted_by(counter, body.outvars[place], compat.makers(body))
+
+
+def counted_by(counter: Var, after: Any, makers: Mapping[Var, Equation]) -> int | None:
+    """By how much a turn changes a counter, where that is a number of the code; None of all else.
+
+    Args:
+        counter: before the turn.
+        after: the same after it.
+        makers: of what the turn makes.
+    """
+    last = None if is_literal(after) else makers.get(after)
+    if last is None or not np.issubdtype(counter.aval.dtype, np.integer):
         return None
-    last = next((e for e in body.eqns if after in e.outvars), None)
-    if last is None or last.primitive not in prim.SUMS:
+    if last.primitive not in prim.SUMS:
         return None
     literals = [a for a in last.invars if is_literal(a)]
     others = [a for a in last.invars if not is_literal(a)]

@@ -31,7 +31,7 @@ def with_numbers(closed_jaxpr: Any) -> Any:
     known: dict[Var, Any] = {}  # or the variable that is chosen by a truth value of the code
     filled: dict[Var, Any] = {}
     for var, value in zip(jaxpr.constvars, closed_jaxpr.consts, strict=True):
-        if var.aval.size == 1 and _is_float(var) and is_at_hand(value):
+        if var.aval.size == 1 and is_float(var) and is_at_hand(value):
             number = _scalar(np.asarray(value).reshape(())[()], var.aval.dtype)
             (filled if var.aval.shape else known)[var] = number
     eqns: list[Equation] = []
@@ -55,7 +55,7 @@ def _number_or_self(atom: Any, numbers: Mapping[Var, Any]) -> Any:
     return atom if is_literal(atom) else numbers.get(atom, atom)
 
 
-def _is_float(atom: Any) -> bool:
+def is_float(atom: Any) -> bool:
     return bool(jnp.issubdtype(atom.aval.dtype, jnp.floating))
 
 
@@ -90,7 +90,7 @@ def _folded(eqn: Equation) -> Any | None:
     """The number that an equation makes of numbers, or None."""
     if len(eqn.outvars) != 1 or eqn.outvars[0].aval.shape != ():
         return None
-    if not _is_float(eqn.outvars[0]) and family(eqn.primitive) is not Family.COMPARISON:
+    if not is_float(eqn.outvars[0]) and family(eqn.primitive) is not Family.COMPARISON:
         return None
     return _computed(eqn, eqn.invars)
 
@@ -115,11 +115,11 @@ def _fills(eqn: Equation, filled: Mapping[Var, Any]) -> Any | None:
     """The number that an equation fills an array with, or None."""
     if len(eqn.outvars) != 1:
         return None
-    if family(eqn.primitive) in _BINARY and _is_float(eqn.outvars[0]):
+    if family(eqn.primitive) in _BINARY and is_float(eqn.outvars[0]):
         return _computed(eqn, [_number_or_self(a, filled) for a in eqn.invars])
     if family(eqn.primitive) is not Family.NEUTRAL and eqn.primitive not in _MOVES:
         return None
     (source, *_), (out,) = eqn.invars, eqn.outvars
     number = _number_or_self(source, filled)
-    known = is_literal(number) and _is_float(out)
+    known = is_literal(number) and is_float(out)
     return _scalar(number.val, out.aval.dtype) if known else None

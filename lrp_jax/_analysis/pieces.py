@@ -20,8 +20,9 @@ from .places import overwritten
 
 _CONCATENATE, _PAD = compat.primitive("concatenate"), compat.primitive("pad")
 _SCATTER = compat.primitive("scatter")
-_UPDATES = frozenset((compat.primitive("dynamic_update_slice"), _SCATTER))
-JOINS = frozenset((_CONCATENATE, _PAD, prim.SELECT, *_UPDATES, *prim.SUMS))
+UPDATES = frozenset((compat.primitive("dynamic_update_slice"), _SCATTER))
+"""Primitives that write into an array."""
+JOINS = frozenset((_CONCATENATE, _PAD, prim.SELECT, *UPDATES, *prim.SUMS))
 """Primitives that may put a value together."""
 Terms = dict[Any, Any]
 """For each summand, or None for constants, by what it is multiplied along the axis."""
@@ -52,6 +53,17 @@ class Together(NamedTuple):
     owner: np.ndarray
     place: np.ndarray
     ways: Sequence[Callable[[Array], Array] | None]
+
+    def after(self, below: "Together") -> "Together":
+        """An update, its first source what another one along the same axis has made."""
+        kept = self.owner == 0
+        return Together(
+            self.axis,
+            [*below.sources, *self.sources[1:]],
+            np.where(kept, below.owner[self.place], self.owner - 1 + len(below.sources)),
+            np.where(kept, below.place[self.place], self.place),
+            [*below.ways, *self.ways[1:]],
+        )
 
     def cut(self, rows: Any) -> "Together":
         return self._replace(owner=self.owner[rows], place=self.place[rows])
@@ -112,7 +124,7 @@ def put_together(eqn: Equation, known: Known) -> Together | None:
         owner = row.astype(int)
         cases = [None if known.is_zero(a) else a for a in eqn.invars[1:]]
         return Together(axis, cases, owner, np.arange(len(owner)), [None] * len(cases))
-    if eqn.primitive in _UPDATES:
+    if eqn.primitive in UPDATES:
         return _updated(eqn, known)
     if eqn.primitive in prim.SUMS:
         return _summed(eqn, known) or _disjoint(eqn, known)
@@ -141,12 +153,17 @@ def _padded(eqn: Equation, known: Known) -> Together | None:
     return Together(axis, [value, operand], owner, place, [None, None])
 
 
+def update_of(eqn: Equation) -> int:
+    """Which operand an update writes."""
+    return 2 if eqn.primitive is _SCATTER else 1
+
+
 def _updated(eqn: Equation, known: Known) -> Together | None:
     found = overwritten(known, eqn)
     if found is None:
         return None
     axis, written, order = found
-    below, update = eqn.invars[0], eqn.invars[2 if eqn.primitive is _SCATTER else 1]
+    below, update = eqn.invars[0], eqn.invars[update_of(eqn)]
     size = eqn.outvars[0].aval.shape[axis]
     owner, place = np.zeros(size, int), np.arange(size)
     owner[written], place[written] = 1, np.arange(len(written))

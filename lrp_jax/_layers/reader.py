@@ -17,6 +17,7 @@ from .._analysis.cases import with_cases
 from .._analysis.chosen import with_chosen_branches
 from .._analysis.compat import Equation, Var, is_literal
 from .._analysis.constant_factors import without_constant_factors
+from .._analysis.filled import with_rows_of_loops, without_updates
 from .._analysis.float_twins import as_floats
 from .._analysis.graph import Graph
 from .._analysis.loops import with_bounded_loops
@@ -101,9 +102,9 @@ def analyse(
     outputs = None if outputs is None else tuple(outputs)
     gates = None if gates is None else tuple(gates)
     closed_jaxpr = with_bounded_loops(closed_jaxpr, explained, outputs)
+    closed_jaxpr = with_rows_of_loops(closed_jaxpr, calls)
     closed_jaxpr = with_like_turns(closed_jaxpr, explained, outputs, calls)
-    closed_jaxpr = with_chosen_branches(closed_jaxpr, calls)
-    closed_jaxpr = with_numbers(without_passing_axes(tidied(without_round_trips(closed_jaxpr))))
+    closed_jaxpr = _tidied(with_chosen_branches(closed_jaxpr, calls))
     closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
     if lost is not None:
         raise UnsupportedOperation(
@@ -150,7 +151,7 @@ def analyse(
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
         bounded = with_bounded_loops(other, explained, outputs)
-        found = _cover(read(with_numbers(without_passing_axes(tidied(bounded))), _unread))
+        found = _cover(read(_tidied(bounded), _unread))
         return [found[position] for position in sorted(found)]
 
     reading = read(closed_jaxpr)
@@ -166,6 +167,12 @@ def analyse(
     frame = _frame(reading, better.torn)
     frame = rolled(dataclasses.replace(frame, steps=tuple(steps)), written)
     return checkpointed(dataclasses.replace(frame, steps=tuple(with_splits(frame.steps))))
+
+
+def _tidied(closed_jaxpr: Any) -> Any:
+    """The same function without moves that end where they began, and its numbers written out."""
+    closed_jaxpr = without_round_trips(without_updates(closed_jaxpr))
+    return with_numbers(without_passing_axes(tidied(closed_jaxpr)))
 
 
 def _unread(
