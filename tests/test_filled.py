@@ -148,6 +148,32 @@ def test_a_long_loop_that_fills_is_one_batch(fill: Fill) -> None:
     assert kinds[0] == kinds[1]
 
 
+def test_a_norm_whose_moments_are_filled_from_the_end() -> None:
+    def moments(row: Any) -> Any:
+        mean = row.mean(-1, keepdims=True)
+        return row - mean, ((row - mean) ** 2).mean(-1, keepdims=True)
+
+    def apply(filled: bool) -> Any:
+        def f(p: Any, x: Any) -> Any:
+            h = x @ p["w0"] + p["b0"]
+
+            def turn(i: Any, arrays: Any) -> Any:
+                i = len(x) - 1 - i
+                pairs = zip(arrays, moments(h[i]), strict=True)
+                return tuple(lax.dynamic_update_index_in_dim(o, y, i, 0) for o, y in pairs)
+
+            start = jnp.zeros_like(h), jnp.zeros_like(h[..., :1])
+            made = lax.fori_loop(0, len(x), turn, start) if filled else moments(h)
+            return made[0] / jnp.sqrt(made[1] + 1e-3) * p["s"] @ p["w5"]
+
+        return f
+
+    found, expected = (
+        lrp.relevance(apply(filled), lrp.AttnLRP())(P, X, target=1) for filled in (True, False)
+    )
+    assert_equal(found, expected)
+
+
 def test_what_was_in_an_array_stays_there_where_nobody_writes() -> None:
     """And every other number, which would be as many pieces."""
 

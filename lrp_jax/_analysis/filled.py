@@ -90,11 +90,7 @@ class _Rows(NamedTuple):
             start: what the loop begins with.
             rows: of the turns.
         """
-        first = [*range(len(self.order))]
-        if self.order == first[::-1]:
-            rows = rows[::-1]
-        elif self.order != first:
-            rows = rows[np.argsort(self.order)]
+        rows = _in_order(rows, np.argsort(self.order))
         shape = list(start.shape)
         shape[self.axis] = -1
         rows = jnp.moveaxis(rows, 0, self.axis).reshape(shape)
@@ -102,6 +98,14 @@ class _Rows(NamedTuple):
         before, _, after = jnp.split(start, ends, self.axis)
         parts = [y for y in (before, rows, after) if y.size]
         return jnp.concatenate(parts, self.axis) if len(parts) > 1 else rows
+
+
+def _in_order(rows: Any, places: np.ndarray) -> Any:
+    """Rows at some places, each once."""
+    forth = np.arange(len(places))
+    if (places == forth).all():
+        return rows
+    return rows[::-1] if (places == forth[::-1]).all() else rows[places]
 
 
 def with_rows_of_loops(closed_jaxpr: Any, calls: Sequence[str]) -> Any:
@@ -150,6 +154,12 @@ def _by_rows(eqn: Equation, known: Any, calls: Sequence[str]) -> Callable[..., l
     if not filled:
         return None
     rest = [v for v in carried if v not in filled and v not in ends]
+    places = np.arange(length)
+    orders = {tuple(rows.order) for rows in filled.values()}
+    if not rest and len(orders) == 1 and len(jaxpr.outvars) == carries:
+        # No turn reads another one: they come in the order of their rows.
+        places = np.argsort(orders.pop())
+        filled = {v: rows._replace(order=[*range(length)]) for v, rows in filled.items()}
     whole = compat.as_function(
         jaxpr,
         [e for e in jaxpr.eqns if all(e is not r.eqn for r in filled.values())],
@@ -171,7 +181,7 @@ def _by_rows(eqn: Equation, known: Any, calls: Sequence[str]) -> Callable[..., l
 
         params = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
         with in_place_of(eqn):
-            xs = [*(counts[v] for v in ends), *operands[held:]]
+            xs = [_in_order(x, places) for x in (*(counts[v] for v in ends), *operands[held:])]
             last, ys = jax.lax.scan(turn, [begun[v] for v in rest], xs, **params)
             made = ends | dict(zip(rest, last, strict=True))
             for (var, rows), made_in_turns in zip(filled.items(), ys, strict=False):

@@ -223,7 +223,8 @@ class Loop(Body):
         signs[carry] = kept[:carries]
         while True:  # grow both ends to a fixed point
             frame = reading.analyse(body, explained, border.names, signs, wanted, gates)
-            reached = [a in frame.reached for a in frame.outvars[:carries]]
+            made = frame.outvars[:carries]
+            reached = [not is_literal(a) and a in frame.reached for a in made]
             flows_in = [v in frame.live for v in frame.invars[carry]]
             grown_in = [a or b for a, b in zip(explained[carry], reached, strict=True)]
             grown_out = [

@@ -88,9 +88,11 @@ def mended(
             across.append(_across(cover(look(graph.closed, looks)), makers))
         for outvars, beside in (pair for found in across for pair in found.items()):
             torn.setdefault(outvars, set()).update(beside)
-        for eqn in bodies if number == 0 else ():
-            if eqn.primitive is prim.SCAN and _reads_otherwise(eqn, graph, steps, seen):
-                torn.setdefault(tuple(eqn.outvars), set())
+        for eqn in bodies:
+            if tuple(eqn.outvars) in torn or not _reads_otherwise(eqn, graph, steps, seen, number):
+                continue
+            loop = eqn.primitive is prim.SCAN
+            torn[tuple(eqn.outvars)] = set() if loop else _made_before(eqn, steps)
     short = {id(e): made for e, made in ((makers[v], torn[v]) for v in torn) if _is_short(e)}
     lines = tuple(dict.fromkeys(compat.source_line(makers[outvars]) for outvars in torn))
     if short:
@@ -180,22 +182,44 @@ def _across(
 
 
 def _reads_otherwise(
-    eqn: Equation, graph: Graph, steps: Sequence[Step], seen: Sequence[Step]
+    eqn: Equation, graph: Graph, steps: Sequence[Step], seen: Sequence[Step], number: int
 ) -> bool:
-    """Whether turns of a loop in their place are other layers than a turn by itself."""
-    if is_map(eqn):
+    """Whether turns of a loop, or branch `number`, are in their place other layers than by
+    themselves: what is added to a part of a layer is its bias."""
+    frames = next(s.frames for s in steps if s.frames and s.eqns[0] is eqn)
+    if eqn.primitive is prim.SCAN and number:
         return False
-    (body,) = next(s.frames for s in steps if s.frames and s.eqns[0] is eqn)
-    expected = _told(body.steps)
+    body = frames[min(number, len(frames) - 1)]
+    if eqn.primitive is prim.COND or is_map(eqn):
+        return _kinds(_standing(seen, eqn, number)) != _kinds(body.steps)
     explained = (a for a, flag in zip(eqn.invars, body.explained, strict=True) if flag)
     whole = all(not compat.is_literal(a) and a in graph.live for a in explained)
-    for turn in [0, 1] if whole else [1]:
-        place = tuple(eqn.outvars), turn
-        marked = ((step, _inside(step.eqns[-1])) for step in seen)
-        inside = [s for s, mark in marked if mark and (mark.outvars, mark.number) == place]
-        if _told(inside) != expected:
-            return True
-    return False
+    expected = _told(body.steps)
+    return any(_told(_standing(seen, eqn, turn)) != expected for turn in ([0, 1] if whole else [1]))
+
+
+def _standing(seen: Sequence[Step], eqn: Equation, number: int) -> list[Step]:
+    """The layers that end in a turn or a branch that is written out."""
+    marked = ((step, _inside(step.eqns[-1])) for step in seen)
+    place = tuple(eqn.outvars), number
+    return [s for s, mark in marked if mark and (mark.outvars, mark.number) == place]
+
+
+def _kinds(steps: Iterable[Step]) -> list[Any]:
+    return [(type(step), step.kind) for step in flat(steps) if step.kind]
+
+
+def _made_before(eqn: Equation, steps: Sequence[Step]) -> set[Var]:
+    """What the layers in front of a branch make, and what moves it."""
+    makers = {v: step for step in steps if not step.frames for v in step.outputs}
+    found: set[Var] = set()
+    todo = [a for a in eqn.invars if not compat.is_literal(a)]
+    while todo:
+        step = makers.get(todo.pop())
+        if step is not None:
+            found.update(v for e in step.eqns for v in e.outvars)
+            todo += [] if step.kind else step.inputs
+    return found
 
 
 def _told(steps: Iterable[Step]) -> list[Any]:
