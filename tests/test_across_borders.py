@@ -117,6 +117,23 @@ def test_a_border_inside_of_a_layer_changes_nothing(layer: Any, border: Any) -> 
     assert_equal(explained(layer(border), X, "signs"), explained(layer(plain), X, "signs"))
 
 
+def test_what_stands_behind_one_device_is_on_none() -> None:
+    """A layer with weights that begins on it and ends outside."""
+
+    def apply(border: Any) -> Any:
+        def f(p: Any, x: Any) -> Any:
+            return jax.nn.relu(border(lambda p, h: h @ p["w0"], p, x) + p["b0"]) @ p["w1"]
+
+        return f
+
+    def shard(f: Any, p: Any, h: Any) -> Any:
+        mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+        specs = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("i")
+        return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=specs[1])(p, h)
+
+    assert_equal(explained(apply(shard), X, "signs"), explained(apply(plain), X, "signs"))
+
+
 def test_an_axis_of_one_makes_no_second_copy_of_what_is_read_with_it() -> None:
     """Else a norm of one copy has its statistics from the other."""
 
@@ -175,7 +192,7 @@ def parts_with_a_number(border: Any) -> Any:
     def f(p: Any, x: Any) -> Any:
         both = x @ jnp.concatenate([p["w0"], p["w1"]], 1) + jnp.concatenate([p["b0"], p["b1"]])
         a, b = border(lambda p, t: (t[..., :WIDTH], jnp.tanh(t[..., WIDTH:] - 0.5)), p, both)
-        return jax.nn.sigmoid(a) * b @ p["w2"]
+        return jax.nn.sigmoid(a + 1) * b @ p["w2"]
 
     return f
 

@@ -25,10 +25,11 @@ def is_alone(eqn: Equation) -> bool:
 
 def on_one_device(eqn: Equation) -> Any:
     """The body of a `shard_map` over one device, for use without it."""
-    return _alone(compat.closed(eqn.params["jaxpr"]))
+    return _alone(compat.closed(eqn.params["jaxpr"]), eqn.ctx)
 
 
-def _alone(closed_jaxpr: Any) -> Any:
+def _alone(closed_jaxpr: Any, around: Any) -> Any:
+    """A body as it stands outside, in the context that is `around` it: its own has the devices."""
     jaxpr = compat.open_jaxpr(closed_jaxpr)
     known: dict[Var, Any] = {}
 
@@ -42,7 +43,7 @@ def _alone(closed_jaxpr: Any) -> Any:
     def inside(value: Any) -> Any:
         if type(value) is tuple:
             return tuple(map(inside, value))
-        return _alone(value) if hasattr(compat.open_jaxpr(value), "eqns") else value
+        return _alone(value, around) if hasattr(compat.open_jaxpr(value), "eqns") else value
 
     eqns = []
     for eqn in jaxpr.eqns:
@@ -53,7 +54,7 @@ def _alone(closed_jaxpr: Any) -> Any:
             continue
         params = {name: inside(value) for name, value in eqn.params.items()}
         operands, results = list(map(now, eqn.invars)), list(map(now, eqn.outvars))
-        eqns.append(eqn.replace(invars=operands, outvars=results, params=params))
+        eqns.append(eqn.replace(invars=operands, outvars=results, params=params, ctx=around))
     variables = {
         name: list(map(now, getattr(jaxpr, name))) for name in ("constvars", "invars", "outvars")
     }

@@ -44,8 +44,7 @@ def without_updates(closed_jaxpr: Any) -> Any:
                 own, operands = own.after(below), operands[1:]
             filled[eqn.outvars[0]] = own
         read.update(operands)
-    # Every other number, as of `x.at[::2]`, would be as many pieces.
-    whole = {v: t for v, t in filled.items() if v in read and len(t.runs()) <= 2 * len(t.sources)}
+    whole = {v: t for v, t in filled.items() if v in read and _in_pieces(t)}
     if not whole:
         return closed_jaxpr
 
@@ -54,6 +53,13 @@ def without_updates(closed_jaxpr: Any) -> Any:
         return jnp.concatenate(whole[out].values(read, out.aval), whole[out].axis)
 
     return computed_otherwise(closed_jaxpr, lambda e: any(v in whole for v in e.outvars), way)
+
+
+def _in_pieces(together: Together) -> bool:
+    """Whether each update writes one piece: every other number, or another order, would be as many
+    pieces as numbers."""
+    written = [run.source for run in together.runs() if run.source]
+    return len(written) == len(set(written))
 
 
 def _updates(eqn: Equation) -> bool:
@@ -138,7 +144,7 @@ def _by_rows(eqn: Equation, known: Any, calls: Sequence[str]) -> Callable[..., l
     ends: dict[Var, Any] = {}
     for (var, out), start in zip(carried.items(), eqn.invars[constants:held], strict=True):
         step, first = counted_by(var, out, makers), known.indices(start)
-        if step is not None and first is not None:
+        if step is not None and first is not None and not var.aval.shape:
             counts[var] = (first + step * turn_at).astype(var.aval.dtype)
             ends[var] = (first + step * length).astype(var.aval.dtype)
     for var, operand in zip(jaxpr.invars[held:], eqn.invars[held:], strict=True):

@@ -93,6 +93,9 @@ def mended(
                 continue
             loop = eqn.primitive is prim.SCAN
             torn[tuple(eqn.outvars)] = set() if loop else _made_before(eqn, steps)
+        for outvars, beside in _read_otherwise_behind(seen, steps).items():
+            if outvars in makers:
+                torn.setdefault(outvars, beside)
     short = {id(e): made for e, made in ((makers[v], torn[v]) for v in torn) if _is_short(e)}
     lines = tuple(dict.fromkeys(compat.source_line(makers[outvars]) for outvars in torn))
     if short:
@@ -219,6 +222,29 @@ def _made_before(eqn: Equation, steps: Sequence[Step]) -> set[Var]:
         if step is not None:
             found.update(v for e in step.eqns for v in e.outvars)
             todo += [] if step.kind else step.inputs
+    return found
+
+
+def _read_otherwise_behind(
+    seen: Sequence[Step], steps: Sequence[Step]
+) -> dict[tuple[Var, ...], set[Var]]:
+    """By their results the bodies behind which stand other layers than where they are written out,
+    and what those make."""
+    makers = {v: step for step in steps for e in step.eqns for v in e.outvars}
+    found: dict[tuple[Var, ...], set[Var]] = {}
+    for step in seen:
+        marks = () if _inside(step.eqns[-1]) else compat.marks_of(step.eqns[-1], Beside)
+        own = makers.get(marks[0].outvars[0]) if marks else None
+        if own is None or not step.kind or _kinds([own]) == _kinds([step]):
+            continue
+        todo = list(own.inputs)
+        while todo:
+            above = makers.get(todo.pop())
+            if above is not None and above.frames:
+                made = found.setdefault(tuple(above.eqns[0].outvars), set())
+                made.update(v for e in own.eqns for v in e.outvars)
+            elif above is not None and not above.kind:
+                todo += above.inputs
     return found
 
 
