@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -243,3 +244,34 @@ def test_without_a_stabiliser_it_is_gradient_times_input(composite: Any) -> None
 def test_other_composites_keep_the_stabiliser_of_merges(composite: Any) -> None:
     apply = lambda w, x: (x + jax.nn.relu(x @ w["a"])) @ w["b"]  # noqa: E731
     assert "Norm()" in {layer.rule for layer in lrp.plan(apply, composite)(W, X).layers}
+
+
+def test_what_is_chosen_by_an_argument_is_no_weight() -> None:
+    """A mask or one-hot rows made of explained numbers select; a learned shift among them, as in
+    routers that balance their load, makes no layer with weights of them."""
+
+    def routed(params, x, chosen):  # type: ignore[no-untyped-def]
+        gates = jax.nn.sigmoid(x @ params["router"])
+        weights = chosen(gates, gates + params["shift"])
+        return jnp.einsum("be,bed->bd", weights, jnp.einsum("bf,efd->bed", x, params["experts"]))
+
+    def by_index(gates, shifted):  # type: ignore[no-untyped-def]
+        _, chosen = jax.lax.top_k(shifted, 2)
+        largest = jnp.take_along_axis(gates, chosen, -1)
+        return jnp.einsum("bk,bke->be", largest, jax.nn.one_hot(chosen, 4))
+
+    def by_mask(gates, shifted):  # type: ignore[no-untyped-def]
+        return gates * (shifted >= jnp.sort(shifted)[:, 2:3])
+
+    one_hot, masked = (functools.partial(routed, chosen=c) for c in (by_index, by_mask))
+
+    rng = np.random.default_rng(0)
+    shapes = {"router": (5, 4), "shift": (4,), "experts": (4, 5, 3)}
+    params = {name: jnp.asarray(rng.standard_normal(shape)) for name, shape in shapes.items()}
+    x = jnp.asarray(rng.standard_normal((2, 5)))
+    np.testing.assert_allclose(one_hot(params, x), masked(params, x), rtol=1e-5)
+    for composite in (lrp.AttnLRP(), lrp.CPLRP(), lrp.EpsilonPlus()):
+        found, wanted = (lrp.relevance(f, composite)(params, x) for f in (one_hot, masked))
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    weighted = [layer.weights for layer in lrp.plan(one_hot, lrp.AttnLRP())(params, x).layers]
+    assert not any("shift" in name for names in weighted for name in names)

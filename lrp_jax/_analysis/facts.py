@@ -17,7 +17,7 @@ def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
     """Tree paths of the inputs, and of what is computed from parameters alone."""
     found = {v: n for v, n in zip(graph.jaxpr.invars, names, strict=True) if n}
     for eqn in graph.eqns:
-        constants = [v for v in eqn.outvars if v not in graph.live]
+        constants = [v for v in eqn.outvars if v not in graph.touched]
         named = next((found[a] for a in eqn.invars if not is_literal(a) and a in found), None)
         if named is not None:
             found.update((v, named) for v in constants)

@@ -93,5 +93,5 @@ def weights_of(graph: Graph, names: Collection[Var], closed_over: bool) -> set[V
     found.update(v for v in (*graph.jaxpr.constvars, *graph.jaxpr.invars))
     for eqn in graph.eqns:
         if any(not is_literal(a) and a in found for a in eqn.invars):
-            found.update(eqn.outvars)
+            found.update(v for v in eqn.outvars if v not in graph.touched)
     return found
