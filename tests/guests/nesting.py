@@ -117,8 +117,11 @@ def _split(
         turned = [[_made(nodes, "transpose", turn, v, params=node.params) for v in vs]
                   for vs in (inner, outer)]  # fmt: skip
         return (turned[0], turned[1]) if outer else ([value], [])
-    if node is not None and node.name == "mul" and facts.is_product(node):
-        both = [_split(v, bound, facts, nodes) for v in node.inputs]
+    if node is not None and node.name in ("mul", "div") and facts.is_product(node):
+        above, other = node.inputs
+        if node.name == "div":
+            other = _made(nodes, "div", jnp.divide, Const(jnp.ones(()), 1.0), other)
+        both = [_split(v, bound, facts, nodes) for v in (above, other)]
         return [*both[0][0], *both[1][0]], [*both[0][1], *both[1][1]]
     if node is not None and node.name == "dot_general" and not contracts(node):
         if not facts.is_product(node):

@@ -41,7 +41,7 @@ MOVES = names(
     "unstack tile scatter-max scatter-min scatter_max scatter_min"
 )
 CUTS = names("slice rev")
-PARTS = CUTS | names("split dynamic_slice gather pad")
+PARTS = CUTS | names("split dynamic_slice gather pad select_n")
 PICKS = CUTS | names("dynamic_slice gather top_k sort")
 POWERS_ONLY = names("sqrt rsqrt cbrt square pow abs")
 POWERS = names("sqrt rsqrt cbrt square integer_pow pow abs sign max min clamp floor")
@@ -334,7 +334,7 @@ class Facts:
             if node.name in ("mul", "div") and self.is_product(node):
                 return node, way
             scales = node.name in ("mul", "div", "neg") and is_scale_or_shift(node)
-            picks = node.name in CUTS and self._is_multiplied(node.inputs[0])
+            picks = node.name in CUTS and self._is_multiplied(value)
             if not (scales or picks or node.name in SHAPE | CASTS):
                 break
             way.append(node)
@@ -391,6 +391,8 @@ class Facts:
             if root is not None and not self._is_power(value, root):
                 return 1
             if root is not None:
+                if root.maker is not None and is_written_out(root.maker, self):
+                    return 1  # a power of a number and another one
                 value = root
                 continue
             if node.name in ("add", "sub", "add_any") and len(node.inputs) == 2:
@@ -399,14 +401,20 @@ class Facts:
                 value = node.inputs[1 - self.held[node]]
                 continue
             scales = is_scale_or_shift(node) or (len(node.inputs) == 1 and not contracts(node))
-            if not (node.name in SHAPE | CASTS | MOVES | SUMS or scales):
+            mixes = len(node.inputs) == 1 and self.sums_products(node)
+            if not (node.name in SHAPE | CASTS | MOVES | SUMS or scales or mixes):
                 return 0
             value = node.inputs[0]
+            if mixes and any(c.weights for c in node.constants):  # heads that are mixed
+                rank = self.gate_rank(value)
+                return rank if rank == 3 else 0
         return 0
 
 
 def _weighs(node: Node, facts: Facts) -> bool:
     """Whether a sum is one of numbers times weights: a matrix product written out."""
+    if len(node.inputs[0].readers) > 1:  # a mean inside of a norm
+        return False
     chain, _ = facts.links_up(node.inputs[0])
     moved = max((i for i, n in enumerate(chain) if n.name in ("transpose", "reshape")), default=-1)
     axes, shape = node.params["axes"], node.inputs[0].value.shape
@@ -486,8 +494,9 @@ def attention_relevance(tape: Tape, start: Any, gate: bool = False) -> Any:
         root = facts.activation_root(node.out)
         if root is not None:
             give(root, c[0] * ratio(node.out.value, root.value))
-        elif is_written_out(node, facts):
-            give(node.inputs[0], c[0] * ratio(node.out.value, node.inputs[0].value))
+        elif is_written_out(node, facts):  # a number minus a function is a function
+            root = facts.activation_root(node.inputs[0]) or node.inputs[0]
+            give(root, c[0] * ratio(node.out.value, root.value))
         else:
             if facts.is_product(node):
                 multiplied(node, c, _shares(facts.factors(node), facts, gate))
@@ -526,7 +535,8 @@ def between(node: Node, facts: Facts) -> tuple[Value, Value] | None:
         for function, other in itertools.permutations(maker.inputs):
             inner = other.maker
             is_difference = inner is not None and inner.name == "sub"
-            if is_difference and inner.operands[1] is base and facts.roots.get(function):
+            is_function = facts.roots.get(facts.links_up(function)[1])  # and no layer with a bias
+            if is_difference and inner.operands[1] is base and is_function:
                 return function, base
     return None
 
