@@ -188,6 +188,53 @@ FAMILIES: tuple[Guest, ...] = (
         ),
         **MIXED,
     ),
+    guest(
+        "AttNet",
+        seen(
+            "attnet",
+            "AttNet",
+            3,
+            dims=[32, 64],
+            depths=[1, 1],
+            exp_rates=[2, 2],
+            kernel_sizes=[3, 3],
+            num_classes=3,
+            size=32,
+        ),
+        tolerance=1e-6,
+        **MIXED,
+    ),
+    guest(
+        "PartialFormer",
+        seen(
+            "partialformer",
+            "PartialFormer",
+            64,
+            3,
+            8,
+            [2, 2],
+            [1, 1],
+            (0.5, 0.5),
+            patch_size=4,
+            num_classes=3,
+            size=64,
+        ),
+        tolerance=1e-6,
+        **MIXED,
+    ),
+    guest(
+        "iFormer",
+        seen(
+            "iformer",
+            "iformer_t",
+            dims=[8, 8, 8, 8, 8, 16],
+            depths=[1] * 6,
+            num_classes=3,
+            size=64,
+        ),
+        tolerance=1e-6,
+        **MIXED,
+    ),
 )
 
 APART: tuple[Guest, ...] = (
