@@ -26,7 +26,7 @@ from test_borders import (
 )
 
 import lrp_jax as lrp
-from lrp_jax._analysis.units import without_passing_axes
+from lrp_jax._reading.equations.units import without_passing_axes
 
 # -- borders inside of one layer ------------------------------------------------------------------
 
@@ -442,6 +442,6 @@ def test_writing_anew_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     plan = lrp.plan(mean, lrp.AttnLRP())(jnp.eye(3), jnp.ones((4, 3)))
     assert "Softmax" in {str(layer.kind).removeprefix("lrp.") for layer in plan.layers}
-    monkeypatch.setattr("lrp_jax._layers.reader._MOST_MENDED", 0)
+    monkeypatch.setattr("lrp_jax._reading.reader._MOST_MENDED", 0)
     plan = lrp.plan(mean, lrp.AttnLRP())(jnp.eye(3), jnp.ones((4, 3)))
     assert any("lies on the border" in text for text in plan.warnings)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lrp_jax
-from lrp_jax._layers.reader import FAMILIES
+from lrp_jax._reading.reader import FAMILIES
 
 PACKAGE = Path(lrp_jax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -26,6 +26,10 @@ FLOORS = (
     ("rules",),
     ("kinds",),
     ("_propagation",),
+    ("_reading",),
+    ("_reading.products",),
+    ("_reading.softmaxes",),
+    ("_reading.equations",),
     ("_layers",),
     ("_analysis", "_elsewhere", "_files", "_tables", "_warnings"),
 )
@@ -51,7 +55,12 @@ def imports_of(file: Path) -> Iterator[tuple[ast.AST, tuple[str, ...]]]:
 
 
 def floor(module: tuple[str, ...]) -> int:
-    return next(i for i, names in enumerate(FLOORS) if module[0] in names)
+    """That of its folder, or of the folder around it."""
+    folders = {".".join(module[: n + 1]): n for n in range(len(module))}
+    found = {
+        folders[name]: i for i, names in enumerate(FLOORS) for name in names if name in folders
+    }
+    return found[max(found)]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
@@ -95,7 +104,7 @@ def test_only_its_own_file_asks_whether_a_step_is_of_a_family() -> None:
 
 def test_there_is_one_list_of_families() -> None:
     names = {family.__name__ for family in FAMILIES}
-    for file in (PACKAGE / "_layers").glob("*.py"):
+    for file in (f for folder in ("_layers", "_reading") for f in (PACKAGE / folder).rglob("*.py")):
         if file.name == "reader.py":
             continue
         used = {n.id for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Name)}

@@ -13,8 +13,8 @@ from .. import targets
 from .._analysis.compat import open_jaxpr
 from .._analysis.graph import is_float
 from .._analysis.trace import Static, is_array, path_name, trace
-from .._layers.reader import analyse
 from .._propagation.many import over
+from .._reading.reader import analyse
 from .._warnings import warn
 from ..composites import Composite, as_composite
 from ..plan import refuse_warnings

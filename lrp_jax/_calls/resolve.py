@@ -15,7 +15,7 @@ from .._analysis.compat import is_literal
 from .._layers import suspects
 from .._layers.flows import flow_to_layers, held_inputs
 from .._layers.step import Frame, Step, UnsupportedOperation, Way
-from .._layers.torn import torn_layers
+from .._reading.torn import torn_layers
 from ..composites import Composite
 from ..kinds import KINDS, BatchNorm, Bias, Called, Glob, Kind, Linear, Match, globs, parts
 from ..plan import Layer, Plan

@@ -1,0 +1,73 @@
+"""Moves at whose end every number is back in its place, and choices that the code has made."""
+
+from typing import Any
+
+from ..._analysis import compat, primitives as prim
+from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.indices import Known
+from ..._analysis.places import Place, itself, made_by
+
+_RESHAPE = compat.primitive("reshape")
+
+
+def without_round_trips(closed_jaxpr: Any) -> Any:
+    """The same function without moves at whose end every number is back in its place or where a
+    move before has brought it, nor choices by a mask that the code knows and that is the same
+    everywhere.
+
+    Args:
+        closed_jaxpr: a flat jaxpr.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    known = Known.of(closed_jaxpr)
+    places: dict[Var, Place] = {}
+    first: dict[Any, Var] = {}
+    renamed: dict[Var, Var] = {}
+    eqns: list[Equation] = []
+    for eqn in jaxpr.eqns:
+        operands = [a if is_literal(a) else renamed.get(a, a) for a in eqn.invars]
+        if any(a is not b for a, b in zip(operands, eqn.invars, strict=True)):
+            eqn = eqn.replace(invars=operands)
+        same = _handed_on(eqn, known)
+        if same is not None:
+            renamed[eqn.outvars[0]] = same
+            continue
+        place = made_by(eqn, known, lambda v: places.get(v) or itself(v))
+        if place is not None:
+            (out,) = eqn.outvars
+            if place.var.aval == out.aval and place.axes == itself(out).axes:
+                renamed[out] = place.var
+                continue
+            before = first.setdefault(_numbers(place, out), out)
+            if before.aval.shape == out.aval.shape and before is not out:
+                renamed[out] = before
+                continue
+            if before is not out and eqn.primitive not in prim.SHAPE_ONLY:
+                shape = {"new_sizes": out.aval.shape, "dimensions": None, "sharding": None}
+                eqn = eqn.replace(primitive=_RESHAPE, invars=[before], params=shape)
+            places[out] = place
+        eqns.append(eqn)
+    if not renamed:
+        return closed_jaxpr
+    outvars = [a if is_literal(a) else renamed.get(a, a) for a in jaxpr.outvars]
+    return compat.with_equations(closed_jaxpr, eqns, outvars)
+
+
+def _numbers(place: Place, out: Var) -> Any:
+    """Which numbers are in a place, in their order, whatever axes of one they have."""
+    wide = tuple((axis, row) for axis, row in place.axes if len(row) > 1)
+    alone = {axis: row[0] for axis, row in place.axes if axis is not None and len(row) == 1}
+    return place.var, out.aval.dtype, wide, tuple(sorted({**place.fixed, **alone}.items()))
+
+
+def _handed_on(eqn: Equation, known: Known) -> Any | None:
+    """The operand that an equation hands on: a choice whose mask the code knows, a sum of one."""
+    operand = None
+    if "axes" in eqn.params and not eqn.params["axes"] and len(eqn.invars) == 1:
+        (operand,) = eqn.invars  # a sum over no axis
+    elif eqn.primitive is prim.SELECT and not is_literal(eqn.invars[0]):
+        mask = known.at_hand(eqn.invars[0])
+        if mask is not None and mask.size and (mask == mask.flat[0]).all():
+            operand = eqn.invars[1 + int(mask.flat[0])]
+    same = operand is not None and operand.aval == eqn.outvars[0].aval
+    return operand if same and not is_literal(operand) else None

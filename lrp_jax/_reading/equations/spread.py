@@ -1,0 +1,61 @@
+"""Axes of one that an equation spreads by itself: `c / s` of shapes (3, 4) and (3, 1) spreads `s`.
+
+JAX writes them so, or as broadcasts. Where such a value is the one that carries relevance of a
+function of several operands, it is spread first, as the function is one number by number.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..._analysis import compat, primitives as prim
+from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.otherwise import computed_otherwise
+from ..._analysis.primitives import Family, family
+
+
+def spread_out(closed_jaxpr: Any, explained: Sequence[bool]) -> Any:
+    """The same function, such values spread by equations of their own.
+
+    Args:
+        closed_jaxpr: a flat jaxpr.
+        explained: for each input whether it is explained.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    if not any(map(_narrow, jaxpr.eqns)):
+        return closed_jaxpr
+    carries = {v for v, flag in zip(jaxpr.invars, explained, strict=True) if flag}
+    found: set[int] = set()
+    for eqn in jaxpr.eqns:
+        live = [a for a in eqn.invars if not is_literal(a) and a in carries]
+        carries.update(eqn.outvars if live else ())
+        alone = eqn.primitive is not prim.DIV or live == eqn.invars[1:]
+        if alone and any(a in live for a in _narrow(eqn)):
+            found.add(id(eqn))
+
+    def way(eqn: Equation, read: Any) -> Any:
+        shape = eqn.outvars[0].aval.shape
+        narrow = _narrow(eqn)
+
+        def wide(atom: Any) -> Any:
+            if is_literal(atom) or atom not in narrow:
+                return read(atom)
+            return jnp.broadcast_to(read(atom), shape)
+
+        return compat.applied(eqn, *map(wide, eqn.invars))
+
+    if not found:
+        return closed_jaxpr
+    return computed_otherwise(closed_jaxpr, lambda eqn: id(eqn) in found, way)
+
+
+def _narrow(eqn: Equation) -> list[Var]:
+    """The operands that a function of several spreads along axes of one."""
+    if len(eqn.outvars) != 1 or len(eqn.invars) < 2:
+        return []
+    if eqn.primitive is not prim.DIV and family(eqn.primitive) is not Family.ELEMENTWISE:
+        return []
+    shape = eqn.outvars[0].aval.shape
+    own = [a for a in eqn.invars if not is_literal(a)]
+    return [a for a in own if a.aval.shape != shape and len(a.aval.shape) == len(shape)]
