@@ -406,7 +406,7 @@ def test_tuning_of_nothing(options: dict[str, Any], message: str) -> None:
     [
         (lambda: plot.grid({"LRP": X[None]}, X[None]), r"grid\(x, \{name: relevance\}\)"),
         (lambda: plot.curves(X), r"by name.*got ArrayImpl"),  # type: ignore[arg-type]
-        (lambda: plot.curves({"LRP": X}), r"by name"),  # type: ignore[dict-item]
+        (lambda: plot.curves({"LRP": X}), r"what pixel_flipping returned"),  # type: ignore[dict-item]
         (lambda: plot.ledger(lrp.plan(mlp, lrp.Zero())(W, X)), "conservation returned, got Plan"),
         (lambda: plot.plan(lrp.conservation(mlp, lrp.Zero())(W, X)), "returned, got Ledger"),
         (lambda: plot.uncertainty(X, level=90), "share of the members.*got 90"),

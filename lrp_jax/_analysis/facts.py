@@ -16,9 +16,12 @@ from .value_numbers import value_numbers
 def names_of(graph: Graph, names: Iterable[str]) -> dict[Var, str]:
     """Tree paths of the inputs, and of what is computed from parameters alone."""
     found = {v: n for v, n in zip(graph.jaxpr.invars, names, strict=True) if n}
-    explained = graph.touched.union(graph.live)
     for eqn in graph.eqns:
-        constants = [v for v in eqn.outvars if v not in explained]
+        constants = [
+            v
+            for v in eqn.outvars
+            if v not in graph.live and (is_float(v) or v not in graph.touched)
+        ]
         named = next((found[a] for a in eqn.invars if not is_literal(a) and a in found), None)
         if named is not None:
             found.update((v, named) for v in constants)

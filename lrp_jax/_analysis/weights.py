@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from . import compat, primitives as prim
 from .compat import Equation, Var, is_literal
-from .graph import Graph
+from .graph import Graph, is_float
 from .primitives import Family, family
 
 
@@ -93,5 +93,6 @@ def weights_of(graph: Graph, names: Collection[Var], closed_over: bool) -> set[V
     found.update(v for v in (*graph.jaxpr.constvars, *graph.jaxpr.invars))
     for eqn in graph.eqns:
         if any(not is_literal(a) and a in found for a in eqn.invars):
-            found.update(v for v in eqn.outvars if v not in graph.touched)
+            # What explained numbers pick or count is no weight, whatever was added to them.
+            found.update(v for v in eqn.outvars if is_float(v) or v not in graph.touched)
     return found

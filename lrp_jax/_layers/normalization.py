@@ -238,7 +238,7 @@ def is_statistic(
     seen: set[tuple[Var, bool, bool, bool]] = set()
     hits: dict[Var, None] = {}
     todo = [(statistic, False, False, divides and not of_mean)]
-    batch_axis = of_many = itself = sums = False
+    batch_axis = of_many = False
     while todo:
         var, reduced, added, rooted = todo.pop()
         var = same.get(var, var)
@@ -248,16 +248,13 @@ def is_statistic(
         # A number itself is in its window too.
         if (reduced or (added and rooted)) and var in family_tree:
             hits[var] = None
-            of_many, itself = of_many or reduced, itself or not reduced
+            of_many = of_many or reduced
             continue
         maker = graph.maker.get(var)
         if maker is None or graph.position[var] < lowest:
             return None
         operands = graph.explained_operands(maker)
-        reduces = _reduces(maker, operands)
-        sums = sums or (reduces and not reduced)
-        # A sum of numbers that were moved is one over a window.
-        reduces = reduces or (added and _is_cut(maker))
+        reduces = _reduces(maker, operands, added)
         rooted = rooted or _roots(graph, maker, operands, of_mean)
         # What is reduced before any root or division is no statistic but a factor like others.
         if not (_keeps(maker) or (reduces and rooted)):
@@ -270,8 +267,7 @@ def is_statistic(
             (maker.invars[i], reduced or reduces, added or adds, rooted or i == divisor)
             for i in operands
         )
-    # Beside a sum over an axis a number itself is another summand: h / (h + norm(h)).
-    return ([*hits], batch_axis) if of_many and not (itself and sums) else None
+    return ([*hits], batch_axis) if of_many else None
 
 
 def _roots(graph: Graph, eqn: Equation, operands: list[int], of_mean: bool) -> bool:
@@ -302,14 +298,15 @@ def _is_function_of_one(graph: Graph, eqn: Equation) -> bool:
     return roots[0] == roots[1] and len(roots[0]) == 1
 
 
-def _reduces(eqn: Equation, operands: list[int]) -> bool:
+def _reduces(eqn: Equation, operands: list[int], added: bool) -> bool:
     """Whether an equation makes a number of many others."""
-    sums = family(eqn.primitive) in (Family.SUM, Family.CONTRACTION)
-    return sums or is_reduction(eqn) or _sums_segments(eqn, operands)
-
-
-def _is_cut(eqn: Equation) -> bool:
-    return family(eqn.primitive) is Family.STRUCTURAL and eqn.primitive not in prim.SHAPE_ONLY
+    kind = family(eqn.primitive)
+    if kind in (Family.SUM, Family.CONTRACTION) or is_reduction(eqn):
+        return True
+    if _sums_segments(eqn, operands):
+        return True
+    # A sum of numbers that were moved is a sum over a window.
+    return added and kind is Family.STRUCTURAL and eqn.primitive not in prim.SHAPE_ONLY
 
 
 def _sums_segments(eqn: Equation, operands: list[int]) -> bool:

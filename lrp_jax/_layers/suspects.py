@@ -40,12 +40,15 @@ def _lone(
         if step.kind != "Activation" or step in idle:
             continue
         made = {var: eqn for eqn in step.eqns for var in eqn.outvars}
-        var, adds = step.outputs[0], False
+        var, adds, less_one = step.outputs[0], False, False
         while (eqn := made.get(var)) is not None:
             if eqn.primitive in primitives:
-                yield step, eqn, adds
+                if not (less_one and eqn.primitive in EXPONENTIALS):  # expm1 is a function
+                    yield step, eqn, adds
                 break
             adds = adds or eqn.primitive in prim.SUMS
+            less_one = eqn.primitive is prim.SUB and is_literal(eqn.invars[1])
+            less_one = less_one and bool(eqn.invars[1].val == 1)
             passes = family(eqn.primitive) in _PASSES or eqn.primitive in prim.SHAPE_ONLY
             operands = [a for a in eqn.invars if not is_literal(a) and a not in step.constants]
             divides = eqn.primitive is prim.DIV and eqn.invars[1] in operands

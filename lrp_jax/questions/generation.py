@@ -183,7 +183,6 @@ def explain_generation(
         start = _checked(prompt, answer)
         given[number] = jnp.concatenate([prompt, answer], -1)
         call, leaves = explained.prepare(tuple(given), kwargs)
-        explained.warn_of(call, leaves)
         shape = getattr(call.output_shapes, "shape", None)
         if shape is None or shape[:-1] != given[number].shape:
             raise ValueError(
@@ -198,6 +197,7 @@ def explain_generation(
             require_known("against", against, shape[-1])
         elif against not in (None, "runner-up"):
             raise ValueError(f"against={against!r}: it is None, 'runner-up' or ids.")
+        explained.warn_of(call, leaves)
         named = against if isinstance(against, str) else against is not None
 
         def evaluate(composite: Composite, leaves: Any, answer: Any, against: Any) -> Any:

@@ -265,25 +265,6 @@ RATIO = {
     "einsum": lambda a, b, c: jnp.einsum("btf,btf,btf->btf", a, b, 1 / c),
 }
 
-
-def root(h: Array) -> Array:
-    return jnp.sqrt(jnp.square(h).mean(-1, keepdims=True))
-
-
-BESIDE_NORM = {
-    "h / (|h| + norm(h))": lambda p, h: h / (jnp.abs(h) + root(h)),
-    "times the reciprocal": lambda p, h: h * (1 / (root(h) + jnp.abs(h))),
-    "power": lambda p, h: (jnp.abs(h) + root(h)) ** -1.0 * h,
-    "scaled": lambda p, h: 2 * h / (2 * jnp.abs(h) + root(2 * h)),
-}
-"""What is divided is a summand below the line, too: no statistic."""
-
-
-def beside_norm(p: Params, h: Array, gates: bool) -> Array | None:
-    below = function(jnp.abs, h) + function(jnp.sqrt, square(h).mean(-1, keepdims=True))
-    return None if gates else shares(h, reciprocal(below))
-
-
 FACTORS, MORE = {"a": (4, 4), "b": (4, 4)}, {"a": (4, 4), "b": (4, 4), "c": (4, 4)}
 
 
@@ -310,7 +291,6 @@ GROUPS = (
               None if gates else shares(two(p, h)[0], reciprocal(two(p, h)[1]))
           ),
           EXACT),
-    Group("a quotient by itself and its norm", BESIDE_NORM, {}, beside_norm, EXACT),
     Group("a quotient of three", spelled(on_three, RATIO), MORE,
           lambda p, h, gates: (
               None if gates else shares(*three(p, h)[:2], reciprocal(three(p, h)[2]))

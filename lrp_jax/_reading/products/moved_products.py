@@ -106,10 +106,11 @@ def _way(move: Equation, graph: Graph, monomials: Monomials) -> Callable[[Read],
             if eqn.primitive not in _SCALES:
                 return moved(eqn.invars[0], [eqn, *moves], read)
             return compat.applied(eqn, *(moved(a, moves, read) for a in eqn.invars))
-        value = jnp.broadcast_to(read(atom), moves[0].invars[0].aval.shape)
-        for eqn in moves:
+        value = read(atom)
+        for eqn in moves:  # of a factor that others spread, too
             others = (a.val if is_literal(a) else read(a) for a in eqn.invars[1:])
-            value = compat.applied(eqn, value, *others)
+            whole = jnp.broadcast_to(value, eqn.invars[0].aval.shape)
+            value = compat.applied(eqn, whole, *others)
         return value
 
     return lambda read: moved(move.invars[0], [move], read)
