@@ -38,8 +38,9 @@ def with_masks(
     for eqn in selects:
         mask, *cases = eqn.invars
         zeros = [known.is_zero(a) for a in cases]
-        fixed = is_literal(mask) or mask in graph.touched or known.indices(mask) is not None
-        if graph.is_live(eqn) and sum(zeros) == 1 and not fixed:
+        if sum(zeros) != 1 or not graph.is_live(eqn) or is_literal(mask) or mask in graph.touched:
+            continue
+        if known.indices(mask) is None:  # asked last: it computes masks
             chosen[id(eqn)] = zeros.index(False)
 
     def way(eqn: Equation, read: Read) -> Any:
