@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .compat import open_jaxpr
+from .inside import held_in
 
 _VOLATILE = re.compile(r"0x[0-9a-f]+|name=\S+")
 _SET = re.compile(r"frozenset\(\{(.*?)\}\)")
@@ -48,10 +49,8 @@ def _constants(jaxpr: Any) -> Iterator[Any]:
         for atom in eqn.invars:
             if np.ndim(getattr(atom, "val", 0)):
                 yield atom.val
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from _constants(inner)
+        for inner in held_in(eqn):
+            yield from _constants(inner)
 
 
 def checksum_of_any(leaves: Iterable[Any]) -> int:

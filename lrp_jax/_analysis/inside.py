@@ -1,6 +1,6 @@
 """The bodies of loops, branches and calls, and what passes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from . import compat, primitives as prim
@@ -38,6 +38,22 @@ def bodies_of(eqn: Equation) -> Bodies | None:
     if called is None and family(eqn.primitive) is Family.CONTROL:
         called = eqn.params["jaxpr"]
     return None if called is None else Bodies([compat.open_jaxpr(called)], slice(None))
+
+
+def equations_in(jaxpr: Any) -> Iterator[Equation]:
+    """All equations of a jaxpr, and of whatever its equations hold."""
+    for eqn in compat.open_jaxpr(jaxpr).eqns:
+        yield eqn
+        for body in held_in(eqn):
+            yield from equations_in(body)
+
+
+def held_in(eqn: Equation) -> Iterator[Any]:
+    """The jaxprs among the parameters of an equation, whatever they are for."""
+    for value in eqn.params.values():
+        for body in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(body, "eqns"):
+                yield body
 
 
 def through(

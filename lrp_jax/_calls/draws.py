@@ -1,12 +1,13 @@
 """Random numbers that an explained function draws: it is then one function for each key."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from .._analysis import compat
-from .._analysis.compat import Equation, is_literal
+from .._analysis.compat import is_literal
+from .._analysis.inside import equations_in, held_in
 from .._analysis.trace import Traced
 
 DRAWN = (
@@ -26,7 +27,7 @@ def drawn(traced: Traced) -> tuple[str, ...]:
     Numbers of a key that the code writes, such as random features, are constants like any other;
     masks are not: they are what training puts into a network.
     """
-    if not any(eqn.primitive in _DRAWS for eqn in _equations(traced.jaxpr)):
+    if not any(eqn.primitive in _DRAWS for eqn in equations_in(traced.jaxpr)):
         return ()
     jaxpr = compat.open_jaxpr(traced.jaxpr)
     outputs = jaxpr.outvars[: traced.outputs]
@@ -63,7 +64,7 @@ def _draw(jaxpr: Any, given: Sequence[bool]) -> tuple[str | None, bool]:
             eqn.primitive in _COMPARISONS or (eqn.primitive in _DRAWS and any(flags))
         ):
             return line, True
-        for body in _bodies(eqn):
+        for body in held_in(eqn):
             inputs = len(compat.open_jaxpr(body).invars)
             into = flags[len(flags) - inputs :] if len(flags) >= inputs else [any(flags)] * inputs
             found, is_drawn = _draw(body, into)
@@ -76,17 +77,3 @@ def _draw(jaxpr: Any, given: Sequence[bool]) -> tuple[str | None, bool]:
         if any(flags):
             known.update(eqn.outvars)
     return None, bool(random)
-
-
-def _equations(jaxpr: Any) -> Iterator[Equation]:
-    for eqn in compat.open_jaxpr(jaxpr).eqns:
-        yield eqn
-        for body in _bodies(eqn):
-            yield from _equations(body)
-
-
-def _bodies(eqn: Equation) -> Iterator[Any]:
-    for value in eqn.params.values():
-        for body in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(body, "eqns"):
-                yield body

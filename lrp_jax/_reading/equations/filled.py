@@ -14,6 +14,7 @@ import numpy as np
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
 from ..._analysis.indices import Known
+from ..._analysis.inside import equations_in
 from ..._analysis.numbers import is_float
 from ..._analysis.otherwise import Read, computed_otherwise
 from ..._analysis.splice import splice
@@ -32,6 +33,8 @@ def without_updates(closed_jaxpr: Any) -> Any:
         closed_jaxpr: a flat jaxpr.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
+    if not any(map(_updates, jaxpr.eqns)):
+        return closed_jaxpr
     known = Known.of(closed_jaxpr)
     filled: dict[Var, Together] = {}
     read = {a for a in jaxpr.outvars if not is_literal(a)}
@@ -121,7 +124,8 @@ def with_rows_of_loops(closed_jaxpr: Any, calls: Sequence[str]) -> Any:
         closed_jaxpr: a flat jaxpr.
         calls: globs of the names of called functions that stay whole.
     """
-    loops = [e for e in compat.open_jaxpr(closed_jaxpr).eqns if e.primitive is prim.SCAN]
+    scans = (e for e in compat.open_jaxpr(closed_jaxpr).eqns if e.primitive is prim.SCAN)
+    loops = [e for e in scans if any(map(_updates, equations_in(e.params["jaxpr"])))]
     known = Known.of(closed_jaxpr) if loops else None
     others = {id(e): other for e in loops if (other := _by_rows(e, known, calls)) is not None}
     if not others:
