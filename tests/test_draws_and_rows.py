@@ -1,4 +1,4 @@
-"""What is explained of a network that draws random numbers, and of ids that no table has."""
+"""Networks that draw random numbers, ids that no table has, inputs that no box holds: all speak."""
 
 import re
 import warnings
@@ -279,3 +279,27 @@ def test_mistakes_are_repeated_by_everything_that_explains(ask: Any) -> None:
     composite = lrp.EpsilonPlus().override(("heads", lrp.Zero()))
     with pytest.warns(UserWarning, match="'heads'.*matches no layer"):
         ask(lambda w, x: x @ w["head"], composite)({"head": jnp.ones((4, 2))}, X)
+
+
+# Boxes
+
+
+@pytest.mark.parametrize(
+    ("scale", "high", "speaks"),
+    [(1.0, 1.0, False), (4.0, 3.0, False), (255.0, 1.0, True), (-1.0, 0.3, True)],
+)
+def test_inputs_far_outside_of_their_box_are_warned_of(
+    scale: float, high: float, speaks: bool
+) -> None:
+    x = scale * jnp.linspace(0.0, 1.0, 12).reshape(3, 4)
+    composite = lrp.Composite([(lrp.first(lrp.Dense), lrp.ZBox(0.0, jnp.full(4, high)))])
+    explain = lrp.relevance(lambda w, x: jax.nn.relu(x.T.T @ w["a"]) @ w["b"], composite)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        explain(W, x)
+        explain(W, x)  # the data are looked at once for each kind of call
+        jax.jit(lrp.relevance(lambda w, x: x @ w["a"], composite))(
+            W, x
+        )  # and not where they are traced
+    assert len(caught) == speaks
+    assert all("at a: low and high" in str(w.message) for w in caught)

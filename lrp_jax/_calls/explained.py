@@ -21,6 +21,7 @@ from ..plan import refuse_warnings
 from ..targets.examples import reading, settled
 from . import hints
 from .arguments import ArgNums, argument_numbers, belongs_to, checked
+from .boxes import outside_of_boxes
 from .call import Call, Start
 from .draws import drawn
 from .resolve import resolve
@@ -127,6 +128,8 @@ class Explained:
             resolved = resolve(frame, self.composite, traced.anonymous, suspected)
         if self.composite.strict:
             refuse_warnings(resolved.plan)
+        for text in outside_of_boxes(frame, resolved, self.composite, leaves):
+            warn(text)
         positions = tuple(i for i, flag in enumerate(flags) if flag)
 
         def output_of(values: Sequence[Any]) -> Any:
