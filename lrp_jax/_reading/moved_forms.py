@@ -25,7 +25,6 @@ from .softmaxes.wholes import wholes
 
 
 def with_moves(
-    closed_jaxpr: Any,
     graph: Graph,
     found: Mapping[Var, Found],
     monomials: Monomials,
@@ -35,7 +34,7 @@ def with_moves(
     products that are moved on the way; None where there are none.
 
     Args:
-        closed_jaxpr, graph, found, calls: see `normal_form`.
+        graph, found, calls: see `normal_form`.
         monomials: the products of the graph.
     """
     roots = {layer.root for layer in found.values()}
@@ -61,4 +60,4 @@ def with_moves(
         for v, first in monomials.same.items()
         if first is not v and v in graph.live and graph.maker[v].primitive in CUTS
     }
-    return rewritten(closed_jaxpr, written, twice, calls, graph) if written or twice else None
+    return rewritten(graph, written, twice, calls) if written or twice else None

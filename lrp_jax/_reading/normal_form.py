@@ -43,7 +43,6 @@ Read = Callable[[Var], Any]
 
 
 def normal_form(
-    closed_jaxpr: Any,
     graph: Graph,
     dominator: Mapping[Var, Var],
     found: Mapping[Var, Found],
@@ -53,8 +52,7 @@ def normal_form(
     """The same function in its normal form, or None where it is written in it.
 
     Args:
-        closed_jaxpr: a flat jaxpr.
-        graph: its graph.
+        graph: of the function.
         dominator: what each variable is an elementwise function of.
         found: layers that are recognised as they stand.
         weights: constants that are weights.
@@ -100,7 +98,7 @@ def normal_form(
     twice = any(v in graph.live and first is not v for v, first in monomials.same.items())
     if not written and not twice:
         return None
-    return rewritten(closed_jaxpr, written, monomials.same, calls, graph)
+    return rewritten(graph, written, monomials.same, calls)
 
 
 class _View(NamedTuple):

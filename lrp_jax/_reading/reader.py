@@ -14,6 +14,7 @@ from typing import Any
 
 from .._analysis import compat
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.draft import Draft
 from .._analysis.graph import Graph
 from .._analysis.weights import are_in_arguments
 from .._layers.accumulations import Accumulation
@@ -87,7 +88,7 @@ def analyse(
     nonnegative = None if nonnegative is None else tuple(nonnegative)
     outputs = None if outputs is None else tuple(outputs)
     gates = None if gates is None else tuple(gates)
-    closed_jaxpr = simplified(closed_jaxpr, explained, outputs, calls)
+    draft = simplified(Draft(closed_jaxpr, explained, outputs, calls))
 
     def read(function: Any, bodies: Callable[..., Frame] = analyse) -> Reading:
         """The function, products in their normal form."""
@@ -101,26 +102,25 @@ def analyse(
 
         written = reading_of(function)
         for _ in range(_MOST_MOVES):
-            whole = with_moves(function, written.graph, written.found, written.monomials, calls)
+            whole = with_moves(written.graph, written.found, written.monomials, calls)
             if whole is None:
                 break
-            function, written = whole, reading_of(whole)
+            written = reading_of(whole)
         for _ in range(_MOST_FORMS):
             normal = normal_form(
-                function, written.graph, written.dominator, written.found, written.weights, calls
+                written.graph, written.dominator, written.found, written.weights, calls
             )
             if normal is None:
                 break
-            function, written = normal, reading_of(normal)
+            written = reading_of(normal)
         return written
 
     def cover(other: Any) -> list[Step]:
         """The layers of an equal function, bodies unread."""
-        bounded = with_bounded_loops(other, explained, outputs)
-        found = _cover(read(tidied(bounded), _unread))
+        found = _cover(read(tidied(with_bounded_loops(draft.written(other))).closed, _unread))
         return [found[position] for position in sorted(found)]
 
-    reading = read(closed_jaxpr)
+    reading = read(draft.closed)
     Body.read_in_order(reading)
     graph = reading.graph
     steps = _readers_of_relu(_with_constants(_cover(reading), reading), graph)

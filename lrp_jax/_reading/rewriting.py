@@ -16,13 +16,12 @@ Read = Callable[[Var], Any]
 
 
 def rewritten(
-    closed_jaxpr: Any,
+    graph: Graph,
     written: Mapping[int, Callable[[Read], Any]],
     same: Mapping[Var, Var],
     calls: Sequence[str],
-    graph: Graph,
 ) -> Any:
-    """The jaxpr with the products computed in the other way as well, and nothing twice."""
+    """The function of a graph, products computed in the other way as well, and nothing twice."""
     stands = any(compat.marks_of(e, Standing) for e in graph.eqns)
 
     def is_other(eqn: Equation) -> bool:
@@ -37,7 +36,7 @@ def rewritten(
         with scopes(_standing(eqn, other_way, graph) if stands else []):
             return prim.KEEP.bind(other_way(read), jax.lax.stop_gradient(own))
 
-    return computed_otherwise(closed_jaxpr, is_other, way, calls)
+    return computed_otherwise(graph.closed, is_other, way, calls)
 
 
 def _standing(eqn: Equation, way: Callable[[Read], Any], graph: Graph) -> list[Standing]:

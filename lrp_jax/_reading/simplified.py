@@ -1,8 +1,7 @@
 """Equations written otherwise, one identity after the other, before anything is a layer."""
 
-from typing import Any
-
 from .._analysis import splice
+from .._analysis.draft import Draft
 from .._analysis.numbers import with_numbers
 from .._layers.reading import refusal
 from .._layers.step import UnsupportedOperation
@@ -25,46 +24,31 @@ _MOST_STACKS = 2
 """So often products over a stack are written out: they make others."""
 
 
-def simplified(
-    closed_jaxpr: Any,
-    explained: tuple[bool, ...],
-    outputs: tuple[bool, ...] | None,
-    calls: tuple[str, ...],
-) -> Any:
+def simplified(draft: Draft) -> Draft:
     """The same function in fewer words.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: for each input whether it is explained.
-        outputs: for each output whether it is explained; None: all of them.
-        calls: globs of the names of called functions that stay whole.
 
     Raises:
         UnsupportedOperation: where integers are made of integers that carry relevance.
     """
-    closed_jaxpr = with_bounded_loops(closed_jaxpr, explained, outputs)
-    closed_jaxpr = with_rows_of_loops(closed_jaxpr, calls)
-    closed_jaxpr = with_like_turns(closed_jaxpr, explained, outputs, calls)
-    closed_jaxpr = tidied(with_chosen_branches(closed_jaxpr, calls))
-    closed_jaxpr, lost = as_floats(closed_jaxpr, explained, outputs)
+    for rewrite in (with_bounded_loops, with_rows_of_loops, with_like_turns, with_chosen_branches):
+        draft = rewrite(draft)
+    draft, lost = as_floats(tidied(draft))
     if lost is not None:
         raise UnsupportedOperation(
             f"{refusal(lost)} It makes integers of integers that carry relevance: known are "
             "rounding, casts, and products, sums, differences and moves of what casts have made, "
             "in one body."
         )
-    closed_jaxpr = with_scaled_parts(spread_out(closed_jaxpr, explained), explained, outputs)
-    closed_jaxpr = without_passing_shapes(closed_jaxpr, explained, outputs)
-    closed_jaxpr = without_constant_factors(closed_jaxpr, explained, outputs)
-    for _ in range(_MOST_STACKS):
-        whole, closed_jaxpr = closed_jaxpr, with_factors(closed_jaxpr, explained, outputs)
-        if whole is closed_jaxpr:
-            break
-    closed_jaxpr = spread_out(with_cases(closed_jaxpr, explained, outputs), explained)
-    return with_masks(closed_jaxpr, explained, outputs)
+    rewrites = (
+        spread_out, with_scaled_parts, without_passing_shapes, without_constant_factors,
+        *[with_factors] * _MOST_STACKS, with_cases, spread_out, with_masks,
+    )  # fmt: skip
+    for rewrite in rewrites:
+        draft = rewrite(draft)
+    return draft
 
 
-def tidied(closed_jaxpr: Any) -> Any:
+def tidied(draft: Draft) -> Draft:
     """The same function without moves that end where they began, and its numbers written out."""
-    closed_jaxpr = without_round_trips(without_updates(closed_jaxpr))
-    return with_numbers(without_passing_axes(splice.tidied(closed_jaxpr)))
+    closed = without_round_trips(without_updates(draft.closed))
+    return draft.written(with_numbers(without_passing_axes(splice.tidied(closed))))

@@ -11,10 +11,11 @@ from jax import Array, lax
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.factors import link
 from ..._analysis.graph import Graph
 from ..._analysis.indices import Known
-from ..._analysis.otherwise import Read, computed_otherwise
+from ..._analysis.otherwise import Read
 from .part_by_part import multiplies
 from .written_out import is_multiplied
 
@@ -31,26 +32,16 @@ class Cases(NamedTuple):
         return lax.select_n(self.mask, *self.values)
 
 
-def with_cases(
-    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: tuple[bool, ...] | None
-) -> Any:
-    """The same function, products with what is a constant in one of two cases written for each.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: for each input whether it is explained.
-        outputs: for each output whether it is explained; None: all of them.
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    maker = compat.makers(jaxpr)
-    found = [e for e in jaxpr.eqns if _chooses(e)]
-    if not found or not any(e.primitive in (prim.MUL, prim.DIV) for e in jaxpr.eqns):
-        return closed_jaxpr
-    known = Known(maker, {})
-    graph = Graph(closed_jaxpr, explained, outputs)
+def with_cases(draft: Draft) -> Draft:
+    """The same function, products with what is a constant in one of two cases written for each."""
+    found = [e for e in draft.eqns if _chooses(e)]
+    if not found or not any(e.primitive in (prim.MUL, prim.DIV) for e in draft.eqns):
+        return draft
+    graph = draft.graph
+    known = Known(graph.maker, {})
     starts = {id(e) for e in found if _begins(e, graph, known)}
     if not starts:
-        return closed_jaxpr
+        return draft
     cases: dict[Var, Cases] = {}
 
     def is_other(eqn: Equation) -> bool:
@@ -72,7 +63,7 @@ def with_cases(
         cases[eqn.outvars[0]] = made
         return made.whole()
 
-    return computed_otherwise(closed_jaxpr, is_other, way)
+    return draft.otherwise(is_other, way)
 
 
 def _chooses(eqn: Equation) -> bool:

@@ -1,32 +1,25 @@
 """Branches that the code chooses by what it computes from its own indices, as those of blocks that
 a causal mask leaves out."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.indices import Known
 from ..._analysis.trace import inline
 
 
-def with_chosen_branches(closed_jaxpr: Any, calls: Sequence[str]) -> Any:
-    """The same function with a branch in the place of each `cond` whose choice is known.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        calls: globs of the names of called functions that stay whole.
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    if not any(eqn.primitive is prim.COND for eqn in jaxpr.eqns):
-        return closed_jaxpr
-    known = Known.of(closed_jaxpr)
-    eqns = [_chosen(eqn, known) for eqn in jaxpr.eqns]
-    if all(a is b for a, b in zip(eqns, jaxpr.eqns, strict=True)):
-        return closed_jaxpr
-    return inline(compat.with_equations(closed_jaxpr, eqns, jaxpr.outvars), calls)
+def with_chosen_branches(draft: Draft) -> Draft:
+    """The same function with a branch in the place of each `cond` whose choice is known."""
+    if not any(eqn.primitive is prim.COND for eqn in draft.eqns):
+        return draft
+    known = Known.of(draft.closed)
+    eqns = [_chosen(eqn, known) for eqn in draft.eqns]
+    if all(a is b for a, b in zip(eqns, draft.eqns, strict=True)):
+        return draft
+    outvars = compat.open_jaxpr(draft.closed).outvars
+    return draft.written(inline(compat.with_equations(draft.closed, eqns, outvars), draft.calls))
 
 
 def _chosen(eqn: Equation, known: Known) -> Equation:

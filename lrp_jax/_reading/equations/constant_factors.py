@@ -13,44 +13,33 @@ from jax import Array, lax
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.graph import Graph
 from ..._analysis.indices import Known, known_in
-from ..._analysis.otherwise import Read, computed_otherwise
+from ..._analysis.otherwise import Read
 from ..._analysis.primitives import Family, family
 from .pieces import JOINS, Together, put_together
 
 
-def without_constant_factors(
-    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: tuple[bool, ...] | None
-) -> Any:
-    """The same function, products over an axis without the constants among their numbers.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: for each input whether it is explained.
-        outputs: for each output whether it is explained; None: all of them.
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    maker = compat.makers(jaxpr)
-    found = [
-        e
-        for e in jaxpr.eqns
-        if family(e.primitive) is Family.PRODUCT
-        and (own := maker.get(e.invars[0])) is not None
-        and own.primitive in JOINS
-    ]
-    if not found:
-        return closed_jaxpr
-    graph = Graph(closed_jaxpr, explained, outputs)
+def without_constant_factors(draft: Draft) -> Draft:
+    """The same function, products over an axis without the constants among their numbers."""
+    products = [e for e in draft.eqns if family(e.primitive) is Family.PRODUCT]
+    if not products:
+        return draft
+    graph = draft.graph
     known = known_in(graph)
-    ways = {id(e): _apart(put_together(maker[e.invars[0]], known), e, graph) for e in found}
+    ways = {
+        id(e): _apart(put_together(own, known), e, graph)
+        for e in products
+        if (own := graph.maker.get(e.invars[0])) is not None and own.primitive in JOINS
+    }
 
     def way(eqn: Equation, read: Read) -> Any:
         together = ways[id(eqn)]
         assert together is not None, "asked for others only"
         return _written(eqn, *together, read, known)
 
-    return computed_otherwise(closed_jaxpr, lambda e: ways.get(id(e)) is not None, way)
+    return draft.otherwise(lambda e: ways.get(id(e)) is not None, way)
 
 
 def _apart(

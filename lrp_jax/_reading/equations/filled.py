@@ -13,6 +13,7 @@ import numpy as np
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.indices import Known
 from ..._analysis.inside import equations_in
 from ..._analysis.numbers import is_float
@@ -117,20 +118,15 @@ def _in_order(rows: Any, places: np.ndarray) -> Any:
     return rows[::-1] if (places == forth[::-1]).all() else rows[places]
 
 
-def with_rows_of_loops(closed_jaxpr: Any, calls: Sequence[str]) -> Any:
-    """The same function with loops that make the rows of arrays where they filled these.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        calls: globs of the names of called functions that stay whole.
-    """
-    scans = (e for e in compat.open_jaxpr(closed_jaxpr).eqns if e.primitive is prim.SCAN)
+def with_rows_of_loops(draft: Draft) -> Draft:
+    """The same function with loops that make the rows of arrays where they filled these."""
+    scans = (e for e in draft.eqns if e.primitive is prim.SCAN)
     loops = [e for e in scans if any(map(_updates, equations_in(e.params["jaxpr"])))]
-    known = Known.of(closed_jaxpr) if loops else None
+    known, calls = Known.of(draft.closed) if loops else None, draft.calls
     others = {id(e): other for e in loops if (other := _by_rows(e, known, calls)) is not None}
     if not others:
-        return closed_jaxpr
-    return compat.without_unused(inline(splice(closed_jaxpr, others), calls))
+        return draft
+    return draft.written(compat.without_unused(inline(splice(draft.closed, others), calls)))
 
 
 def _by_rows(eqn: Equation, known: Any, calls: Sequence[str]) -> Callable[..., list[Any]] | None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.flow import Flow
 from ..._analysis.graph import Graph, is_float
 from ..._analysis.ids import CONVERT, is_integer, values_of
@@ -21,29 +22,23 @@ from . import integers
 from .integers import CLAMP, Interval
 
 
-def as_floats(
-    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Sequence[bool] | None
-) -> tuple[Any, Equation | None]:
+def as_floats(draft: Draft) -> tuple[Draft, Equation | None]:
     """The function with floats where integers carry relevance.
 
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: which inputs are explained.
-        outputs: which outputs carry relevance (default: all).
-
     Returns:
-        The same jaxpr where no numbers are rounded or cast, else an equal one; and the equation
+        The same draft where no numbers are rounded or cast, else an equal one; and the equation
         that makes of such integers what nobody understands, if relevance would come to it.
     """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    if not any(map(integers.may_quantise, jaxpr.eqns)):
-        return closed_jaxpr, None
-    graph = Graph(closed_jaxpr, explained, outputs)
+    if not any(map(integers.may_quantise, draft.eqns)):
+        return draft, None
+    graph = draft.graph
+    jaxpr = graph.jaxpr
     direct = integers.straight_through(graph)
     stops = [graph.maker[var] for var in direct.values()]
-    given = {v for v, flag in zip(jaxpr.invars, explained, strict=True) if flag and is_float(v)}
+    inputs = zip(jaxpr.invars, draft.explained, strict=True)
+    given = {v for v, flag in inputs if flag and is_float(v)}
     flow = Flow(given).follow(graph.eqns, stops)
-    flags = outputs or [True] * len(jaxpr.outvars)
+    flags = draft.outputs or [True] * len(jaxpr.outvars)
     wanted = {
         a
         for a, flag in zip(jaxpr.outvars, flags, strict=True)
@@ -52,14 +47,14 @@ def as_floats(
     live = flow.live(graph.eqns, wanted)
     lost = next((eqn for var, eqn in flow.lost.items() if var in live), None)
     if lost is not None:
-        return closed_jaxpr, lost
+        return draft, lost
     held = integers.scales_of_calls(graph, flow)
     for var in integers.quantisers(graph, flow):
         held |= integers.scales(graph, flow, var)
     if not (held or direct or any(v in flow.carried for v in live)):
-        return closed_jaxpr, None
+        return draft, None
     run = lambda *values: _Twins(graph, flow.carried & live, held, direct).run(values)  # noqa: E731
-    return compat.traced_on(run, jaxpr.invars), None
+    return draft.written(compat.traced_on(run, jaxpr.invars)), None
 
 
 class _Twins:

@@ -5,7 +5,7 @@ anything runs. A turn that the condition leaves out hands its carry on.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,27 +13,18 @@ import numpy as np
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.foreign import of_one_example
-from ..._analysis.graph import Graph
 from ..._analysis.opening import MOST_TURNS
 from ..._analysis.primitives import Family, family
 from ..._analysis.trace import in_place_of, inline
 
 
-def with_bounded_loops(
-    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Sequence[bool] | None
-) -> Any:
-    """The same function with scans for the loops of known bound that relevance passes.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: which inputs are explained.
-        outputs: which outputs carry relevance (default: all).
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    if not any(eqn.primitive is prim.WHILE for eqn in jaxpr.eqns):
-        return closed_jaxpr
-    graph = Graph(closed_jaxpr, explained, outputs)
+def with_bounded_loops(draft: Draft) -> Draft:
+    """The same function with scans for the loops of known bound that relevance passes."""
+    if not any(eqn.primitive is prim.WHILE for eqn in draft.eqns):
+        return draft
+    graph, jaxpr = draft.graph, draft.graph.jaxpr
     turns = {
         id(eqn): bound
         for eqn in graph.eqns
@@ -41,10 +32,10 @@ def with_bounded_loops(
         if (bound := _most_turns(eqn)) is not None
     }
     if not turns:
-        return closed_jaxpr
+        return draft
 
     def run(*values: Any) -> list[Any]:
-        env: dict[Var, Any] = dict(zip(jaxpr.constvars, closed_jaxpr.consts, strict=True))
+        env: dict[Var, Any] = dict(zip(jaxpr.constvars, graph.closed.consts, strict=True))
         env.update(zip(jaxpr.invars, values, strict=True))
         for eqn in jaxpr.eqns:
             if id(eqn) not in turns:
@@ -56,7 +47,7 @@ def with_bounded_loops(
             env.update(zip(eqn.outvars, made, strict=True))
         return [a.val if is_literal(a) else env[a] for a in jaxpr.outvars]
 
-    return compat.traced_on(run, jaxpr.invars)
+    return draft.written(compat.traced_on(run, jaxpr.invars))
 
 
 def _as_scan(eqn: Equation, turns: int, operands: list[Any]) -> list[Any]:

@@ -5,35 +5,24 @@ Where the mask comes from an argument, as a padding mask does or the choice of a
 are made of the explained input are part of functions, as rectifiers are.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..._analysis import compat, primitives as prim
+from ..._analysis import primitives as prim
 from ..._analysis.compat import Equation, is_literal
-from ..._analysis.graph import Graph
+from ..._analysis.draft import Draft
 from ..._analysis.indices import known_in
-from ..._analysis.otherwise import Read, computed_otherwise
+from ..._analysis.otherwise import Read
 
 
-def with_masks(
-    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: Sequence[bool] | None
-) -> Any:
-    """The same function with such choices as products, whose values they keep.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: for each input whether it is explained.
-        outputs: for each output whether it is explained; None: all of them.
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    selects = [e for e in jaxpr.eqns if e.primitive is prim.SELECT and len(e.invars) == 3]
+def with_masks(draft: Draft) -> Draft:
+    """The same function with such choices as products, whose values they keep."""
+    selects = [e for e in draft.eqns if e.primitive is prim.SELECT and len(e.invars) == 3]
     if not selects:
-        return closed_jaxpr
-    graph = Graph(closed_jaxpr, explained, outputs)
-    known = known_in(graph)
+        return draft
+    graph, known = draft.graph, known_in(draft.graph)
     chosen: dict[int, int] = {}
     for eqn in selects:
         mask, *cases = eqn.invars
@@ -51,6 +40,4 @@ def with_masks(
         product = value * jnp.broadcast_to(factor, value.shape)
         return prim.KEEP.bind(product, jax.lax.stop_gradient(kept))
 
-    if not chosen:
-        return closed_jaxpr
-    return computed_otherwise(closed_jaxpr, lambda eqn: id(eqn) in chosen, way)
+    return draft.otherwise(lambda eqn: id(eqn) in chosen, way) if chosen else draft

@@ -14,6 +14,7 @@ import jax
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.graph import Graph
 from ..._analysis.otherwise import Read
 from ..._analysis.primitives import POINTWISE, Family, family, is_reduction
@@ -43,22 +44,12 @@ class Regrouped(NamedTuple):
     computed: bool
 
 
-def without_passing_shapes(
-    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: tuple[bool, ...] | None
-) -> Any:
-    """The same function without shapes that values have for a while.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: for each input whether it is explained.
-        outputs: for each output whether it is explained; None: all of them.
-    """
-    graph: Graph | None = None
-    if not any(map(_regroups, compat.open_jaxpr(closed_jaxpr).eqns)):
-        return closed_jaxpr
+def without_passing_shapes(draft: Draft) -> Draft:
+    """The same function without shapes that values have for a while."""
+    if not any(map(_regroups, draft.eqns)):
+        return draft
     for brought_to in (False, True):
-        graph = graph or Graph(closed_jaxpr, explained, outputs)
-        starts = {}
+        graph, starts = draft.graph, {}
         for eqn in filter(_regroups, graph.eqns):
             before, after = eqn.invars[0], eqn.outvars[0]
             if after in graph.live:
@@ -68,9 +59,8 @@ def without_passing_shapes(
         begin = {v for v, start in starts.items() if spread[v] is start}
         if ended := _only_for_ends(graph, spread, ended, begin) if ended else {}:
             bare = {v: s.bare for v, s in spread.items()}
-            closed_jaxpr = computed_bare(closed_jaxpr, bare, ended, begin, _back)
-            graph = None
-    return closed_jaxpr
+            draft = draft.written(computed_bare(graph.closed, bare, ended, begin, _back))
+    return draft
 
 
 def _regroups(eqn: Equation) -> bool:

@@ -7,33 +7,20 @@ import jax.numpy as jnp
 
 from ..._analysis import compat
 from ..._analysis.compat import Equation
-from ..._analysis.graph import Graph
-from ..._analysis.otherwise import computed_otherwise
+from ..._analysis.draft import Draft
 
 _SCATTER_MUL: Any
 _SCATTER: Any
 _SCATTER_MUL, _SCATTER = compat.primitive("scatter_mul"), compat.primitive("scatter")
 
 
-def with_scaled_parts(
-    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: tuple[bool, ...] | None
-) -> Any:
-    """The same function, where what is scaled in place is a product as a whole.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: for each input whether it is explained.
-        outputs: for each output whether it is explained; None: all of them.
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    if not any(e.primitive is _SCATTER_MUL for e in jaxpr.eqns):
-        return closed_jaxpr
-    graph = Graph(closed_jaxpr, explained, outputs)
+def with_scaled_parts(draft: Draft) -> Draft:
+    """The same function, where what is scaled in place is a product as a whole."""
 
     def is_scaled(eqn: Equation) -> bool:
-        if eqn.primitive is not _SCATTER_MUL or not graph.is_live(eqn):
+        if eqn.primitive is not _SCATTER_MUL or not draft.graph.is_live(eqn):
             return False
-        return graph.explained_operands(eqn) == [0] or eqn.params["unique_indices"]
+        return draft.graph.explained_operands(eqn) == [0] or eqn.params["unique_indices"]
 
     def way(eqn: Equation, read: Any) -> Any:
         x, indices, factors = map(read, eqn.invars)
@@ -43,7 +30,4 @@ def with_scaled_parts(
             return jax.lax.mul(x, _SCATTER.bind(ones, indices, factors, **params))
         return jax.lax.mul(x, compat.applied(eqn, ones, indices, factors))
 
-    found = {id(eqn) for eqn in jaxpr.eqns if is_scaled(eqn)}
-    return (
-        computed_otherwise(closed_jaxpr, lambda e: id(e) in found, way) if found else closed_jaxpr
-    )
+    return draft.otherwise(is_scaled, way) if any(map(is_scaled, draft.eqns)) else draft

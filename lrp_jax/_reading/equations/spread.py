@@ -4,30 +4,24 @@ JAX writes them so, or as broadcasts. Where such a value is the one that carries
 function of several operands, it is spread first, as the function is one number by number.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
-from ..._analysis.otherwise import computed_otherwise
+from ..._analysis.draft import Draft
 from ..._analysis.primitives import Family, family
 
 
-def spread_out(closed_jaxpr: Any, explained: Sequence[bool]) -> Any:
-    """The same function, such values spread by equations of their own.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: for each input whether it is explained.
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    if not any(map(_narrow, jaxpr.eqns)):
-        return closed_jaxpr
-    carries = {v for v, flag in zip(jaxpr.invars, explained, strict=True) if flag}
+def spread_out(draft: Draft) -> Draft:
+    """The same function, such values spread by equations of their own."""
+    if not any(map(_narrow, draft.eqns)):
+        return draft
+    invars = compat.open_jaxpr(draft.closed).invars
+    carries = {v for v, flag in zip(invars, draft.explained, strict=True) if flag}
     found: set[int] = set()
-    for eqn in jaxpr.eqns:
+    for eqn in draft.eqns:
         live = [a for a in eqn.invars if not is_literal(a) and a in carries]
         carries.update(eqn.outvars if live else ())
         alone = eqn.primitive is not prim.DIV or live == eqn.invars[1:]
@@ -45,9 +39,7 @@ def spread_out(closed_jaxpr: Any, explained: Sequence[bool]) -> Any:
 
         return compat.applied(eqn, *map(wide, eqn.invars))
 
-    if not found:
-        return closed_jaxpr
-    return computed_otherwise(closed_jaxpr, lambda eqn: id(eqn) in found, way)
+    return draft.otherwise(lambda eqn: id(eqn) in found, way) if found else draft
 
 
 def _narrow(eqn: Equation) -> list[Var]:

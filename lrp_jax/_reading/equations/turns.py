@@ -15,6 +15,7 @@ import numpy as np
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.factors import constant
 from ..._analysis.graph import Graph
 from ..._analysis.numbers import is_at_hand
@@ -33,31 +34,21 @@ Written = Callable[..., list[Any]]
 """From the operands of an equation to its results."""
 
 
-def with_like_turns(
-    closed_jaxpr: Any,
-    explained: tuple[bool, ...],
-    outputs: Sequence[bool] | None,
-    calls: Sequence[str],
-) -> Any:
+def with_like_turns(draft: Draft) -> Draft:
     """The same function with loops all of whose turns carry relevance in the same values.
 
     A state that reads another one may be a constant for two turns, and so on.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: which inputs are explained.
-        outputs: which outputs carry relevance (default: all).
-        calls: globs of the names of called functions that stay whole.
     """
-    while any(eqn.primitive is prim.SCAN for eqn in compat.open_jaxpr(closed_jaxpr).eqns):
-        graph = Graph(closed_jaxpr, explained, outputs)
+    while any(eqn.primitive is prim.SCAN for eqn in draft.eqns):
+        graph, calls = draft.graph, draft.calls
         loops = (eqn for eqn in graph.eqns if eqn.primitive is prim.SCAN)
         others = {id(eqn): other for eqn in loops if (other := _other(eqn, graph, calls))}
         if not others:
             break
         # A loop of one turn is its turn.
-        closed_jaxpr = compat.without_unused(inline(splice(closed_jaxpr, others), calls))
-    return closed_jaxpr
+        spliced = inline(splice(graph.closed, others), calls)
+        draft = draft.written(compat.without_unused(spliced))
+    return draft
 
 
 def _other(eqn: Equation, graph: Graph, calls: Sequence[str]) -> Written | None:

@@ -15,11 +15,12 @@ from jax import Array, lax
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.draft import Draft
 from ..._analysis.factors import link
 from ..._analysis.graph import Graph
 from ..._analysis.indices import Known, known_in
 from ..._analysis.numbers import with_numbers
-from ..._analysis.otherwise import Read, computed_otherwise
+from ..._analysis.otherwise import Read
 from ..._analysis.primitives import Family, family
 from ..._analysis.splice import tidied
 from .part_by_part import Parts, multiplies, part_by_part
@@ -38,23 +39,14 @@ _PRODUCTS, _SOMEWHERE = -1, -2
 _MASKED = (*prim.SUMS, prim.MUL, prim.SELECT, _PAD, _CONCATENATE)
 
 
-def with_factors(
-    closed_jaxpr: Any, explained: tuple[bool, ...], outputs: tuple[bool, ...] | None
-) -> Any:
-    """The same function with products along an axis written out, where they are multiplied further.
-
-    Args:
-        closed_jaxpr: a flat jaxpr.
-        explained: for each input whether it is explained.
-        outputs: for each output whether it is explained; None: all of them.
-    """
-    jaxpr = compat.open_jaxpr(closed_jaxpr)
-    maker = compat.makers(jaxpr)
-    leads = _leads(jaxpr.eqns)
-    found = [e for e in jaxpr.eqns if _numbers(e) or _joined(e, maker) or _puts(e, leads, maker)]
+def with_factors(draft: Draft) -> Draft:
+    """The same function, products along an axis written out where they are multiplied further."""
+    eqns, maker = draft.eqns, compat.makers(compat.open_jaxpr(draft.closed))
+    leads = _leads(eqns)
+    found = [e for e in eqns if _numbers(e) or _joined(e, maker) or _puts(e, leads, maker)]
     if not found:
-        return closed_jaxpr
-    graph = Graph(closed_jaxpr, explained, outputs)
+        return draft
+    graph = draft.graph
     known = known_in(graph)
     starts = {id(e) for e in found if _joins(e, graph) and is_multiplied(e.outvars[0], graph)}
     together: dict[int, Together] = {}
@@ -63,9 +55,9 @@ def with_factors(
             together[id(eqn)] = own
     long = {e.outvars[0]: t for e in found if (t := together.get(id(e))) and len(t.runs()) > _MOST}
     starts |= {i for i, t in together.items() if len(t.runs()) <= _MOST}
-    starts |= _of_parts(jaxpr.eqns, {e.outvars[0] for e in found if id(e) in together})
+    starts |= _of_parts(eqns, {e.outvars[0] for e in found if id(e) in together})
     if not starts and not long:
-        return closed_jaxpr
+        return draft
 
     parts: dict[Var, Parts] = {}
 
@@ -87,8 +79,8 @@ def with_factors(
         parts[eqn.outvars[0]] = own
         return own.whole()
 
-    written = computed_otherwise(closed_jaxpr, is_other, way)
-    return with_numbers(tidied(written)) if parts else written
+    written = draft.otherwise(is_other, way)
+    return written.written(with_numbers(tidied(written.closed))) if parts else written
 
 
 def _leads(eqns: Sequence[Equation]) -> dict[Var, frozenset[Lead]]:
