@@ -3,9 +3,11 @@
 The oracle is the same function of all rows at once.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,3 +199,95 @@ def test_what_was_in_an_array_stays_there_where_nobody_writes() -> None:
             lrp.relevance(apply(f), lrp.AlphaBeta())(P, X, target=1) for f in (one, other)
         )
         assert_equal(found, expected)
+
+
+# -- rows that are read by a count ----------------------------------------------------------------
+
+
+def row(i: Any, values: Any) -> Any:
+    return jax.tree.map(lambda a: a[i], values)
+
+
+def empty(f: Any, values: Any) -> Any:
+    shapes = jax.eval_shape(f, values)
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+
+
+def read_and_written(f: Any, values: Any) -> Any:
+    def turn(i: Any, made: Any) -> Any:
+        return jax.tree.map(lambda o, y: o.at[i].set(y), made, f(row(i, values)))
+
+    return lax.fori_loop(0, ROWS, turn, empty(f, values))
+
+
+def blocks_of_one(f: Any, values: Any) -> Any:
+    def turn(i: Any, made: Any) -> Any:
+        block = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, i, 1), values)
+        update = functools.partial(lax.dynamic_update_slice_in_dim, start_index=i, axis=0)
+        return jax.tree.map(update, made, f(block))
+
+    return lax.fori_loop(0, ROWS, turn, empty(f, values))
+
+
+def mapped_numbers(f: Any, values: Any) -> Any:
+    return lax.map(lambda i: f(row(i, values)), jnp.arange(ROWS))
+
+
+def batch_of_numbers(f: Any, values: Any) -> Any:
+    def one(i: Any) -> Any:
+        block = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, i, 1), values)
+        return jax.tree.map(lambda a: a[0], f(block))
+
+    return jax.vmap(one)(jnp.arange(ROWS))
+
+
+def counted(f: Any, values: Any) -> Any:
+    def turn(i: Any, _: Any) -> Any:
+        read = functools.partial(lax.dynamic_index_in_dim, index=i, keepdims=False)
+        return i + 1, f(jax.tree.map(read, values))
+
+    return lax.scan(turn, 0, None, length=ROWS)[1]
+
+
+def checkpointed(f: Any, values: Any) -> Any:
+    """A loop of another library: it counts, and writes what it makes, inside of its own calls."""
+    turn = lambda c, x: (c, f(x))  # noqa: E731
+    return eqxi.scan(turn, jnp.asarray(0), values, kind="checkpointed", checkpoints="all")[1]
+
+
+def moments_inside(read: Any, p: Any, h: Any) -> Any:
+    """A norm of which a part is computed row by row."""
+    mean = h.mean(-1, keepdims=True)
+    moments = lambda t: (t[0] - t[1], (t[0] ** 2).mean(-1, keepdims=True) - t[1] ** 2)  # noqa: E731
+    centred, variance = read(moments, (h, mean))
+    return centred * lax.rsqrt(variance + 1e-3) * p["s"]
+
+
+def spread_inside(read: Any, p: Any, h: Any) -> Any:
+    centred = h - h.mean(-1, keepdims=True)
+    divided = lambda t: t[0] / (t[1].std(-1, keepdims=True) + 1e-3)  # noqa: E731
+    return read(divided, (centred, h)) * p["s"]
+
+
+def gated_inside(read: Any, p: Any, h: Any) -> Any:
+    """A gated mean, written as a step, that is taken row by row."""
+    step = jax.nn.sigmoid(h @ p["w1"]) * (jnp.tanh(h @ p["w2"]) - h)
+    return read(lambda t: t[0] + t[1], (h, step))
+
+
+READ = [
+    read_and_written, blocks_of_one, mapped_numbers, batch_of_numbers, counted, checkpointed,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", [moments_inside, spread_inside, gated_inside])
+@pytest.mark.parametrize("read", READ)
+def test_rows_that_are_read_by_a_count_are_the_array(read: Any, piece: Any) -> None:
+    def apply(read: Any) -> Any:
+        return lambda p, x: piece(read, p, x @ p["w0"] + p["b0"]) @ p["w5"] + p["b1"]
+
+    composite = lrp.Composite([(lrp.Linear, lrp.AlphaBeta(2, 1)), *lrp.AttnLRP().entries])
+    found, expected = (
+        lrp.relevance(apply(r), composite)(P, X, target=1) for r in (read, lambda f, x: f(x))
+    )
+    assert_equal(found, expected)

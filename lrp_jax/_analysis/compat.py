@@ -232,7 +232,10 @@ def applied(eqn: Equation, *operands: Any, **changed: Any) -> Any:
 
 
 def folded(eqn: Equation) -> Any | None:
-    """The number that a cast of a number of the code is, where JAX computes it; else None."""
+    """What a copy is of, and the number that a cast of a number of the code is, where JAX computes
+    it; else None."""
+    if eqn.primitive is P.copy_p:
+        return eqn.invars[0]
     if eqn.primitive is not P.convert_element_type_p or not is_literal(eqn.invars[0]):
         return None
     (out,) = open_jaxpr(jax.make_jaxpr(lambda: applied(eqn, eqn.invars[0].val))()).outvars

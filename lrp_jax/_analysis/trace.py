@@ -241,7 +241,7 @@ def inline(closed_jaxpr: Any, calls: Sequence[str] = ()) -> Any:
         calls: globs of the names of called functions that stay whole.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    if not any(_changes(eqn, calls) for eqn in jaxpr.eqns):
+    if not any(_changes(e, calls) or compat.folded(e) is not None for e in jaxpr.eqns):
         return closed_jaxpr
     constants: dict[Var, Any] = {}
     first: dict[int, Var] = {}  # of the variables of one constant, by its `id`

@@ -14,17 +14,19 @@ import numpy as np
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
 from ..._analysis.draft import Draft
+from ..._analysis.foreign import of_one_example
 from ..._analysis.indices import Known
 from ..._analysis.inside import equations_in
 from ..._analysis.numbers import is_float
 from ..._analysis.otherwise import Read, computed_otherwise
 from ..._analysis.splice import splice
 from ..._analysis.trace import in_place_of, inline
-from .loops import counted_by
 from .pieces import UPDATES, Together, put_together, update_of
 
 _MOST_TURNS = 1024
 """Of longer loops nobody looks where they write."""
+_COUNTED = frozenset(map(compat.primitive, ("dynamic_slice", "gather")))
+"""What may read a row by the count of a loop."""
 
 
 def without_updates(closed_jaxpr: Any) -> Any:
@@ -119,9 +121,14 @@ def _in_order(rows: Any, places: np.ndarray) -> Any:
 
 
 def with_rows_of_loops(draft: Draft) -> Draft:
-    """The same function with loops that make the rows of arrays where they filled these."""
+    """The same function with loops that make the rows of arrays where they filled these, and maps
+    where loops only count, to read or to write rows."""
     scans = (e for e in draft.eqns if e.primitive is prim.SCAN)
-    loops = [e for e in scans if any(map(_updates, equations_in(e.params["jaxpr"])))]
+    loops = [
+        e
+        for e in scans
+        if any(_updates(i) or i.primitive in _COUNTED for i in equations_in(e.params["jaxpr"]))
+    ]
     known, calls = Known.of(draft.closed) if loops else None, draft.calls
     others = {id(e): other for e in loops if (other := _by_rows(e, known, calls)) is not None}
     if not others:
@@ -133,33 +140,33 @@ def _by_rows(eqn: Equation, known: Any, calls: Sequence[str]) -> Callable[..., l
     """A loop with rows for the arrays that it fills, and numbers for what it counts."""
     constants, carries = compat.scan_arity(eqn)
     held, length = constants + carries, eqn.params["length"]
-    if not 1 < length <= _MOST_TURNS or not any(map(is_float, eqn.outvars[:carries])):
+    if not (carries and 1 < length <= _MOST_TURNS):
         return None
-    body = inline(compat.closed(eqn.params["jaxpr"]), calls)
+    body = of_one_example(inline(compat.closed(eqn.params["jaxpr"]), calls))
     jaxpr = compat.open_jaxpr(body)
+    if any(map(is_float, eqn.outvars[:carries])) and not any(map(_updates, jaxpr.eqns)):
+        return None  # a state
     makers = compat.makers(jaxpr)
     carried = dict(zip(jaxpr.invars[constants:held], jaxpr.outvars, strict=False))
-    turn_at = np.arange(length)[:: -1 if eqn.params["reverse"] else 1]
-    counts: dict[Var, np.ndarray] = {}
-    ends: dict[Var, Any] = {}
-    for (var, out), start in zip(carried.items(), eqn.invars[constants:held], strict=True):
-        step, first = counted_by(var, out, makers), known.indices(start)
-        if step is not None and first is not None and not var.aval.shape:
-            counts[var] = (first + step * turn_at).astype(var.aval.dtype)
-            ends[var] = (first + step * length).astype(var.aval.dtype)
-    for var, operand in zip(jaxpr.invars[held:], eqn.invars[held:], strict=True):
-        numbers = None if var.aval.shape else known.indices(operand)
-        if numbers is not None:
-            counts[var] = numbers
     fixed: dict[Var, Any] = dict(zip(jaxpr.constvars, body.consts, strict=True))
     for var, operand in zip(jaxpr.invars[:constants], eqn.invars[:constants], strict=True):
         fixed[var] = known.indices(operand)
-    of_turns = ({v: c[i] for v, c in counts.items()} for i in range(length))
-    turns = [Known(makers, fixed | numbers) for numbers in of_turns]
+    given = {
+        var: numbers
+        for var, operand in zip(jaxpr.invars[held:], eqn.invars[held:], strict=True)
+        if not var.aval.shape and (numbers := known.indices(operand)) is not None
+    }
+    order = range(length)[:: -1 if eqn.params["reverse"] else 1]
+    of_turns = [fixed | {v: numbers[i] for v, numbers in given.items()} for i in order]
+    begun = zip(carried, map(known.indices, eqn.invars[constants:held]), strict=True)
+    start = {v: n.astype(v.aval.dtype) for v, n in begun if n is not None and not v.aval.shape}
+    turns, ends = _counted(start, carried, makers, of_turns)
+    turns = [turns[i] for i in order]
     filled = {v: r for v, out in carried.items() if (r := _rows(v, out, jaxpr, makers, turns))}
-    if not filled:
-        return None
     rest = [v for v in carried if v not in filled and v not in ends]
+    if not filled and rest:
+        return None
+    counts = {v: np.stack([known.indices(v) for known in turns]) for v in ends}
     places = np.arange(length)
     orders = {tuple(rows.order) for rows in filled.values()}
     if not rest and len(orders) == 1 and len(jaxpr.outvars) == carries:
@@ -189,12 +196,36 @@ def _by_rows(eqn: Equation, known: Any, calls: Sequence[str]) -> Callable[..., l
         with in_place_of(eqn):
             xs = [_in_order(x, places) for x in (*(counts[v] for v in ends), *operands[held:])]
             last, ys = jax.lax.scan(turn, [begun[v] for v in rest], xs, **params)
-            made = ends | dict(zip(rest, last, strict=True))
+            made = {**ends, **dict(zip(rest, last, strict=True))}
             for (var, rows), made_in_turns in zip(filled.items(), ys, strict=False):
                 made[var] = rows.array(begun[var], made_in_turns)
         return [*(jnp.asarray(made[v]) for v in carried), *ys[len(filled) :]]
 
     return written
+
+
+def _counted(
+    start: Mapping[Var, Any],
+    carried: Mapping[Var, Any],
+    makers: Mapping[Var, Equation],
+    of_turns: Sequence[Mapping[Var, Any]],
+) -> tuple[list[Known], Mapping[Var, Any]]:
+    """What the code knows in each turn, and the last numbers of what a loop counts.
+
+    Args:
+        start: numbers that a loop begins with.
+        carried: what a turn makes of what it carries.
+        makers: of what a turn makes.
+        of_turns: what is known besides in each turn, in the order of execution.
+    """
+    turns, now = [], start
+    for given in of_turns:
+        turns.append(Known(makers, {**given, **now}))
+        after = {v: turns[-1].indices(carried[v]) for v in now}
+        now = {v: n.astype(v.aval.dtype) for v, n in after.items() if n is not None}
+        if len(now) < len(after):
+            return _counted({v: start[v] for v in now}, carried, makers, of_turns)
+    return turns, now
 
 
 def _rows(

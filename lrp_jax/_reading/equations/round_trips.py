@@ -1,5 +1,6 @@
 """Moves at whose end every number is back in its place, and choices that the code has made."""
 
+import operator
 from typing import Any
 
 from ..._analysis import compat, primitives as prim
@@ -38,16 +39,18 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
             if place.var.aval == out.aval and place.axes == itself(out).axes:
                 renamed[out] = place.var
                 continue
-            before = first.setdefault(_numbers(place, out), out)
+            numbers = _numbers(place, out)
+            before = first.setdefault(numbers, out)
             if before.aval.shape == out.aval.shape and before is not out:
                 renamed[out] = before
                 continue
+            if numbers == _numbers(itself(place.var), place.var):
+                before = place.var
             if before is not out and eqn.primitive not in prim.SHAPE_ONLY:
-                shape = {"new_sizes": out.aval.shape, "dimensions": None, "sharding": None}
-                eqn = eqn.replace(primitive=_RESHAPE, invars=[before], params=shape)
+                eqn = _in_shape(before, eqn)
             places[out] = place
         eqns.append(eqn)
-    if not renamed:
+    if len(eqns) == len(jaxpr.eqns) and all(map(operator.is_, eqns, jaxpr.eqns)):
         return closed_jaxpr
     outvars = [a if is_literal(a) else renamed.get(a, a) for a in jaxpr.outvars]
     return compat.with_equations(closed_jaxpr, eqns, outvars)
@@ -58,6 +61,19 @@ def _numbers(place: Place, out: Var) -> Any:
     wide = tuple((axis, row) for axis, row in place.axes if len(row) > 1)
     alone = {axis: row[0] for axis, row in place.axes if axis is not None and len(row) == 1}
     return place.var, out.aval.dtype, wide, tuple(sorted({**place.fixed, **alone}.items()))
+
+
+def _in_shape(before: Var, eqn: Equation) -> Equation:
+    """A variable in the shape of what an equation makes, by new axes of one where that is all."""
+    shape, axes = eqn.outvars[0].aval.shape, list[int]()
+    for size in before.aval.shape:
+        begin = axes[-1] + 1 if axes else 0
+        axes += [i for i in range(begin, len(shape)) if shape[i] == size][:1]
+    if len(axes) == before.aval.ndim:
+        params = {"shape": shape, "broadcast_dimensions": tuple(axes), "sharding": None}
+        return eqn.replace(primitive=prim.BROADCAST, invars=[before], params=params)
+    params = {"new_sizes": shape, "dimensions": None, "sharding": None}
+    return eqn.replace(primitive=_RESHAPE, invars=[before], params=params)
 
 
 def _handed_on(eqn: Equation, known: Known) -> Any | None:
