@@ -445,3 +445,81 @@ def test_writing_anew_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lrp_jax._reading.reader._MOST_MENDED", 0)
     plan = lrp.plan(mean, lrp.AttnLRP())(jnp.eye(3), jnp.ones((4, 3)))
     assert any("lies on the border" in text for text in plan.warnings)
+
+
+# -- branches that a batch chooses from ------------------------------------------------------------
+
+CHOSEN = jnp.asarray([True, False, True])
+
+
+def chosen_in_a_batch(f: Any, p: Any, h: Any) -> Any:
+    def one(flag: Any, e: Any) -> Any:
+        nothing = lambda e: jax.tree.map(jnp.zeros_like, f(p, e))  # noqa: E731
+        return lax.cond(flag, lambda e: f(p, e), nothing, e)
+
+    return jax.vmap(one)(p["chosen"], h)
+
+
+def chosen_in_a_map(f: Any, p: Any, h: Any) -> Any:
+    def one(t: Any) -> Any:
+        branches = [lambda e: jax.tree.map(jnp.zeros_like, f(p, e)), lambda e: f(p, e)]
+        return lax.switch(t[0].astype(int), branches, t[1])
+
+    return lax.map(one, (p["chosen"], h))
+
+
+def chosen_behind(f: Any, p: Any, h: Any) -> Any:
+    masks = jax.tree.map(lambda a: jnp.expand_dims(p["chosen"], range(1, a.ndim)), h)
+    mask = jax.tree.leaves(masks)[0]
+    return jax.tree.map(lambda y: jnp.where(mask, y, 0), f(p, h))
+
+
+@pytest.mark.parametrize("choose", [chosen_in_a_batch, chosen_in_a_map])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        lambda p, t: t[0] / jnp.sqrt(t[1]),
+        lambda p, t: t[0] * lax.rsqrt(t[1]) * p["s"] + p["b0"],
+        lambda p, t: t[0] * jax.nn.sigmoid(t[0] @ p["w1"]) / jnp.sqrt(t[1]),
+    ],
+)
+def test_a_branch_that_a_batch_chooses_is_given_its_operands(choose: Any, piece: Any) -> None:
+    """A norm that ends in it."""
+
+    def apply(choose: Any) -> Any:
+        def f(p: Any, x: Any) -> Any:
+            h = x @ p["w0"]
+            return choose(piece, p, (h, mean(h * h) + 1e-3)) @ p["w5"]
+
+        return f
+
+    for composite in ("signs", "halves"):
+        explain = lrp.relevance(apply(choose), COMPOSITES[composite])
+        expected = lrp.relevance(apply(chosen_behind), COMPOSITES[composite])
+        p = P | {"chosen": CHOSEN}
+        assert_equal(explain(p, X, target=1), expected(p, X, target=1))
+
+
+def test_what_is_held_by_hand_stays_so() -> None:
+    """In some examples, whoever reads it."""
+
+    def apply(p: Any, x: Any) -> Any:
+        held = jnp.where(p["chosen"][:, None], lax.stop_gradient(x), x)
+        return held @ p["w0"] @ p["w5"]
+
+    found = lrp.relevance(apply, lrp.Zero())(P | {"chosen": CHOSEN}, X, target=1)
+    assert_equal(found, ~CHOSEN[:, None] * X * (P["w0"] @ P["w5"])[:, 1])
+
+
+def test_a_constant_of_the_input_is_divided_by_its_norm() -> None:
+    """Of shapes that the quotient spreads by itself."""
+    found, expected = (
+        lrp.relevance(
+            lambda p, x, constant=constant: (
+                (constant(p, x) / jnp.sqrt(mean(x * x) + 1e-3)) @ p["w5"]
+            ),
+            lrp.EpsilonPlus(),
+        )(P | {"x": X}, X, target=1)
+        for constant in (lambda p, x: lax.stop_gradient(x), lambda p, x: p["x"])
+    )
+    assert_equal(found, expected)

@@ -10,6 +10,7 @@ from .equations.chosen import with_chosen_branches
 from .equations.constant_factors import without_constant_factors
 from .equations.filled import with_rows_of_loops, without_updates
 from .equations.float_twins import as_floats
+from .equations.held_operands import without_held_operands
 from .equations.loops import with_bounded_loops
 from .equations.masked import with_masks
 from .equations.regrouped import without_passing_shapes
@@ -50,5 +51,6 @@ def simplified(draft: Draft) -> Draft:
 
 def tidied(draft: Draft) -> Draft:
     """The same function without moves that end where they began, and its numbers written out."""
-    closed = without_round_trips(without_updates(draft.closed))
+    closed = without_updates(without_held_operands(draft.closed))
+    closed = without_round_trips(closed)
     return draft.written(with_numbers(without_passing_axes(splice.tidied(closed))))

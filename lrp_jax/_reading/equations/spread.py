@@ -23,7 +23,8 @@ def spread_out(draft: Draft) -> Draft:
     found: set[int] = set()
     for eqn in draft.eqns:
         live = [a for a in eqn.invars if not is_literal(a) and a in carries]
-        carries.update(eqn.outvars if live else ())
+        detached = family(eqn.primitive) is Family.DETACH
+        carries.update(eqn.outvars if live and not detached else ())
         alone = eqn.primitive is not prim.DIV or live == eqn.invars[1:]
         if alone and any(a in live for a in _narrow(eqn)):
             found.add(id(eqn))
