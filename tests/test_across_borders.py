@@ -523,3 +523,32 @@ def test_a_constant_of_the_input_is_divided_by_its_norm() -> None:
         for constant in (lambda p, x: lax.stop_gradient(x), lambda p, x: p["x"])
     )
     assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_turn_makes_a_number_of_the_code(turns: int) -> None:
+    """Beside what it computes."""
+
+    def apply(loop: bool) -> Any:
+        def turn(h: Any, row: Any) -> Any:
+            h = jnp.tanh(row @ p["w0"] + h)
+            return h, (h, 2)
+
+        def f(p: Any, x: Any) -> Any:
+            if loop:
+                rows, numbers = lax.scan(turn, jnp.ones(WIDTH), x)[1]
+                return (rows * numbers[:, None]) @ p["w5"]
+            state, made = jnp.ones(WIDTH), []
+            for row in x:
+                state, (h, number) = turn(state, row)
+                made.append(h * number)
+            return jnp.stack(made) @ p["w5"]
+
+        p = P
+        return f
+
+    x = X[:turns]
+    found, expected = (
+        lrp.relevance(apply(loop), COMPOSITES["halves"])(P, x, target=1) for loop in (True, False)
+    )
+    assert_equal(found, expected)

@@ -118,7 +118,7 @@ def turn(eqn: Equation, operands: Sequence[Any], evaluate: Evaluate) -> list[Any
         return [*operands[constants:held], *(jnp.zeros(a.shape, a.dtype) for a in made)]
     values = [*operands[:held], *(jnp.squeeze(xs, 0) for xs in operands[held:])]
     outs = evaluate(compat.closed(eqn.params["jaxpr"]), values)
-    return [*outs[:carries], *(y[None] for y in outs[carries:])]
+    return [*outs[:carries], *(jnp.expand_dims(y, 0) for y in outs[carries:])]
 
 
 def _turns(eqn: Equation, operands: Sequence[Any]) -> int | None:

@@ -124,8 +124,8 @@ def written_out(
 
 
 def _stacked(ys: Sequence[jax.Array], length: int, eqn: Equation) -> jax.Array:
-    rest = jnp.broadcast_to(ys[-1][None], (length - len(ys) + 1, *jnp.shape(ys[-1])))
-    parts = [*(y[None] for y in ys[:-1]), rest]
+    rest = jnp.broadcast_to(ys[-1], (length - len(ys) + 1, *jnp.shape(ys[-1])))
+    parts = [*(jnp.expand_dims(y, 0) for y in ys[:-1]), rest]
     return jnp.concatenate(parts[::-1] if eqn.params["reverse"] else parts)
 
 

@@ -114,7 +114,10 @@ def _first_apart(eqn: Equation, calls: Sequence[str]) -> Written:
         with in_place_of(eqn):
             again = [*operands[:constants], *outs[:carries], *(x[others] for x in xs)]
             rest = eqn.primitive.bind(*again, **eqn.params | {"length": length - 1})
-            pairs = ((y[None], ys) for y, ys in zip(outs[carries:], rest[carries:], strict=True))
+            pairs = (
+                (jnp.expand_dims(y, 0), ys)
+                for y, ys in zip(outs[carries:], rest[carries:], strict=True)
+            )
             made = [jnp.concatenate(pair[::-1] if backwards else pair) for pair in pairs]
         return [*rest[:carries], *made]
 
