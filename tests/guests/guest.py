@@ -200,7 +200,8 @@ def _expected(guest: Guest, case: Case, output: Array, target: int) -> dict[str,
 
     try:
         return jax.jit(walk)(case.params, case.x)
-    except jax.errors.ConcretizationTypeError:  # loops and branches that values decide
+    # Loops and branches that values decide, and ids that are put in places.
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
         return walk(case.params, case.x)
 
 

@@ -517,11 +517,11 @@ def attention_relevance(tape: Tape, start: Any, gate: bool = False) -> Any:
                     give(value, more * share)
     if isinstance(tape.x, Value):
         return tape.x.value * multiplier.get(tape.x, jnp.zeros_like(tape.x.value))
-    found = jnp.zeros(tape.x.value.size)
+    found = jnp.zeros(tape.x.value.size + 1)  # the last is for those that no id chose
     for row, origin, features in tape.lookups:
         relevance = (row.value * multiplier.get(row, 0.0)).sum(features)
         found = found.at[origin].add(relevance)
-    return found.reshape(tape.x.value.shape)
+    return found[:-1].reshape(tape.x.value.shape)
 
 
 def between(node: Node, facts: Facts) -> tuple[Value, Value] | None:

@@ -284,7 +284,7 @@ class Recorder:
 
     # -- token ids: where each came from --------------------------------------------------------
 
-    MOVES = names("reshape broadcast_in_dim squeeze slice concatenate transpose rev")
+    MOVES = names("reshape broadcast_in_dim squeeze slice concatenate transpose rev scatter")
     KEEPS = names("add sub convert_element_type select_n copy clamp max min")
 
     def _moved(self, name: str, apply: Any, args: list[Any], values: Any) -> Any:
@@ -297,6 +297,8 @@ class Recorder:
         if name not in self.MOVES:
             return None
         nowhere = [np.full(a.value.shape, -1) if a.origin is None else a.origin for a in args]
+        if name == "scatter":
+            nowhere[1] = args[1].value
         with jax.ensure_compile_time_eval():
             return np.asarray(apply(*map(jnp.asarray, nowhere))[0])
 

@@ -40,11 +40,19 @@ JOINS: dict[str, Join] = {
     ),
 }
 
+
+def shifted_and_scaled(s: Array, mean: Array, squares: Array) -> Array:
+    return s * (scale := lax.rsqrt(squares - mean * mean + 1e-3)) - mean * scale
+
+
 NORMS: dict[str, Callable[[Array], Array]] = {
     "shares": lambda s: s / jnp.abs(s).sum(-1, keepdims=True),
     "an RMS norm": lambda s: s * lax.rsqrt((s * s).mean(-1, keepdims=True) + 1e-3),
     "a layer norm": lambda s: (
         (s - s.mean(-1, keepdims=True)) * lax.rsqrt(s.var(-1, keepdims=True) + 1e-3)
+    ),
+    "a layer norm by squares": lambda s: shifted_and_scaled(
+        s, s.mean(-1, keepdims=True), (s * s).mean(-1, keepdims=True)
     ),
     "a maximum": lambda s: s / (jnp.abs(s).max(-1, keepdims=True) + 1e-3),
 }
@@ -94,6 +102,37 @@ def over_a_gate(sign: int) -> dict[str, Piece]:
     return {"each part": parts, **{name: joined(join) for name, join in JOINS.items()}}
 
 
+# -- a query of rows that are constants beside explained ones -------------------------------------
+
+
+def attended(query: Callable[[Params, Array, Array], Array]) -> Piece:
+    """Attention of a class token over itself and the others, in front of which a function is."""
+
+    def piece(p: Params, h: Array) -> Array:
+        token = jnp.broadcast_to(p["token"], (h.shape[0], 1, 4))
+        q = query(p, token, h) @ p["q"]
+        rows = in_front(p, jnp.concatenate([token, h], 1))
+        return jax.nn.softmax(q @ (rows @ p["k"]).mT) @ rows
+
+    return piece
+
+
+def in_front(p: Params, s: Array) -> Array:
+    return jax.nn.gelu(NORMS["a layer norm by squares"](s) @ p["f"])
+
+
+QUERIES = {
+    "by itself": attended(lambda p, token, h: in_front(p, token)),
+    "cut": attended(lambda p, token, h: in_front(p, jnp.concatenate([token, h], 1))[:, :1]),
+    "picked": attended(
+        lambda p, token, h: in_front(p, jnp.concatenate([token, h], 1))[:, jnp.array([0])]
+    ),
+    "behind others": attended(
+        lambda p, token, h: in_front(p, jnp.concatenate([h[:, 1:], token, h[:, :1]], 1))[:, 2:3]
+    ),
+}
+
+
 def scales(p: Params, h: Array) -> tuple[Array, Array, Array]:
     """Queries, keys and values of two scales, side by side."""
     both = [(h @ p[name]).reshape(*h.shape[:-1], 3, 2) for name in ("near", "far")]
@@ -119,7 +158,7 @@ def by_products(p: Params, h: Array) -> Array:
 GROUPS = [
     *(
         Group(f"{name} of what is joined, {what}", spellings(norm, cut), {"token": (4,)},
-              composites=EXACT if name == "a layer norm" else SUMS)
+              composites=EXACT if name.startswith("a layer norm") else SUMS)
         for name, norm in NORMS.items() for what, cut in CUTS.items()
         if (name, what) not in {("a layer norm", "a product"), ("shares", "zeros")}
     ),
@@ -130,6 +169,10 @@ GROUPS = [
     ),
     Group("a gate beside a token", over_a_gate(1), {"token": (4,), "g": (4, 1)}, composites=EXACT),
     Group("a token over a gate", over_a_gate(-1), {"token": (4,), "g": (4, 1)}, composites=EXACT),
+    Group(
+        "a query of a class token", QUERIES,
+        {"token": (4,), "f": (4, 4), "q": (4, 4), "k": (4, 4)}, composites=EXACT,
+    ),
     Group(
         "attention by sums, of two scales", {"sums": by_sums, "products": by_products},
         {"near": (4, 6), "far": (4, 6)}, composites=EXACT,

@@ -1,7 +1,9 @@
 """What is cut after it was computed, computed of what was cut: `sigmoid(z)[:4]` beside `z[:4]` is
 `sigmoid(z[:4])`, and `(x @ w)[:2] / norm(x)[:2]` is the quotient of both for `x[:2]`.
 
-A function of a part, or a norm of some rows, is recognised where the part is cut first.
+A function of a part, or a norm of some rows, is recognised where the part is cut first. Constant
+rows that were put beside explained ones, as a class token is, are constants where they are cut out
+again behind such a function.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +24,7 @@ from ..._analysis.value_numbers import rectifier
 Read = Callable[[Any], Any]
 Rows = Mapping[int, Row]
 """The places that are kept along some axes of a variable."""
+_CONCATENATE = compat.primitive("concatenate")
 _DEEPEST = 32
 _OF_WHOLES = (prim.EXP, prim.LOG)
 """Of a part they are the part of a whole, which may be a softmax or its logarithm (`wholes`)."""
@@ -40,7 +43,10 @@ def cut_first(graph: Graph) -> dict[int, Callable[[Read], Any]]:
             if stop is not None and cuts[v].var is not stop:
                 found[id(graph.maker[v])] = _way(cuts[v], stop, graph)
 
-    for out in cuts:
+    for out, place in cuts.items():
+        if _is_of_constants(place, graph):
+            found[id(graph.maker[out])] = _way(place, None, graph)
+            continue
         look([out], lambda v, rows: _key(v, rows) in also_cut, _is_multiplied(out, graph))
     for eqn in graph.eqns:
         if eqn.primitive in (prim.MUL, prim.DIV) and graph.explained_operands(eqn) == [0, 1]:
@@ -48,6 +54,42 @@ def cut_first(graph: Graph) -> dict[int, Callable[[Read], Any]]:
             if len({cuts[v].var for v in two if v in cuts}) == 2:
                 look(two, lambda v, rows: bool(rows), sums=True)
     return found
+
+
+def _is_of_constants(place: Place, graph: Graph) -> bool:
+    """Whether what is cut is a function of constant rows beside explained ones."""
+    open_: dict[Any, Rows] = {place.var: rows_of(place)}
+    for _ in range(_DEEPEST):
+        last = max(open_, key=lambda v: graph.position[v])
+        rows = open_.pop(last)
+        parts = _operands(_maker(last, graph), rows)
+        for atom, own in parts:
+            explained = not is_literal(atom) and atom in graph.live
+            if explained and (not own or open_.setdefault(atom, own) != own):
+                return False
+        if not parts or not open_:
+            return bool(parts)
+    return False
+
+
+def _operands(eqn: Equation | None, rows: Rows) -> list[tuple[Any, Rows]]:
+    """The operands of which rows of a result are made, and their rows; none where all numbers are
+    needed along such an axis."""
+    if eqn is not None and eqn.primitive is _CONCATENATE:
+        return _part(eqn, rows)
+    found = None if eqn is None else operand_rows(eqn, rows)
+    return [] if eqn is None or found is None else [*zip(eqn.invars, found, strict=True)]
+
+
+def _part(eqn: Equation, rows: Rows) -> list[tuple[Any, Rows]]:
+    """The one operand out of which rows of what was put side by side are."""
+    along, end = eqn.params["dimension"], 0
+    row = rows.get(along, ())
+    for atom in eqn.invars:
+        begin, end = end, end + atom.aval.shape[along]
+        if row and begin <= min(row) and max(row) < end:
+            return [(atom, {**rows, along: [i - begin for i in row]})]
+    return []
 
 
 def _is_multiplied(var: Var, graph: Graph) -> bool:
@@ -130,7 +172,7 @@ def _maker(var: Var, graph: Graph) -> Equation | None:
     return eqn and (rectifier(eqn) or eqn)
 
 
-def _way(place: Place, stop: Var, graph: Graph) -> Callable[[Read], Any]:
+def _way(place: Place, stop: Var | None, graph: Graph) -> Callable[[Read], Any]:
     rows = rows_of(place)
     axes = tuple((a, range(len(row)) if a in rows else row) for a, row in place.axes)
     cut = place._replace(axes=axes, fixed=dict.fromkeys(place.fixed, 0))
@@ -140,8 +182,8 @@ def _way(place: Place, stop: Var, graph: Graph) -> Callable[[Read], Any]:
 # -- rows of what an equation makes ---------------------------------------------------------------
 
 
-def rows_made(atom: Any, rows: Rows, stop: Var, graph: Graph, read: Read) -> Any:
-    """Rows of a variable, computed of rows of another variable and of constants."""
+def rows_made(atom: Any, rows: Rows, stop: Var | None, graph: Graph, read: Read) -> Any:
+    """Rows of a variable, computed of rows of another variable, if any, and of constants."""
     made: dict[Any, Any] = {}
 
     def value(atom: Any, rows: Rows) -> Any:
@@ -156,9 +198,10 @@ def rows_made(atom: Any, rows: Rows, stop: Var, graph: Graph, read: Read) -> Any
         return made[key]
 
     def computed(eqn: Equation, rows: Rows) -> Any:
-        parts = operand_rows(eqn, rows)
-        assert parts is not None, "asked for before"
-        operands = [value(a, own) for a, own in zip(eqn.invars, parts, strict=True)]
+        operands = [value(a, own) for a, own in _operands(eqn, rows)]
+        assert operands, "asked for before"
+        if eqn.primitive is _CONCATENATE:
+            return operands[0]
         axes = link(eqn)
         if axes is None or family(eqn.primitive) in POINTWISE:
             return compat.applied(eqn, *operands)

@@ -69,6 +69,8 @@ def with_factors(draft: Draft) -> Draft:
     def way(eqn: Equation, read: Read) -> Any:
         if id(eqn) in starts and eqn.primitive is _REDUCE:
             return _product(read(eqn.invars[0]), eqn.params["axes"])
+        if _is_square(eqn) and not is_multiplied(eqn.outvars[0], graph):
+            return None  # in a statistic, other things are made of the whole too
         own = part_by_part(eqn, parts, read, graph)
         if own is None and id(eqn) in starts:
             own = _begun(eqn, together.get(id(eqn)), read)
@@ -230,10 +232,16 @@ def _multiplied(graph: Graph) -> set[Var]:
         passes = eqn.primitive in (prim.MUL, prim.DIV) or family(eqn.primitive) in (
             Family.STRUCTURAL, Family.NEUTRAL
         )  # fmt: skip
-        product = multiplies(eqn, graph) or family(eqn.primitive) is Family.PRODUCT
+        product = multiplies(eqn, graph) and not _is_square(eqn)
+        product = product or family(eqn.primitive) is Family.PRODUCT
         if product or (passes and not found.isdisjoint(eqn.outvars)):
             found.update(a for a in eqn.invars if not is_literal(a))
     return found
+
+
+def _is_square(eqn: Equation) -> bool:
+    """Whether an equation is a function of one value, written as a product."""
+    return eqn.primitive is prim.MUL and eqn.invars[0] is eqn.invars[1]
 
 
 def _product(x: Array, axes: tuple[int, ...]) -> Any:
