@@ -108,6 +108,7 @@ LOOKUPS: dict[str, Callable[[Any, Any], Any]] = {
         0, POSITIONS, lambda t, e: e.at[:, t].set(row(p, i[:, t])), jnp.zeros((*i.shape, FEATURES))
     ),
     "small integers": lambda p, i: row(p, i.astype(jnp.uint8)),
+    "floats for a while": lambda p, i: row(p, i.astype(jnp.float32).astype(jnp.int32)),
 }
 
 
@@ -269,10 +270,13 @@ def masked(p: Any, ids: Any, e: Any) -> Any:
 
 def test_masks_and_positions_made_of_ids_are_constants() -> None:
     whole = lambda p, i: masked(p, i, row(p, i))  # noqa: E731
+    cast = lambda p, i: masked(p, i.astype(float), row(p, i))  # noqa: E731
     split = lambda p, e: masked(p, IDS, e)  # noqa: E731
-    found = lrp.relevance(whole, lrp.AttnLRP())(P, IDS, target=3)
-    close(found, lrp.relevance(split, lrp.AttnLRP())(P, row(P, IDS), target=3).sum(-1))
-    assert (np.asarray(found)[1, 1:3] == 0).all()
+    wanted = lrp.relevance(split, lrp.AttnLRP())(P, row(P, IDS), target=3).sum(-1)
+    for way in (whole, cast):
+        found = lrp.relevance(way, lrp.AttnLRP())(P, IDS, target=3)
+        close(found, wanted)
+        assert (np.asarray(found)[1, 1:3] == 0).all()
 
 
 def test_explained_values_taken_where_ids_say_it_are_theirs() -> None:

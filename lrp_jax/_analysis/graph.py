@@ -91,8 +91,10 @@ class Graph:
 
     def _touched(self, reached: set[Var]) -> set[Var]:
         """Everything computed from explained numbers, integers and predicates included; a mask
-        made of explained integers is a constant."""
-        touched = {v for v in reached if is_float(v)}
+        made of explained integers, be they cast, is a constant."""
+        casts = (e for e in self.eqns if e.primitive is ids.CONVERT)
+        cast = {e.outvars[0] for e in casts if ids.is_integer(e.invars[0])}
+        touched = {v for v in reached if is_float(v) and v not in cast}
         for eqn in self.eqns:
             if any(a in touched for a in eqn.invars if not is_literal(a)):
                 touched.update(eqn.outvars)

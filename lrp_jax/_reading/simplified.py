@@ -14,7 +14,7 @@ from .equations.held_operands import without_held_operands
 from .equations.loops import with_bounded_loops
 from .equations.masked import with_masks
 from .equations.regrouped import without_passing_shapes
-from .equations.round_trips import without_round_trips
+from .equations.round_trips import with_integers, without_round_trips
 from .equations.scaled_parts import with_scaled_parts
 from .equations.spread import spread_out
 from .equations.turns import with_like_turns
@@ -31,6 +31,7 @@ def simplified(draft: Draft) -> Draft:
     Raises:
         UnsupportedOperation: where integers are made of integers that carry relevance.
     """
+    draft = draft.written(with_integers(draft.closed))
     for rewrite in (with_bounded_loops, with_rows_of_loops, with_like_turns, with_chosen_branches):
         draft = rewrite(draft)
     draft, lost = as_floats(tidied(draft))

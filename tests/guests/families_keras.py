@@ -8,9 +8,10 @@ from typing import Any
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .guest import IMAGES, Case, Guest, drawn, filled
+from .guest import ATTENTION, IMAGES, Case, Guest, drawn, filled, ids
 
 PACKAGE = "keras"
 
@@ -90,6 +91,47 @@ def published(name: str, **options: Any) -> Factory:
     return factory
 
 
+Layers = Callable[[Any, Any], Any]
+"""Of `keras.layers` and an input, an output."""
+
+
+def layers(name: str, of: Layers, *shape: int, words: int = 0) -> Callable[[], Case]:
+    """A functional model of Keras' layers; its input is numbers, or ids of so many words."""
+
+    def build() -> Case:
+        import keras
+
+        keras.config.set_floatx("float64")
+        x = keras.Input(shape)
+        model = keras.Model(x, of(keras.layers, x))
+        values = values_of(model, name)
+        for key, value in values.items():
+            if not isinstance(value, jax.Array):
+                values[key] = jnp.zeros(value.shape, value.dtype)  # seeds that nobody asks
+        given = ids(name, 2, *shape, size=words) if words else drawn(name, 2, *shape)
+        return Case(apply_of(model), values, given)
+
+    return build
+
+
+def _words(layers: Any, x: Any) -> Any:
+    return layers.Dense(3)(layers.GRU(4)(layers.Embedding(20, 6, mask_zero=True)(x)))
+
+
+def _both_ways(layers: Any, x: Any) -> Any:
+    x = layers.TimeDistributed(layers.Dense(4, "relu"))(x)
+    return layers.Dense(3)(layers.Bidirectional(layers.LSTM(4))(x))
+
+
+def _frames(layers: Any, x: Any) -> Any:
+    return layers.Dense(3)(layers.Flatten()(layers.ConvLSTM2D(3, 3, padding="same")(x)))
+
+
+def _attention(layers: Any, x: Any) -> Any:
+    x = layers.LayerNormalization()(x + layers.GroupQueryAttention(4, 4, 2)(x, x))
+    return layers.Dense(3)(layers.GlobalAveragePooling1D()(x))
+
+
 # The published builders of whole families, with fewer blocks.
 
 
@@ -141,7 +183,16 @@ def guest(name: str, size: int, factory: Factory, **more: Any) -> Guest:
     return Guest(f"Keras {name}", PACKAGE, build, **{"composites": IMAGES, **more})
 
 
+def of_layers(name: str, *about: Any, **more: Any) -> Guest:
+    build = layers(name, *about, **more)
+    return Guest(f"Keras {name}", PACKAGE, build, composites=ATTENTION, loops=True)
+
+
 FAMILIES: tuple[Guest, ...] = (
+    of_layers("GRU of masked words", _words, 5, words=20),
+    of_layers("bidirectional LSTM", _both_ways, 5, 3),
+    of_layers("convolutional LSTM", _frames, 3, 5, 5, 2),
+    of_layers("grouped-query attention", _attention, 5, 8),
     guest("ResNet", 32, _resnet(1)),
     guest("ResNetV2", 32, _resnet(2)),
     guest("EfficientNet", 32, _efficientnet),

@@ -91,6 +91,17 @@ def translated(model: str, config: str, **options: Any) -> Callable[[], Case]:
     return build
 
 
+def asked(model: str, config: str, **options: Any) -> Callable[[], Case]:
+    """Where the answer begins; a decoder reads the same tokens, one later."""
+
+    def build() -> Case:
+        net, params = made(model, config, options)
+        x = ids(model, 2, TOKENS, size=VOCABULARY)
+        return Case(lambda params, x: net(x, params=params).start_logits, params, x)
+
+    return build
+
+
 def seen(model: str, config: str, *shape: int, **options: Any) -> Callable[[], Case]:
     """The logits of pictures, channels first."""
 
@@ -231,6 +242,8 @@ FAMILIES: tuple[Guest, ...] = (
     translator("mT5", "MT5", T5 | dict(feed_forward_proj="gated-gelu")),
     translator("LongT5", "LongT5", T5 | dict(local_radius=3, encoder_attention_type="local")),
     translator("BART", "Bart", SEQ2SEQ),
+    guest("BART, questions", asked("FlaxBartForQuestionAnswering", "BartConfig", **SEQ2SEQ)),
+    guest("BERT, questions", asked("FlaxBertForQuestionAnswering", "BertConfig", **ENCODER)),
     translator("mBART", "MBart", SEQ2SEQ | dict(scale_embedding=True)),
     translator("Pegasus", "Pegasus", SEQ2SEQ | dict(scale_embedding=True)),
     translator(

@@ -183,6 +183,10 @@ def _found(guest: Guest, case: Case, output: Array, target: int) -> dict[str, An
     return jax.jit(all_of_it)(case.params, case.x)
 
 
+_NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+"""Raised by loops and branches that values decide, and where ids are put in places."""
+
+
 def _expected(guest: Guest, case: Case, output: Array, target: int) -> dict[str, Any]:
     """What the oracle says."""
     chosen = jnp.zeros_like(output).at[..., target].set(1)
@@ -200,8 +204,7 @@ def _expected(guest: Guest, case: Case, output: Array, target: int) -> dict[str,
 
     try:
         return jax.jit(walk)(case.params, case.x)
-    # Loops and branches that values decide, and ids that are put in places.
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+    except _NEEDS_VALUES:
         return walk(case.params, case.x)
 
 
@@ -222,7 +225,7 @@ def _miscounted(guest: Guest, case: Case, recognised: Counter[str]) -> list[str]
 
     try:
         jax.eval_shape(count, case.params, case.x)
-    except jax.errors.ConcretizationTypeError:
+    except _NEEDS_VALUES:
         count(case.params, case.x)
     except Exception as error:
         return [f"counts: {type(error).__name__}: {str(error)[:200]}"]

@@ -3,12 +3,36 @@
 import operator
 from typing import Any
 
+import jax.numpy as jnp
+
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
 from ..._analysis.indices import Known
 from ..._analysis.places import Place, itself, made_by
 
-_RESHAPE = compat.primitive("reshape")
+_RESHAPE, _CONVERT = compat.primitive("reshape"), compat.primitive("convert_element_type")
+
+
+def with_integers(closed_jaxpr: Any) -> Any:
+    """The same function without integers that are floats for a while, as token ids where a library
+    has all of its inputs be floats: such floats hold more integers than a table has rows.
+
+    Args:
+        closed_jaxpr: a flat jaxpr.
+    """
+    jaxpr = compat.open_jaxpr(closed_jaxpr)
+    integers: dict[Any, Any] = {}
+    eqns = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is _CONVERT and not is_literal(eqn.invars[0]):
+            (before,), new = eqn.invars, jnp.dtype(eqn.params["new_dtype"])
+            is_whole = jnp.issubdtype(before.aval.dtype, jnp.integer)
+            if is_whole and jnp.issubdtype(new, jnp.floating) and new.itemsize >= 4:
+                integers[eqn.outvars[0]] = before
+            elif before in integers and jnp.issubdtype(new, jnp.integer):
+                eqn = eqn.replace(invars=[integers[before]])
+        eqns.append(eqn)
+    return compat.with_equations(closed_jaxpr, eqns, jaxpr.outvars) if integers else closed_jaxpr
 
 
 def without_round_trips(closed_jaxpr: Any) -> Any:
