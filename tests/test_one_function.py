@@ -129,6 +129,33 @@ def test_gates_among_many_factors_get_nothing(name: str) -> None:
     np.testing.assert_allclose(_factors(apply, composite), wanted, rtol=1e-12)
 
 
+FUNCTIONS: dict[str, Callable[[Array, Array], Array]] = {
+    "silu": lambda v, g: v * g * jax.nn.sigmoid(g),
+    "silu first": lambda v, g: jax.nn.sigmoid(g) * v * g,
+    "gelu": lambda v, g: v * 0.5 * g * (1 + jnp.tanh(0.8 * g * (1 + 0.04 * g**2))),
+    "two at once": lambda v, g: v * g * jax.nn.sigmoid(g) * jnp.tanh(g),
+}
+
+
+@pytest.mark.parametrize("sizes", [(3,), (3, 2)])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_one_example_is_explained_as_it_is_among_others(name: str, sizes: tuple[int, ...]) -> None:
+    def apply(params: Any, x: Array) -> Array:
+        v, g = jnp.split(x @ params["in"], 2, -1)
+        return FUNCTIONS[name](v, g) @ params["out"]
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = {"in": (4, 6), "out": (3, 2)}
+    params = {
+        name: jax.random.normal(k, s) for k, (name, s) in zip(keys, shapes.items(), strict=False)
+    }
+    x = jax.random.normal(keys[2], (*sizes, 4))
+    for rule in RULES.values():
+        explain = lrp.relevance(apply, rule)
+        together, alone = (explain(params, some, target=1) for some in (x, x[:1]))
+        np.testing.assert_allclose(alone, together[:1], rtol=1e-9)
+
+
 def test_the_signal_is_counted_among_all_factors() -> None:
     composite = lrp.Composite([(lrp.Bilinear, lrp.Gate(signal=2)), (lrp.Linear, lrp.Zero())])
     assert _factors(lambda a, b, c: a * (b * c), composite) == [0, 0, 30]

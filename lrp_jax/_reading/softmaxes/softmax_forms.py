@@ -56,7 +56,8 @@ def multiplied(powers: Mapping[Factor, Any], read: Read, order: Sequence[int]) -
 
 def aligned(x: Any, axes: Sequence[int | None], order: Sequence[int]) -> Any:
     """An array with the axes of some labels, one wide where it has none."""
-    if tuple(axes) == tuple(order):
+    in_place = [label is None or label == own for label, own in zip(axes, order, strict=False)]
+    if len(axes) == len(order) and all(in_place):
         return x
     labels = [label for label in axes if label is not None]
     x = jax.lax.squeeze(x, [i for i, label in enumerate(axes) if label is None])
