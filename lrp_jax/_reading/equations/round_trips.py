@@ -26,10 +26,10 @@ def with_integers(closed_jaxpr: Any) -> Any:
     for eqn in jaxpr.eqns:
         if eqn.primitive is _CONVERT and not is_literal(eqn.invars[0]):
             (before,), new = eqn.invars, jnp.dtype(eqn.params["new_dtype"])
-            is_whole = jnp.issubdtype(before.aval.dtype, jnp.integer)
-            if is_whole and jnp.issubdtype(new, jnp.floating) and new.itemsize >= 4:
+            is_whole, is_wide = jnp.issubdtype(before.aval.dtype, jnp.integer), new.itemsize >= 4
+            if is_whole and is_wide and jnp.issubdtype(new, jnp.floating):
                 integers[eqn.outvars[0]] = before
-            elif before in integers and jnp.issubdtype(new, jnp.integer):
+            elif before in integers and is_wide and jnp.issubdtype(new, jnp.signedinteger):
                 eqn = eqn.replace(invars=[integers[before]])
         eqns.append(eqn)
     return compat.with_equations(closed_jaxpr, eqns, jaxpr.outvars) if integers else closed_jaxpr
