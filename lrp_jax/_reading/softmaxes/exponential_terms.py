@@ -3,6 +3,7 @@
 exp(a + b - c) is kept as its exponent and exp(log y) is y.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from ..._analysis.factors import Factor, joined
 
 NONE: frozenset[int] = frozenset()
+_LARGEST = 700.0
+"""The exponential of more is no number in float64."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,10 @@ class Term:
         )
 
     def raised(self, power: float) -> "Term | None":
-        """A power of a term that is no sum; None of what may be negative."""
-        if self.number <= 0 or self.bound:
+        """A power of a term that is no sum; None of what may be negative, or as exp(-1e9), with
+        which masks are added, is no number."""
+        log = math.log(self.number) * power if 0 < self.number < math.inf else math.inf
+        if self.bound or abs(log) > _LARGEST:
             return None
         powers, exponent = (
             {f: rounded(n * power) for f, n in own.items()} for own in (self.powers, self.exponent)
