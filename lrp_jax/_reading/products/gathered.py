@@ -92,7 +92,8 @@ def _parts(out: Var, monomials: Monomials, *, shifts: bool) -> list[Multiple] | 
     closed = _products(found, monomials)
     terms = [inner for term in closed for inner in _opened(term, closed, monomials, shifts)]
     numbers = len(terms) > len(closed)
-    terms.sort(key=lambda term: bool(term.powers))  # d - d g is a function before g w - g d is one
+    # d - d g is a function before g w - g d is one, also where w is a number, as a first state
+    terms.sort(key=lambda t: (bool(t.powers), not t.number, abs(t.number) != 1))
     left, parts = terms, list[Multiple]()
     while left:
         first, *others = left
