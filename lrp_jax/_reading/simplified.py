@@ -41,8 +41,11 @@ def simplified(draft: Draft) -> Draft:
             "rounding, casts, and products, sums, differences and moves of what casts have made, "
             "in one body."
         )
+    draft = spread_out(draft)
+    apart = with_scaled_parts(draft)
+    draft = draft if apart is draft else tidied(apart)
     rewrites = (
-        spread_out, with_scaled_parts, without_passing_shapes, without_constant_factors,
+        without_passing_shapes, without_constant_factors,
         *[with_factors] * _MOST_STACKS, with_cases, spread_out, with_masks,
     )  # fmt: skip
     for rewrite in rewrites:
