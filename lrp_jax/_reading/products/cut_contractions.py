@@ -10,7 +10,7 @@ from typing import Any
 from ..._analysis import primitives as prim
 from ..._analysis.compat import Equation, Var
 from ..._analysis.graph import Graph
-from ..._layers.chains import is_literal_link
+from ..._layers.chains import SHIFTING, is_literal_link
 from ..equations.cut_first import operand_rows, rows_made
 from .past_moves import goes_one_way, is_affine
 
@@ -32,7 +32,7 @@ def cut_contractions(graph: Graph) -> dict[int, Callable[[Read], Any]]:
             continue
         start = eqn.invars[operands[0]]
         ways = {id(e): _way(out, start, eqn, e, graph) for e in parts if e is not None}
-        shifted = all(_is_shifted(e, graph) for e in parts if e is not None)
+        shifted = any(_is_shifted(e, graph) for e in parts if e is not None)
         if shifted and None not in ways.values():
             found.update((i, way) for i, way in ways.items() if way is not None)
     return found
@@ -45,12 +45,13 @@ def _only_reader(var: Var, graph: Graph) -> Equation | None:
 
 
 def _is_shifted(part: Equation, graph: Graph) -> bool:
-    """Whether arrays scale or shift a part, before anything else is made of it."""
+    """Whether arrays scale a part or anything shifts it, before more is made of it."""
     var = part.outvars[0]
     while (reader := _only_reader(var, graph)) is not None:
-        if is_affine(reader, graph):
-            return not is_literal_link(reader)
-        if reader.primitive not in prim.SHAPE_ONLY:
+        affine = is_affine(reader, graph)
+        if affine and (reader.primitive in SHIFTING or not is_literal_link(reader)):
+            return True
+        if not affine and reader.primitive not in prim.SHAPE_ONLY:
             return False
         var = reader.outvars[0]
     return False
