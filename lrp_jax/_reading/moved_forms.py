@@ -16,6 +16,7 @@ from .products.moved_products import moved_products, parts_of_matrix_products
 from .products.repetitions import repetitions
 from .rewriting import rewritten
 from .softmaxes.log_odds import log_odds
+from .softmaxes.log_shares import logarithms_of_picked
 from .softmaxes.moved_softmaxes import moved_softmaxes
 from .softmaxes.running_sums import running_sums
 from .softmaxes.segments import divided_segments
@@ -41,6 +42,7 @@ def with_moves(
     written = gathered(graph, monomials, roots) or {
         **log_odds(graph, found),
         **undone_logarithms(graph, found),
+        **logarithms_of_picked(graph),
         **cut_contractions(graph),
         **cut_first(graph),
         **factored(graph, monomials),

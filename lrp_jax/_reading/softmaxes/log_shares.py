@@ -1,15 +1,16 @@
 """Softmaxes of logarithms: softmax(log a) is a / sum a, which has no exponential. And logarithms
-of sums of softmaxes: log(p + q) is the log-sum-exp of log p and log q."""
+of sums of softmaxes: log(p + q) is the log-sum-exp of log p and log q; and of what is picked of
+them, which is picked of the logarithm."""
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
-from ..._analysis import primitives as prim
-from ..._analysis.compat import Equation, Var
-from ..._analysis.factors import own_index
+from ..._analysis import compat, primitives as prim
+from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.factors import link, own_index
 from ..._analysis.graph import Graph
 from ..._analysis.monomials import Monomials
 from ..._layers.step import Found
@@ -17,9 +18,11 @@ from ..equations.cut_first import before_links
 from .exponentials import Exponentials
 from .softmax_forms import exponential_of, shifted_exponentials
 from .weighted_mean import exponential_softmax
+from .wholes import is_of_exponentials
 
 Read = Callable[[Var], Any]
 _CHOICES = (prim.MUL, prim.SELECT)
+_PICKS = compat.primitives("gather slice dynamic_slice rev")
 
 
 def log_share(softmax: Found, out: Var, exponentials: Exponentials) -> Callable[[Read], Any] | None:
@@ -76,6 +79,46 @@ def log_of_sum(
         y = jnp.squeeze(jnp.log(jnp.sum(e, axes, keepdims=True)) + largest, axes)
         y = y if number == 1 else y + math.log(number)
         return jnp.reshape(y, out.shape).astype(out.dtype)
+
+    return way
+
+
+def logarithms_of_picked(graph: Graph) -> dict[int, Callable[[Read], Any]]:
+    """How logarithms of what is picked of exponentials, by indices of whatever kind, are picked of
+    their logarithms, by the `id` of their equations."""
+    found: dict[int, Callable[[Read], Any]] = {}
+    for eqn in graph.eqns:
+        moves: list[Equation] = []
+        whole = eqn.invars[0] if eqn.primitive is prim.LOG and graph.is_live(eqn) else None
+        while (move := graph.maker.get(whole)) is not None and _only_moves(move, graph):
+            moves.append(move)
+            whole = move.invars[0]
+        if any(e.primitive in _PICKS for e in moves) and is_of_exponentials(whole, graph):
+            found[id(eqn)] = _picked_logarithm(eqn, whole, moves[::-1])
+    return found
+
+
+def _only_moves(eqn: Equation, graph: Graph) -> bool:
+    """Whether an equation leaves out and moves numbers of one value, and brings no others."""
+    if graph.explained_operands(eqn) != [0]:
+        return False
+    fill = eqn.params.get("fill_value")
+    return (
+        link(eqn) is not None
+        or eqn.primitive in prim.SHAPE_ONLY
+        or (eqn.primitive in _PICKS and (fill is None or fill != fill))
+    )
+
+
+def _picked_logarithm(
+    eqn: Equation, whole: Var, moves: Sequence[Equation]
+) -> Callable[[Read], Any]:
+    def way(read: Read) -> Any:
+        value = eqn.primitive.bind(read(whole), **eqn.params)
+        for move in moves:
+            rest = (a.val if is_literal(a) else read(a) for a in move.invars[1:])
+            value = compat.applied(move, value, *rest)
+        return value
 
     return way
 

@@ -128,7 +128,7 @@ def _part(
         return None if made is None else _itself(made)._replace(
             place=part.place._replace(var=made)
         )  # fmt: skip
-    if primitive is prim.LOG and _is_of_exponentials(part.like, graph):
+    if primitive is prim.LOG and is_of_exponentials(part.like, graph):
         return _as_logarithm(part)
     is_spread = first.aval.shape != eqn.outvars[0].aval.shape  # a number times an array
     if primitive not in (prim.SUB, prim.MUL, prim.DIV) or operands != [0, 1] or is_spread:
@@ -146,7 +146,7 @@ def _itself(var: Var) -> Part:
     return Part(lambda read: read(var), itself(var))
 
 
-def _is_of_exponentials(var: Var, graph: Graph) -> bool:
+def is_of_exponentials(var: Var, graph: Graph) -> bool:
     """Whether a variable is an exponential, masked, scaled or divided: its logarithm is known."""
     while (eqn := graph.maker.get(var)) is not None and eqn.primitive is not prim.EXP:
         passes = eqn.primitive in (prim.DIV, prim.MUL, prim.SELECT) or link(eqn) is not None
@@ -170,7 +170,7 @@ def _logarithm_of_quotient(
     made = (graph.position[part.like] < graph.position[eqn.outvars[0]] for part in two)
     if len(two) < 2 or not all(made):
         return None
-    if not all(_is_of_exponentials(part.like, graph) for part in two):
+    if not all(is_of_exponentials(part.like, graph) for part in two):
         return None
     one, other = map(_as_logarithm, two)
     return lambda read: _way(one)(read) - _way(other)(read)
