@@ -80,12 +80,9 @@ def normal_form(
         elif _ends_sum(eqn, graph, view.parts):
             way = view.mean(out)
         elif eqn.primitive is prim.REDUCE_SUM and graph.is_live(eqn) and id(eqn) not in recognised:
-            way = _contraction(eqn, monomials, weights)
-            if way is None and _sums_means(eqn, monomials, view.parts):
-                with view.parts.in_pieces():
-                    way = view.mean(out)
+            way = _contraction(eqn, monomials, weights) or view.mean_of_means(eqn)
         elif eqn.primitive is prim.DOT and graph.explained_operands(eqn) == [0, 1]:
-            way = _products_summed(eqn, exponentials)
+            way = _products_summed(eqn, exponentials) or view.mean_of_means(eqn)
         elif eqn.primitive is prim.DOT and graph.is_live(eqn) and id(eqn) not in recognised:
             way = _contraction(eqn, monomials, weights)
         elif graph.is_live(eqn):
@@ -153,6 +150,15 @@ class _View(NamedTuple):
         with self.parts.nothing_settled():
             return _other_way(out, self.parts, opened=True, whole=whole)
 
+    def mean_of_means(self, eqn: Equation) -> Callable[[Read], Any] | None:
+        """How a sum of products of exponentials with means that are weighted by others is computed
+        as one mean, piece by piece."""
+        factors = [f for a in eqn.invars for f in self.monomials.factors(a)[1]]
+        if sum(f.var in self.parts.inside for f in factors) < 2:
+            return None
+        with self.parts.in_pieces():
+            return self.mean(eqn.outvars[0])
+
 
 def _ends_product(
     eqn: Equation, graph: Graph, monomials: Monomials, exponentials: Exponentials
@@ -183,12 +189,6 @@ def _ends_sum(eqn: Equation, graph: Graph, exponentials: Exponentials) -> bool:
         return False
     readers = [r for r in graph.readers.get(out, ()) if r is None or graph.is_live(r)]
     return any(r is None or r.primitive not in (*prim.ADD, prim.MUL, prim.DIV) for r in readers)
-
-
-def _sums_means(eqn: Equation, monomials: Monomials, exponentials: Exponentials) -> bool:
-    """Whether an equation sums products of exponentials with means that are weighted by others."""
-    factors = monomials.factors(eqn.invars[0])[1]
-    return sum(f.var in exponentials.inside for f in factors) > 1
 
 
 def _is_shifted(softmax: Found, out: Var, exponentials: Exponentials) -> bool:

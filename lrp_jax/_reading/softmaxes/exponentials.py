@@ -5,9 +5,10 @@ label of a sum stands before it; so a shift by any maximum cancels.
 """
 
 import contextlib
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -148,7 +149,7 @@ class Exponentials:
             axis, number, sizes = one
             label = next(self._fresh)
             inner = (*index[:axis], label, *index[axis + 1 :])
-            return self._of_piece(invars[0], inner, label, (number, sizes, index[axis]))
+            return self._of_piece([(invars[0], inner)], label, (number, sizes, index[axis]))
         if primitive is prim.ABS:
             return self.terms(invars[0], index)
         if primitive in LOGARITHMS:
@@ -193,30 +194,41 @@ class Exponentials:
             return None
         return eqn.invars[number], (*index[:axis], new, *index[axis + 1 :])
 
-    def _of_piece(self, atom: Any, index: Index, label: int, choice: Any) -> list[Term] | None:
+    def _of_piece(
+        self, factors: Sequence[tuple[Any, Index]], label: int, choice: Any
+    ) -> list[Term] | None:
         """The terms of one piece along an axis; None where something is not made of pieces."""
         self._chosen[label] = choice
-        found = self.terms(atom, index)
+        found = self._multiplied([self.terms(*factor) for factor in factors])
         del self._chosen[label]
-        whole = (f for t in found for f in (*t.powers, *t.exponent) if label in f.labels)
+        whole = (f for t in found or () for f in (*t.powers, *t.exponent) if label in f.labels)
         return None if any(whole) else found
 
-    def _summed_pieces(self, atom: Any, index: Index, bound: frozenset[int]) -> list[Term] | None:
-        """A sum along an axis, piece by piece."""
-        for axis, label in enumerate(index):
-            sizes = sizes_of_pieces(atom, axis, self.graph) if label in bound else None
-            if sizes is None or label is None:
-                continue
-            found: list[Term] = []
-            for number, n in enumerate(sizes):
-                new = None if n == 1 else next(self._fresh)
-                terms = self._of_piece(atom, index, label, (number, sizes, new))
-                if terms is None:
-                    return None
-                rest = bound - {label} | ({new} if new is not None else set())
-                found += [replace(t, bound=t.bound | rest) for t in terms]
-            return found
+    def _summed_pieces(
+        self, factors: Sequence[tuple[Any, Index]], bound: frozenset[int]
+    ) -> list[Term] | None:
+        """A sum of a product along an axis, piece by piece."""
+        for atom, index in factors:
+            for axis, label in enumerate(index):
+                sizes = sizes_of_pieces(atom, axis, self.graph) if label in bound else None
+                if sizes is None or label is None:
+                    continue
+                found: list[Term] = []
+                for number, n in enumerate(sizes):
+                    new = None if n == 1 else next(self._fresh)
+                    terms = self._of_piece(factors, label, (number, sizes, new))
+                    if terms is None:
+                        return None
+                    rest = bound - {label} | ({new} if new is not None else set())
+                    found += [replace(t, bound=t.bound | rest) for t in terms]
+                return found
         return None
+
+    def _multiplied(self, parts: Sequence[list[Term]]) -> list[Term] | None:
+        """A product of terms; None of two sums."""
+        if sum(len(part) > 1 for part in parts) > 1:
+            return None
+        return [functools.reduce(Term.times, terms) for terms in itertools.product(*parts)]
 
     def _divide(self, terms: list[Term]) -> bool:
         """Whether terms are divided by sums of exponentials."""
@@ -253,7 +265,7 @@ class Exponentials:
 
     def _summed(self, atom: Any, index: Index, bound: frozenset[int]) -> list[Term]:
         """The terms of a sum over some labels."""
-        pieces = self._summed_pieces(atom, index, bound) if self._in_pieces else None
+        pieces = self._summed_pieces([(atom, index)], bound) if self._in_pieces else None
         return pieces or [replace(t, bound=t.bound | bound) for t in self.terms(atom, index)]
 
     def _is_positive(self, term: Term) -> bool:
@@ -342,13 +354,11 @@ class Exponentials:
 
     def _contracted(self, eqn: Equation, operands: list[Any], index: Index) -> list[Term] | None:
         indices, bound = self.contraction(eqn, index)
-        parts = [self.terms(a, i) for a, i in zip(operands, indices, strict=True)]
-        if min(map(len, parts)) > 1:
-            return None
-        return [
-            Term(t.number, t.powers, t.exponent, t.bound | bound)
-            for t in (a.times(b) for a in parts[0] for b in parts[1])
-        ]
+        factors = list(zip(operands, indices, strict=True))
+        if self._in_pieces and (pieces := self._summed_pieces(factors, bound)):
+            return pieces
+        terms = self._multiplied([self.terms(*f) for f in factors])
+        return terms and [replace(t, bound=t.bound | bound) for t in terms]
 
     def contraction(
         self, eqn: Equation, index: Index
@@ -411,6 +421,8 @@ class Exponentials:
         inner = [through(a, None, index) for a in invars]
         if primitive in prim.SUMS:
             first, second = (self.exponent(a, i) for a, i in zip(invars, inner, strict=True))
+            if primitive is prim.SUB and not second.number:
+                return None  # less -1e9
             return first.times(second, 1 if primitive in prim.ADD else -1)
         if primitive is prim.NEG:
             return Term().times(self.exponent(invars[0], inner[0]), -1)
