@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from spellings import GROUPS
-from spellings.checks import KNOWN, by_hand, deviation, different_values, known, outcomes
+from spellings.checks import KNOWN, by_hand, deviation, different_values, known, of_one, outcomes
 from spellings.group import function, halves, hold, shares, signal
 from spellings.surroundings import BACKS, FRONTS, Place
 
 LISTED = known()
+MATMULS = ["attention", "linear attention", "correlation from a Gram matrix"]
+"""Groups with products that `jnp.matmul` writes otherwise for one example."""
 AFFINE = ("from one", "scaled", "less a number", "twice")
 """After numbers that are repeated these are of no layer, and where a layer makes them all of it."""
 
@@ -43,6 +45,15 @@ def test_what_stands_before_makes_no_difference(front: str) -> None:
 def test_what_stands_after_makes_no_difference(back: str) -> None:
     """Some groups before each; `python -m tests.spellings --before BACK` takes all."""
     no_difference(Place(back=BACKS[back]), list(BACKS).index(back), len(BACKS))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", dict.fromkeys([*MATMULS, *list(GROUPS)[::64]]))
+def test_spellings_of_one_example_agree(name: str) -> None:
+    """Of some groups; `python -m tests.spellings --one` takes all."""
+    found = [o for o in outcomes(of_one(GROUPS[name]), ["Epsilon"]) if not o.agrees]
+    new = [o for o in found if (o.group, o.spelling, o.composite) not in LISTED]
+    assert not new, "\n".join(f"{o.spelling}: {o}" for o in new)
 
 
 def no_difference(place: Place, first: int, step: int) -> None:

@@ -5,6 +5,7 @@ from .._analysis.draft import Draft
 from .._analysis.numbers import with_numbers
 from .._layers.reading import refusal
 from .._layers.step import UnsupportedOperation
+from .equations.batches_of_one import with_batches_of_one
 from .equations.cases import with_cases
 from .equations.chosen import with_chosen_branches
 from .equations.constant_factors import without_constant_factors
@@ -57,4 +58,5 @@ def tidied(draft: Draft) -> Draft:
     """The same function without moves that end where they began, and its numbers written out."""
     closed = without_updates(without_held_operands(draft.closed))
     closed = without_round_trips(closed)
-    return draft.written(with_numbers(without_passing_axes(splice.tidied(closed))))
+    closed = with_batches_of_one(splice.tidied(closed))
+    return draft.written(with_numbers(without_passing_axes(closed)))

@@ -1,4 +1,4 @@
-"""`python -m tests.spellings [--composites A B] [--after FRONT ...] [--before BACK ...]
+"""`python -m tests.spellings [--composites A B] [--after FRONT ...] [--before BACK ...] [--one]
 [GROUP ...]`: who deviates from the standard."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 
 from . import GROUPS  # noqa: E402
-from .checks import COMPOSITES, KNOWN, Outcome, different_values, known, outcomes  # noqa: E402
+from .checks import COMPOSITES, KNOWN, Outcome, different_values, known, of_one, outcomes  # noqa: E402
 from .surroundings import BACKS, BETWEEN_LAYERS, FRONTS, Place  # noqa: E402
 
 
@@ -37,12 +37,14 @@ def main() -> int:
     parser.add_argument(
         "--before", nargs="+", default=["nothing"], choices=BACKS, help="what stands after them"
     )
+    parser.add_argument("--one", action="store_true", help="of a batch of one example")
     parser.add_argument("--keep", action="store_true", help="write what deviates to known.txt")
     options = parser.parse_args()
     unknown = [name for name in options.groups if name not in GROUPS]
     if unknown:
         parser.error(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     chosen = [GROUPS[name] for name in options.groups or GROUPS]
+    chosen = [of_one(group) for group in chosen] if options.one else chosen
     if options.list:
         for group in chosen:
             print(f"{group.name}: {', '.join(group.spellings)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,23 @@ def different_values(group: Group) -> dict[str, float]:
     return {name: d for name, d in away.items() if not d <= group.rounding}
 
 
+def of_one(group: Group) -> Group:
+    """A group whose batch is one example, of the spellings that compute each example by itself."""
+    one = dataclasses.replace(group, shape=(1, *group.shape[1:]))
+    params, x, _ = group.example()
+
+    def is_by_itself(piece: Piece) -> bool:
+        network = group.network(piece)
+        try:
+            alone = step_by_step(network, params, x[:1])
+        except (TypeError, ValueError):  # numbers of a batch are part of what it says
+            return False
+        return deviation(alone, step_by_step(network, params, x)[:1]) <= group.rounding
+
+    kept = {name: piece for name, piece in one.spellings.items() if is_by_itself(piece)}
+    return dataclasses.replace(one, spellings=kept)
+
+
 def known() -> frozenset[tuple[str, str, str]]:
     """The group, spelling and composite of what is known to deviate."""
     found = set()
@@ -196,5 +214,5 @@ def known() -> frozenset[tuple[str, str, str]]:
 
 __all__ = [
     "COMPOSITES", "KNOWN", "TOLERANCE", "Outcome", "by_hand", "deviation", "different_values",
-    "known", "outcome", "outcomes", "relevance", "step_by_step", "values",
+    "known", "of_one", "outcome", "outcomes", "relevance", "step_by_step", "values",
 ]  # fmt: skip
