@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from . import (
     activations,
+    added,
     affine,
     attention,
     between,
@@ -47,7 +48,7 @@ MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
     cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised,
     running_norms, recurrences, shapes, between,
-    parts, branches, mixed_heads, factored, modulated, packed, joined, undone, cut, in_words,
+    parts, branches, mixed_heads, factored, modulated, packed, joined, undone, cut, in_words, added,
 )  # fmt: skip
 GROUPS: dict[str, Group] = {group.name: group for module in MODULES for group in module.GROUPS}
 
