@@ -252,7 +252,7 @@ def test_a_bias_that_is_added_at_some_places() -> None:
 
     params = {"b": jnp.array([0.5]), "w": jnp.array([[1.0], [2.0]])}
     ledger = lrp.conservation(in_place, lrp.AttnLRP())(params, jnp.array([[1.0, 2.0]]))
-    assert losses(ledger.rows["Merge"]) == pytest.approx({"bias": 0.5})
+    assert losses(ledger.rows["w"]) == pytest.approx({"bias": 0.5})
     assert_allclose([ledger.start, ledger.received], [5.5, 5.0], **CLOSE)
 
 

@@ -42,6 +42,10 @@ def outside_of_boxes(
             continue
         low, high, value = map(np.asarray, numbers)
         slack = _SLACK * (high - low)
-        if np.any(value < low - slack) or np.any(value > high + slack):
+        try:
+            outside = np.any(value < low - slack) or np.any(value > high + slack)
+        except ValueError:  # of another shape, which the rule refuses
+            continue
+        if outside:
             name = resolved.plan.layers[resolved.indices[step]].name
             yield OUTSIDE.format(value.min(), value.max(), rule, name)

@@ -44,7 +44,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     chosen = [GROUPS[name] for name in options.groups or GROUPS]
-    chosen = [of_one(group) for group in chosen] if options.one else chosen
+    if options.one:
+        chosen = [group for group in map(of_one, chosen) if len(group.spellings) > 1]
     if options.list:
         for group in chosen:
             print(f"{group.name}: {', '.join(group.spellings)}")

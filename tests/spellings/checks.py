@@ -199,7 +199,8 @@ def of_one(group: Group) -> Group:
         return deviation(alone, step_by_step(network, params, x)[:1]) <= group.rounding
 
     kept = {name: piece for name, piece in one.spellings.items() if is_by_itself(piece)}
-    return dataclasses.replace(one, spellings=kept)
+    reference = group.reference if group.standard in kept else None
+    return dataclasses.replace(one, spellings=kept, reference=reference)
 
 
 def known() -> frozenset[tuple[str, str, str]]:

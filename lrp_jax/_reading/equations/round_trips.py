@@ -82,7 +82,7 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
 
 def _numbers(place: Place, out: Var) -> Any:
     """Which numbers are in a place, in their order, whatever axes of one they have."""
-    wide = tuple((axis, row) for axis, row in place.axes if len(row) > 1)
+    wide = tuple((axis, row) for axis, row in place.axes if len(row) != 1)
     alone = {axis: row[0] for axis, row in place.axes if axis is not None and len(row) == 1}
     return place.var, out.aval.dtype, wide, tuple(sorted({**place.fixed, **alone}.items()))
 

@@ -150,6 +150,12 @@ def _kept(eqn: Equation, spread: Mapping[Var, Spread]) -> Spread | None:
         own = [i for i, axis in enumerate(left) if axis in taken]
         kept = tuple(axis - sum(t < axis for t in taken) for axis in axes if axis not in taken)
         return Spread(kept, lambda read, bare: jax.lax.squeeze(bare(value), own))
+    if eqn.primitive is _SLICE and out.aval.size:
+        cut: Any = {
+            name: end and [end[i] for i in left]
+            for name, end in eqn.params.items()  # from where to where, and in which steps
+        }
+        return Spread(axes, lambda read, bare: jax.lax.slice(bare(value), **cut))
     if eqn.primitive is _RESHAPE and eqn.params["dimensions"] is None:
         return _reshaped(value, axes, out.aval.shape)
     return None
@@ -199,3 +205,4 @@ def _number_by_number(
 
 
 _SQUEEZE, _RESHAPE = compat.primitive("squeeze"), compat.primitive("reshape")
+_SLICE = compat.primitive("slice")

@@ -93,9 +93,19 @@ def logarithms_of_picked(graph: Graph) -> dict[int, Callable[[Read], Any]]:
         while (move := graph.maker.get(whole)) is not None and _only_moves(move, graph):
             moves.append(move)
             whole = move.invars[0]
-        if any(e.primitive in _PICKS for e in moves) and is_of_exponentials(whole, graph):
+        picks = any(e.primitive in _PICKS for e in moves) and not _is_undone(eqn.outvars[0], graph)
+        if picks and is_of_exponentials(whole, graph):
             found[id(eqn)] = _picked_logarithm(eqn, whole, moves[::-1])
     return found
+
+
+def _is_undone(logarithm: Var, graph: Graph) -> bool:
+    """Whether a reader takes the exponential of a logarithm again, perhaps moved."""
+    readers = [e for e in graph.readers.get(logarithm, ()) if e is not None and graph.is_live(e)]
+    return any(
+        e.primitive is prim.EXP or (link(e) is not None and _is_undone(e.outvars[0], graph))
+        for e in readers
+    )
 
 
 def _only_moves(eqn: Equation, graph: Graph) -> bool:
