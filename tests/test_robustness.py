@@ -236,6 +236,20 @@ def test_a_sum_whose_signs_are_told_apart(rule: lrp.Rule, expected: list[float])
     assert_allclose(found, [expected], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "after", [lambda z: z, lambda z: jax.nn.softmax(z) @ jnp.eye(3), jax.nn.silu]
+)
+def test_numbers_whose_quotients_are_no_floats_are_as_the_function_has_them(after: Any) -> None:
+    """1e-320 is zero where subnormal numbers are flushed; 1 / 1e-320 is no float in either case."""
+    w, x = jnp.ones((4, 3)), jnp.ones((2, 4))
+
+    def apply(w: jax.Array, x: jax.Array) -> jax.Array:
+        return after(x @ w / 1e-320 * 1e-320)
+
+    assert not np.isfinite(apply(w, x)).any()
+    assert not np.isfinite(lrp.relevance(apply, lrp.AttnLRP())(w, x, target=0)).any()
+
+
 def test_a_quotient_gives_half_to_its_divisor() -> None:
     composite = lrp.Composite([(lrp.Bilinear, lrp.Uniform())])
     explain = lrp.relevance(lambda x: x[:, :2] / x[:, 2:], composite, argnums=0)

@@ -1,6 +1,7 @@
 """Factors of products: which equations multiply, and how their axes and powers are named."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -206,6 +207,14 @@ def _stacked(eqn: Equation, graph: Graph) -> list[tuple[Any, Any, int]] | None:
 
 def number_of(eqn: Equation) -> float:
     return -1.0 if eqn.primitive is prim.NEG else 1.0
+
+
+def raised(number: float, power: float) -> float:
+    """A number to a power, infinite where no float is as large."""
+    try:
+        return float(number**power)
+    except OverflowError:
+        return math.copysign(math.inf, number)
 
 
 def is_by_numbers(eqn: Equation, graph: Graph) -> bool:

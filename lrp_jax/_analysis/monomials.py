@@ -21,6 +21,7 @@ from .factors import (
     own_index,
     power_of,
     product_operands,
+    raised,
     renamed,
     through,
 )
@@ -72,7 +73,7 @@ class Monomials:
                 powers = joined(powers, {self.mask(operand, index): 1})
                 continue
             part, inner = self.factors(operand, through(operand, axes, index), finest)
-            result *= part**power if part else 0.0
+            result *= raised(part, power) if part else 0.0
             powers = joined(powers, inner, sign * power)
         return result, powers
 
@@ -101,7 +102,7 @@ class Monomials:
     def _raised(self, parts: Iterable[Any]) -> tuple[float, dict[Factor, Any]]:
         number, powers = 1.0, dict[Factor, Any]()
         for (inner, factors), power in parts:
-            number *= inner**power
+            number *= raised(inner, power)
             powers = joined(powers, {f: n * power for f, n in factors.items()})
         return number, powers
 
@@ -126,7 +127,7 @@ class Monomials:
             position = next((i for i, n in enumerate(numbers) if n), None)
             if position is None or (primitive is prim.DIV and position == 0):
                 return None
-            scale = float(numbers[position] or 0) ** (-1 if primitive is prim.DIV else 1)
+            scale = raised(numbers[position] or 0.0, -1 if primitive is prim.DIV else 1)
             parts = [(invars[1 - position], inner[1 - position], 1.0)]
         found: list[tuple[Any, Index, float]] = []
         for operand, place, sign in parts:

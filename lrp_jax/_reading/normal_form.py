@@ -21,6 +21,7 @@ from .._analysis.factors import (
     own_index,
     powers_of,
     product_operands,
+    raised,
     through,
 )
 from .._analysis.graph import Graph, is_float
@@ -321,7 +322,7 @@ def _times_weights(
         for atom, axes, power in parts:
             if atom is not values[0][0]:
                 own, inner = monomials.factors(atom, axes)
-                number *= own**power
+                number *= raised(own, power)
                 constants = joined(constants, inner, power)
         var, index, _ = values[0]
         if any(map(weighs, constants)):

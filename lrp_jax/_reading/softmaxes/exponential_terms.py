@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..._analysis.factors import Factor, joined
+from ..._analysis.factors import Factor, joined, raised
 
 NONE: frozenset[int] = frozenset()
 _LARGEST = 700.0
@@ -41,7 +41,7 @@ class Term:
         powers, exponent = (
             {f: rounded(n * power) for f, n in own.items()} for own in (self.powers, self.exponent)
         )
-        return Term(self.number**power, powers, exponent)
+        return Term(raised(self.number, power), powers, exponent)
 
     def part(self, bound: bool) -> "Term":
         """The factors that have bound labels, or those that have none."""
@@ -55,6 +55,8 @@ class Term:
 
 def rounded(number: float) -> float:
     """A whole number where only rounding makes none of it: 2 ** (s / log(2)) is exp(s)."""
+    if not math.isfinite(number):
+        return number
     return round(number) if abs(number - round(number)) < 1e-12 else number
 
 
