@@ -20,7 +20,7 @@ import lrp_jax as lrp
 import lrp_jax.baselines
 
 from . import oracle
-from .nesting import factored
+from .nesting import apart, factored
 from .tape import record
 
 
@@ -192,7 +192,7 @@ def _expected(guest: Guest, case: Case, output: Array, target: int) -> dict[str,
     chosen = jnp.zeros_like(output).at[..., target].set(1)
 
     def walk(params: Any, x: Any) -> dict[str, Any]:
-        tape = factored(record(case.function, params, x))
+        tape = apart(factored(record(case.function, params, x)))
         found: dict[Any, Any] = {}
         for name in guest.composites:
             how = COMPOSITES[name][1]

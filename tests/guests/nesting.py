@@ -1,18 +1,29 @@
-"""Factors that a sum does not run over, after it: `(g a) @ b` is `g (a @ b)`.
+"""What stands elsewhere in an equal function: factors after sums, scales before concatenations.
 
-A product is of all its factors, so what a sum or matrix product does not run over stands beside it.
+A product is of all its factors, so what a sum or matrix product does not run over stands beside it:
+`(g a) @ b` is `g (a @ b)`. What scales and shifts layers side by side belongs to each of them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from .oracle import AFFINE, CASTS, FUNCTIONS, SHAPE, Facts, contracts, is_scale_or_shift
+from .oracle import (
+    AFFINE,
+    CASTS,
+    CONTRACTIONS,
+    FUNCTIONS,
+    SHAPE,
+    Facts,
+    contracts,
+    is_scale_or_shift,
+)
 from .tape import Const, Node, Tape, Value, pruned
 
 
@@ -22,6 +33,52 @@ def factored(tape: Tape) -> Tape:
     for node in tape.nodes:
         nodes += _with_factors_after(node, facts) or [node]
     return pruned(tape.x, tape.output, nodes, tape.lookups)
+
+
+def apart(tape: Tape) -> Tape:
+    """The same function, what scales and shifts contractions side by side before they are joined:
+    a batch norm behind two convolutions belongs to both of them."""
+    nodes = list[Node]()
+    for node in tape.nodes:
+        nodes += _part_by_part(node) or [node]
+    return pruned(tape.x, tape.output, nodes, tape.lookups)
+
+
+def _part_by_part(node: Node) -> list[Node] | None:
+    joined = node.inputs[0].maker if is_scale_or_shift(node) else None
+    if joined is None or joined.name != "concatenate" or len(node.inputs[0].readers) > 1:
+        return None
+    if not all(isinstance(o, Value) and _is_contraction(o) for o in joined.operands):
+        return None
+    made, parts, start = list[Node](), list[Value](), 0
+    axis, whole = joined.params["dimension"], node.out.value.shape
+    for part in joined.inputs:
+        size = part.value.shape[axis]
+        cut = slice(start, start := start + size)
+        operands = [
+            part if isinstance(o, Value)
+            else replace(o, value=_cut(jnp.broadcast_to(o.value, whole), cut, axis))
+            for o in node.operands
+        ]  # fmt: skip
+        own = Value(node.apply(*(o.value for o in operands))[0])
+        own.maker = Node(node.name, operands, node.apply, node.params, [own])
+        made.append(own.maker)
+        parts.append(own)
+    made.append(Node(joined.name, [*parts], joined.apply, joined.params, [node.out]))
+    node.out.maker = made[-1]
+    return made
+
+
+def _cut(value: Any, where: slice, axis: int) -> Any:
+    return value[(slice(None),) * axis + (where,)]
+
+
+def _is_contraction(value: Value) -> bool:
+    """Whether a value is a contraction, scaled and shifted or not."""
+    node = value.maker
+    while node is not None and is_scale_or_shift(node):
+        node = node.inputs[0].maker
+    return node is not None and node.name in CONTRACTIONS and len(node.inputs) == 1
 
 
 def _with_factors_after(node: Node, facts: Facts) -> list[Node] | None:

@@ -34,9 +34,6 @@ FOOT = """
 
 - Mamba-3: relevance is another one than the oracle's, by 0.5 % of the largest under AttnLRP. It
   contracts four factors at once, and which of them are paired first is not settled.
-- Keras' NASNet: LRP-0 is the oracle's. Under rules that look at signs the oracle has a batch norm
-  behind two convolutions side by side as a layer of its own; here it belongs to both of them, as
-  it does written before they are put together. Its cells without such a norm are equal.
 - Equimo's ReduceFormer: by 23 % of the largest under AttnLRP. It divides by the product of two sums
   with one stabiliser, and one of them is above the line too; without the stabiliser both cancel.
 - Linear and full attention of Hyperbolix: by 1 % and by a quarter of the largest. The first scales
