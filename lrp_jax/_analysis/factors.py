@@ -22,6 +22,8 @@ _POWERS = {
 }  # fmt: skip
 _TRANSPOSE, _CONCATENATE = compat.primitive("transpose"), compat.primitive("concatenate")
 _MOST_FACTORS = 16
+STABILISER = 1e-6
+"""What is less than this, where something is divided, is there against zeros."""
 
 
 class Factor(NamedTuple):

@@ -5,7 +5,7 @@ and reshapes only rename labels, a product joins factors, a sum or contraction b
 carries no bound label of a sum stands before it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import primitives as prim
@@ -30,7 +30,7 @@ from .graph import Graph
 from .primitives import Family, family
 from .value_numbers import value_numbers
 
-_OF_LOGARITHMS = (*prim.SUMS, prim.NEG, prim.MUL, prim.DIV, prim.LOG)
+_OF_LOGARITHMS = (*prim.SUMS, prim.NEG, prim.MUL, prim.DIV)
 
 
 class Monomials:
@@ -90,7 +90,8 @@ class Monomials:
             found = self._of_no_sign(operand, inner)
             return self._raised([(found, power)]) if len(found[1]) > 1 else None
         form = self.logarithms(operand, inner)
-        return self._raised([(self._of_no_sign(a, i), p) for a, i, p in form]) if form else None
+        parts = [(self._of_no_sign(e.invars[0], i), p) for e, i, p in form or ()]
+        return self._raised(parts) if form else None
 
     def _of_no_sign(self, atom: Any, index: Index) -> tuple[float, dict[Factor, Any]]:
         """The factors of a value, or itself where some may be negative."""
@@ -106,17 +107,20 @@ class Monomials:
             powers = joined(powers, {f: n * power for f, n in factors.items()})
         return number, powers
 
-    def logarithms(self, atom: Any, index: Index) -> list[tuple[Any, Index, float]] | None:
-        """A sum of multiples of logarithms: what is inside of each, and how often it is there."""
+    def logarithms(
+        self, atom: Any, index: Index, too: Callable[[Equation], bool] = lambda eqn: False
+    ) -> list[tuple[Equation, Index, float]] | None:
+        """A sum of multiples of logarithms: each of them, its labels, and how often it is there;
+        `too` says which other equations are logarithms."""
         eqn = None if is_literal(atom) else self.graph.maker.get(atom)
         if eqn is None or eqn.outvars[0] not in self.graph.live:
             return None
         axes, invars, primitive = link(eqn), eqn.invars, eqn.primitive
+        if primitive is prim.LOG or too(eqn):
+            return [(eqn, index, 1.0)]
         if axes is None and primitive not in _OF_LOGARITHMS:
             return None
         inner = [through(a, axes, index) for a in invars]
-        if primitive is prim.LOG:
-            return [(invars[0], inner[0], 1.0)]
         if axes is not None or primitive is prim.NEG:
             scale, parts = -1.0 if primitive is prim.NEG else 1.0, [(invars[0], inner[0], 1.0)]
         elif primitive in prim.SUMS:
@@ -129,12 +133,12 @@ class Monomials:
                 return None
             scale = raised(numbers[position] or 0.0, -1 if primitive is prim.DIV else 1)
             parts = [(invars[1 - position], inner[1 - position], 1.0)]
-        found: list[tuple[Any, Index, float]] = []
+        found: list[tuple[Equation, Index, float]] = []
         for operand, place, sign in parts:
-            form = self.logarithms(operand, place)
+            form = self.logarithms(operand, place, too)
             if form is None:
                 return None
-            found += [(a, i, scale * sign * p) for a, i, p in form]
+            found += [(e, i, scale * sign * p) for e, i, p in form]
         return found
 
     def mask(self, factor: Factor, index: Index) -> Factor:

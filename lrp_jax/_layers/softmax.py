@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from .._analysis import compat, primitives as prim
 from .._analysis.compat import Equation, Var, is_literal
+from .._analysis.factors import STABILISER, constant
 from .._analysis.graph import Graph
 from .._analysis.primitives import Family, family, is_reduction
 from .arithmetic import held, of_one
@@ -35,7 +36,7 @@ class Softmax(Step):
             summed = total.invars[graph.explained_operands(total)[0]]
             if divides and not _same(graph, eqn.invars[0], summed):
                 continue
-            exponential = _walk(graph, summed, lambda e: e.primitive is prim.EXP)
+            exponential = _walk(graph, summed, lambda e: e.primitive is prim.EXP, adds=not divides)
             if exponential is None:
                 continue
             out, logits = eqn.outvars[0], exponential.invars[0]
@@ -123,8 +124,11 @@ def _is_maximum(graph: Graph, atom: Any, of: Var) -> bool:
     return False
 
 
-def _walk(graph: Graph, var: Var, wanted: Callable[[Equation], bool]) -> Equation | None:
-    """The nearest wanted equation above `var`, through moves and constants."""
+def _walk(
+    graph: Graph, var: Var, wanted: Callable[[Equation], bool], adds: bool = True
+) -> Equation | None:
+    """The nearest wanted equation above `var`, through moves and constant factors, and what
+    constants are added to: only next to nothing, unless it `adds`."""
     while not is_literal(var):
         eqn = graph.maker.get(var)
         if eqn is None:
@@ -134,10 +138,16 @@ def _walk(graph: Graph, var: Var, wanted: Callable[[Equation], bool]) -> Equatio
         operands = graph.explained_operands(eqn)
         passes = family(eqn.primitive) in (*_MOVES, Family.AFFINE, Family.WINNER)
         passes = passes or eqn.primitive is prim.ABS
-        if not passes or len(operands) != 1:
+        if eqn.primitive in prim.SUMS and not adds:
+            passes = all(abs(constant(graph, a) or 1) < STABILISER for a in _others(eqn, operands))
+        if not passes or (operands != [0] and (len(operands) != 1 or eqn.primitive is prim.DIV)):
             return None
         var = eqn.invars[operands[0]]
     return None
+
+
+def _others(eqn: Equation, operands: Sequence[int]) -> list[Any]:
+    return [a for i, a in enumerate(eqn.invars) if i not in operands]
 
 
 def _same(graph: Graph, a: Var, b: Var) -> bool:

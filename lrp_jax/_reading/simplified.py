@@ -18,6 +18,7 @@ from .equations.regrouped import without_passing_shapes
 from .equations.round_trips import with_integers, without_round_trips
 from .equations.scaled_parts import with_scaled_parts
 from .equations.spread import spread_out
+from .equations.straight_through import with_straight_through
 from .equations.turns import with_like_turns
 from .equations.units import without_passing_axes
 from .equations.written_out import with_factors
@@ -35,7 +36,7 @@ def simplified(draft: Draft) -> Draft:
     draft = draft.written(with_integers(draft.closed))
     for rewrite in (with_bounded_loops, with_rows_of_loops, with_like_turns, with_chosen_branches):
         draft = rewrite(draft)
-    draft, lost = as_floats(tidied(draft))
+    draft, lost = as_floats(with_straight_through(tidied(draft)))
     if lost is not None:
         raise UnsupportedOperation(
             f"{refusal(lost)} It makes integers of integers that carry relevance: known are "

@@ -182,6 +182,43 @@ ROUTED = {
 }
 
 
+# -- straight through -----------------------------------------------------------------------------
+
+
+@jax.custom_vjp
+def value_of_the_other(x: Array, q: Array) -> Array:
+    return q
+
+
+value_of_the_other.defvjp(lambda x, q: (q, None), lambda _, g: (g, jnp.zeros_like(g)))
+
+
+def code(p: Params, x: Array) -> Array:
+    """The nearest row of a table."""
+    distances = ((x[..., None, :] - p["codes"]) ** 2).sum(-1)
+    return p["codes"][distances.argmin(-1)]
+
+
+def choice(p: Params, x: Array) -> Array:
+    return jax.nn.one_hot(x.argmax(-1), x.shape[-1])
+
+
+def handed_on(value):  # type: ignore[no-untyped-def]
+    """Ways to give a value the gradient of another one."""
+    return {
+        "what is missing": lambda p, x: x + lax.stop_gradient(value(p, x) - x),
+        "what is too much": lambda p, x: x - lax.stop_gradient(x - value(p, x)),
+        "a zero": lambda p, x: lax.stop_gradient(value(p, x)) + (x - lax.stop_gradient(x)),
+        "a zero, not detached": lambda p, x: value(p, x) + (x - lax.stop_gradient(x)),
+        "in order": lambda p, x: value(p, x) - lax.stop_gradient(x) + x,
+        "each detached": lambda p, x: x + (lax.stop_gradient(value(p, x)) - lax.stop_gradient(x)),
+        "custom_vjp": lambda p, x: value_of_the_other(x, value(p, x)),
+    }
+
+
+CODES, CHOICE = handed_on(code), handed_on(choice)
+
+
 def own(spelled, name=None):  # type: ignore[no-untyped-def]
     f = spelled[name or next(iter(spelled))]
     return lambda p, h, gates: f(p, h)
@@ -190,6 +227,8 @@ def own(spelled, name=None):  # type: ignore[no-untyped-def]
 GROUPS = (
     Group("rounded", ROUNDED, {}, own(ROUNDED, "stop_gradient"), EXACT),
     Group("rounded down", FLOORED, {}, own(FLOORED, "the remainder held"), EXACT),
+    Group("codes", CODES, {"codes": (5, 4)}, own(CODES), EXACT),
+    Group("a choice", CHOICE, {}, own(CHOICE), EXACT),
     Group("int8 weights", WEIGHT_ONLY, {"w": (4, 3)}, own(WEIGHT_ONLY)),
     Group("dynamic int8", DYNAMIC, {"w": (4, 3)}, dynamic_by_hand, EXACT),
     Group("rows of a table", LOOKUP, {"table": (5, 4)}, own(LOOKUP), EXACT),

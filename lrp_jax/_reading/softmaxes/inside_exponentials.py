@@ -7,7 +7,7 @@ from typing import Any
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var
-from ..._analysis.factors import constant, link, masked_by, power_of, product_operands
+from ..._analysis.factors import STABILISER, constant, link, masked_by, power_of, product_operands
 from ..._analysis.graph import Graph
 from ..equations.parts import CONCATENATE, part_of_contraction, piece_of
 from .totals import Total
@@ -15,9 +15,6 @@ from .totals import Total
 _EXP2, _POW = compat.primitive("exp2"), compat.primitive("pow")
 LOGARITHMS = {prim.LOG: math.e, compat.primitive("log2"): 2.0}
 """Their bases."""
-STABILISER = 1e-6
-"""What is less than this, where something is divided, is there against zeros."""
-
 _LEAST = -700.0
 """The exponential of less is zero in float64."""
 
@@ -31,6 +28,17 @@ def is_least(graph: Graph, atom: Any, coefficient: float = 1) -> bool:
 def is_logaddexp(eqn: Equation) -> bool:
     """Whether an equation is a call of `jnp.logaddexp`."""
     return compat.custom_call(eqn) is not None and compat.called_name(eqn) == "logaddexp"
+
+
+def softplus_of(eqn: Equation | None, graph: Graph) -> tuple[Var, float] | None:
+    """The value and the number of which an equation is `jnp.logaddexp`; None of any other."""
+    if eqn is None or not is_logaddexp(eqn):
+        return None
+    for value, other in itertools.permutations(eqn.invars):
+        number = constant(graph, other)
+        if number is not None and value in graph.live and value.aval == eqn.outvars[0].aval:
+            return value, number
+    return None
 
 
 def base_of(eqn: Equation, graph: Graph) -> float | None:

@@ -17,7 +17,7 @@ from ..._layers.step import Found
 from ..equations.cut_first import before_links
 from .exponentials import Exponentials
 from .softmax_forms import exponential_of, shifted_exponentials
-from .weighted_mean import exponential_softmax
+from .weighted_mean import exponential_softmax, found_in
 from .wholes import is_of_exponentials
 
 Read = Callable[[Var], Any]
@@ -40,9 +40,13 @@ def log_share(softmax: Found, out: Var, exponentials: Exponentials) -> Callable[
         return None
     power = exponential_of(logits, own_index(logits), exponentials.monomials)
     power = power or exponential_softmax(logits, exponentials)
-    if power is None or any(e.primitive in _CHOICES for e in eqns if graph.is_live(e)):
+    inside = {e.primitive for e in eqns if graph.is_live(e)}
+    if power is None or inside & {*_CHOICES}:
         return None
     order = range(len(logits.aval.shape))
+    if inside & {*prim.ADD}:  # something stands beside the sum
+        made, number, others = found_in(out, exponentials) or (None, 1.0, {})
+        return made and (lambda read: made(read, order)) if number == 1 and not others else None
 
     def way(read: Read) -> Any:
         value = jnp.broadcast_to(power(read, order), logits.aval.shape)

@@ -12,6 +12,7 @@ from ..._analysis.factors import Factor, Index
 from ..._analysis.monomials import Monomials
 from .exponential_terms import Term
 from .exponentials import Exponentials
+from .inside_exponentials import softplus_of
 
 Read = Callable[[Var], Any]
 Made = Callable[[Read, Sequence[int]], Any]
@@ -128,15 +129,22 @@ def logits_of(term: Term, exponentials: Exponentials) -> Logits:
 def exponential_of(
     var: Var, index: Index, monomials: Monomials
 ) -> Callable[[Read, Sequence[int]], Any] | None:
-    """How the exponential of a sum of logarithms is what is inside of them."""
-    form = monomials.logarithms(var, index)
+    """How the exponential of a sum of logarithms is what is inside of them; one of a softplus is
+    one over a sigmoid."""
+    graph = monomials.graph
+    form = monomials.logarithms(var, index, lambda eqn: softplus_of(eqn, graph) is not None)
     if form is None:
         return None
 
     def power(read: Read, order: Sequence[int]) -> Any:
         value: Any = None
-        for atom, axes, exponent in form:
-            own = times(Factor(atom, axes), read, order)
+        for eqn, axes, exponent in form:
+            if (softplus := softplus_of(eqn, graph)) is None:
+                own = times(Factor(eqn.invars[0], axes), read, order)
+            else:
+                inner, floor = softplus
+                own = jax.nn.sigmoid(floor - times(Factor(inner, axes), read, order))
+                own, exponent = own * math.exp(-floor), -exponent
             own = own if exponent == 1 else own**exponent
             value = own if value is None else value * own
         return value

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from ..._analysis.compat import Var
-from ..._analysis.factors import Factor, joined, own_index
+from ..._analysis.factors import STABILISER, Factor, joined, own_index
 from ..._analysis.places import itself
 from .exponential_terms import Term
 from .exponentials import Exponentials
-from .inside_exponentials import STABILISER, is_least
+from .inside_exponentials import is_least
 from .softmax_forms import Made, Normaliser, Weight, softmax, weighted
 from .totals import single
 
@@ -188,6 +188,7 @@ def _over_one(terms: list[Term], exponentials: Exponentials) -> tuple[list[Term]
     sums = {
         f for t in terms for f, p in t.powers.items()
         if p == -1 and f.var in exponentials.inside and exponentials.monomials.explained(f)
+        and not f.labels & t.bound
     }  # fmt: skip
     if len(sums) != 1 or all(sums <= t.powers.keys() for t in terms):
         return terms, Term()
