@@ -17,6 +17,8 @@ from .primitives import Family, family
 
 _BINARY = (Family.AFFINE, Family.ELEMENTWISE, Family.WINNER, Family.COMPARISON)
 
+_NEUTRAL = {**dict.fromkeys((*prim.ADD, prim.SUB), 0.0), prim.MUL: 1.0, prim.DIV: 1.0}
+"""What changes nothing where it is added, subtracted, multiplied or divided by."""
 _MOVES = prim.SHAPE_ONLY | compat.primitives("slice rev")
 """What makes of an array that is filled with a number another one that is."""
 
@@ -28,7 +30,7 @@ def with_numbers(closed_jaxpr: Any) -> Any:
         closed_jaxpr: a flat jaxpr.
     """
     jaxpr = compat.open_jaxpr(closed_jaxpr)
-    known: dict[Var, Any] = {}  # or the variable that is chosen by a truth value of the code
+    known: dict[Var, Any] = {}  # or the variable that it is, by a truth value or a number
     filled: dict[Var, Any] = {}
     for var, value in zip(jaxpr.constvars, closed_jaxpr.consts, strict=True):
         if var.aval.size == 1 and is_float(var) and is_at_hand(value):
@@ -37,7 +39,7 @@ def with_numbers(closed_jaxpr: Any) -> Any:
     eqns: list[Equation] = []
     for eqn in jaxpr.eqns:
         eqn = _reading(eqn, known, filled)
-        number = _folded(eqn) or _chosen(eqn)
+        number = _folded(eqn) or _chosen(eqn) or _unchanged(eqn)
         if number is not None:
             known[eqn.outvars[0]] = number
             continue
@@ -109,6 +111,24 @@ def _chosen(eqn: Equation) -> Any | None:
     if eqn.primitive is not prim.SELECT or not is_literal(eqn.invars[0]):
         return None
     return eqn.invars[1 + int(eqn.invars[0].val)] if np.ndim(eqn.invars[0].val) == 0 else None
+
+
+def _unchanged(eqn: Equation) -> Var | None:
+    """What an equation adds zero to, or multiplies by one; None of any other."""
+    neutral = _NEUTRAL.get(eqn.primitive)
+    if neutral is None or len(eqn.outvars) != 1:
+        return None
+    for own, other in ((0, 1), (1, 0)):
+        value, number = eqn.invars[own], eqn.invars[other]
+        commutes = own == 0 or eqn.primitive in (*prim.ADD, prim.MUL)
+        is_neutral = is_literal(number) and np.ndim(number.val) == 0 and number.val == neutral
+        if commutes and is_neutral and not is_literal(value) and _are_alike(value, eqn.outvars[0]):
+            return value
+    return None
+
+
+def _are_alike(a: Any, b: Any) -> bool:
+    return bool(is_float(a) and a.aval.shape == b.aval.shape and a.aval.dtype == b.aval.dtype)
 
 
 def _fills(eqn: Equation, filled: Mapping[Var, Any]) -> Any | None:

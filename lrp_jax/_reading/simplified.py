@@ -7,7 +7,7 @@ from .._layers.reading import refusal
 from .._layers.step import UnsupportedOperation
 from .equations.batches_of_one import with_batches_of_one
 from .equations.cases import with_cases
-from .equations.chosen import with_chosen_branches
+from .equations.chosen import with_chosen_branches, with_known_signs
 from .equations.constant_factors import without_constant_factors
 from .equations.filled import with_rows_of_loops, without_updates
 from .equations.float_twins import as_floats
@@ -36,7 +36,8 @@ def simplified(draft: Draft) -> Draft:
     draft = draft.written(with_integers(draft.closed))
     for rewrite in (with_bounded_loops, with_rows_of_loops, with_like_turns, with_chosen_branches):
         draft = rewrite(draft)
-    draft, lost = as_floats(with_straight_through(tidied(draft)))
+    draft = with_straight_through(tidied(with_known_signs(draft)))
+    draft, lost = as_floats(draft)
     if lost is not None:
         raise UnsupportedOperation(
             f"{refusal(lost)} It makes integers of integers that carry relevance: known are "

@@ -72,6 +72,25 @@ def twice_normalised(s: Array) -> Array:
     return first / first.sum(-1, keepdims=True)
 
 
+def with_zeros(s: Array) -> Array:
+    e = 1.0 * jnp.exp(s - 0.0)
+    return e * (1 / (e + 0.0).sum(-1, keepdims=True) + 0.0) / 1.0
+
+
+def gradient(s: Array) -> Array:
+    return jax.grad(lambda s: jax.nn.logsumexp(s, -1).sum())(s)
+
+
+def gradient_of_negative(s: Array) -> Array:
+    return -jax.vmap(jax.vmap(jax.grad(lambda s: -jax.nn.logsumexp(s))))(s)
+
+
+def pulled_back(s: Array) -> Array:
+    """By reverse mode, of a log-sum-exp that is written out."""
+    y, back = jax.vjp(lambda s: jnp.log(jnp.exp(s).sum(-1)), s)
+    return back(jnp.ones_like(y))[0]
+
+
 def by_dot(s: Array) -> Array:
     e = jnp.exp(s)
     return e / (e @ jnp.ones((s.shape[-1], 1)))
@@ -121,6 +140,10 @@ SPELLED = {
     "exp of log_softmax": lambda s: jnp.exp(jax.nn.log_softmax(s, -1)),
     "exp of a difference": lambda s: jnp.exp(s - jax.nn.logsumexp(s, -1, keepdims=True)),
     "normalised twice": twice_normalised,
+    "with zeros and ones": with_zeros,
+    "gradient of a log-sum-exp": gradient,
+    "gradient of a negative one": gradient_of_negative,
+    "pulled back": pulled_back,
     "sum as a dot": by_dot,
     "sum as an einsum": by_einsum,
     "sum of differences": by_differences,
