@@ -15,7 +15,7 @@ from .equations.held_operands import without_held_operands
 from .equations.loops import with_bounded_loops
 from .equations.masked import with_masks
 from .equations.regrouped import without_passing_shapes
-from .equations.round_trips import with_integers, without_round_trips
+from .equations.round_trips import with_integers, without_raised_roots, without_round_trips
 from .equations.scaled_parts import with_scaled_parts
 from .equations.spread import spread_out
 from .equations.straight_through import with_straight_through
@@ -36,7 +36,9 @@ def simplified(draft: Draft) -> Draft:
     draft = draft.written(with_integers(draft.closed))
     for rewrite in (with_bounded_loops, with_rows_of_loops, with_like_turns, with_chosen_branches):
         draft = rewrite(draft)
-    draft = with_straight_through(tidied(with_known_signs(draft)))
+    draft = tidied(with_known_signs(draft))
+    for rewrite in (with_straight_through, without_raised_roots):
+        draft = rewrite(draft)
     draft, lost = as_floats(draft)
     if lost is not None:
         raise UnsupportedOperation(

@@ -37,6 +37,7 @@ from . import (
     renormalised,
     running_norms,
     shapes,
+    shares,
     softmaxes,
     twice,
     undone,
@@ -46,7 +47,7 @@ from .group import Group
 
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
-    cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised,
+    cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised, shares,
     running_norms, recurrences, shapes, between,
     parts, branches, mixed_heads, factored, modulated, packed, joined, undone, cut, in_words, added,
 )  # fmt: skip

@@ -137,7 +137,36 @@ COLUMNS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+DEVIATION: dict[str, Callable[[Array], Array]] = {
+    "variance": lambda h: jnp.sqrt(h.var(1, keepdims=True) + 0.1),
+    "squared": lambda h: jnp.sqrt(h.std(1, keepdims=True) ** 2 + 0.1),
+    "times itself": lambda h: (lambda s: jnp.sqrt(s * s + 0.1))(h.std(1, keepdims=True)),
+    "jnp.square": lambda h: jnp.sqrt(jnp.square(jnp.std(h, 1, keepdims=True)) + 0.1),
+    "power": lambda h: (jnp.power(h.std(1, keepdims=True), 2.0) + 0.1) ** 0.5,
+}
+
+
+def reversible(p: Params, h: Array, deviation: Callable[[Array], Array]) -> Array:
+    """Normalised, through a layer, and back (Kim et al. 2022)."""
+    mean, s = h.mean(1, keepdims=True), deviation(h)
+    return ((h - mean) / s) @ p["one"] * s + mean
+
+
 GROUPS = (
+    Group(
+        "a normalisation that is undone",
+        {n: (lambda p, h, f=f: reversible(p, h, f)) for n, f in DEVIATION.items()},
+        TWO,
+        None,
+        EXACT,
+    ),
+    Group(
+        "a scale by a deviation",
+        {n: (lambda p, h, f=f: h @ p["one"] * f(h)) for n, f in DEVIATION.items()},
+        TWO,
+        None,
+        EXACT,
+    ),
     Group("a layer norm's scale by a layer", ADAPTIVE, MODULATION, None, EXACT),
     Group("a number added to a part", FORGET, MODULATION, None, EXACT),
     Group("a mean with a default", to_default(None), TWO, None, EXACT),

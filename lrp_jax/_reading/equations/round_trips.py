@@ -1,13 +1,19 @@
-"""Moves at whose end every number is back in its place, and choices that the code has made."""
+"""Moves at whose end every number is back in its place, roots that are raised again, and choices
+that the code has made."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
+from ..._analysis.draft import Draft
+from ..._analysis.factors import power_of
 from ..._analysis.indices import Known
+from ..._analysis.otherwise import Read
 from ..._analysis.places import Place, itself, made_by
 
 _RESHAPE, _CONVERT = compat.primitive("reshape"), compat.primitive("convert_element_type")
@@ -33,6 +39,31 @@ def with_integers(closed_jaxpr: Any) -> Any:
                 eqn = eqn.replace(invars=[integers[before]])
         eqns.append(eqn)
     return compat.with_equations(closed_jaxpr, eqns, jaxpr.outvars) if integers else closed_jaxpr
+
+
+def without_raised_roots(draft: Draft) -> Draft:
+    """The same function, with what is below a root in the place of its power, `sqrt(v) ** 2`."""
+    if not any(0 < (power_of(eqn) or 0) < 1 for eqn in draft.eqns):
+        return draft
+    makers = draft.graph.maker
+    found = {id(e): v for e in draft.eqns if (v := _below_root(e, makers)) is not None}
+
+    def way(eqn: Equation, read: Read) -> Any:
+        return prim.KEEP.bind(read(found[id(eqn)]), jax.lax.stop_gradient(read(eqn.outvars[0])))
+
+    return draft.otherwise(lambda eqn: id(eqn) in found, way) if found else draft
+
+
+def _below_root(eqn: Equation, makers: Mapping[Var, Equation]) -> Var | None:
+    """What an equation raises a root of to the power that undoes it; None of any other."""
+    squares = eqn.primitive is prim.MUL and eqn.invars[0] is eqn.invars[1]
+    power = 2.0 if squares else power_of(eqn)
+    root = None if power is None or is_literal(eqn.invars[0]) else makers.get(eqn.invars[0])
+    inner = None if root is None else power_of(root)
+    if root is None or not power or not inner or power * inner != 1 or inner > 1:
+        return None
+    below: Var = root.invars[0]
+    return None if is_literal(below) or below.aval != eqn.outvars[0].aval else below
 
 
 def without_round_trips(closed_jaxpr: Any) -> Any:
