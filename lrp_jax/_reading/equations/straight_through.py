@@ -21,9 +21,8 @@ def with_straight_through(draft: Draft) -> Draft:
 
     `jax.custom_vjp` and `jax.custom_jvp` functions alone can pass a derivative on to such operands.
     """
-    if not any(compat.custom_call(eqn) is not None for eqn in draft.eqns):
-        return draft
-    found = {id(e): h for e in draft.eqns if (h := _handed_on(e, draft.graph)) is not None}
+    calls = [e for e in draft.eqns if len(e.invars) > 1 and compat.custom_call(e) is not None]
+    found = {id(e): h for e in calls if (h := _handed_on(e, draft.graph)) is not None}
 
     def way(eqn: Equation, read: Read) -> Any:
         h, q = read(found[id(eqn)]), read(eqn.outvars[0])
@@ -35,7 +34,7 @@ def with_straight_through(draft: Draft) -> Draft:
 def _handed_on(eqn: Equation, graph: Graph) -> Var | None:
     """The one explained operand of a call of which its value is not made; None of any other."""
     body, operands = compat.custom_call(eqn), graph.explained_operands(eqn)
-    if body is None or len(eqn.invars) < 2 or len(operands) != 1 or len(eqn.outvars) != 1:
+    if len(operands) != 1 or len(eqn.outvars) != 1:
         return None
     h, (out,) = eqn.invars[operands[0]], compat.open_jaxpr(body).outvars
     if not graph.is_live(eqn) or h.aval != eqn.outvars[0].aval:
