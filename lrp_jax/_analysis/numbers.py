@@ -38,8 +38,9 @@ def with_numbers(closed_jaxpr: Any) -> Any:
             (filled if var.aval.shape else known)[var] = number
     eqns: list[Equation] = []
     for eqn in jaxpr.eqns:
-        eqn = _reading(eqn, known, filled)
-        number = _folded(eqn) or _chosen(eqn) or _unchanged(eqn)
+        own, eqn = eqn, _reading(eqn, known, filled)
+        # A state that begins with an array of zeros is a state.
+        number = _folded(eqn) or _chosen(eqn) or _unchanged(own, known)
         if number is not None:
             known[eqn.outvars[0]] = number
             continue
@@ -113,7 +114,7 @@ def _chosen(eqn: Equation) -> Any | None:
     return eqn.invars[1 + int(eqn.invars[0].val)] if np.ndim(eqn.invars[0].val) == 0 else None
 
 
-def _unchanged(eqn: Equation) -> Var | None:
+def _unchanged(eqn: Equation, known: Mapping[Var, Any]) -> Any | None:
     """What an equation adds zero to, or multiplies by one; None of any other."""
     neutral = _NEUTRAL.get(eqn.primitive)
     if neutral is None or len(eqn.outvars) != 1:
@@ -123,7 +124,7 @@ def _unchanged(eqn: Equation) -> Var | None:
         commutes = own == 0 or eqn.primitive in (*prim.ADD, prim.MUL)
         is_neutral = is_literal(number) and np.ndim(number.val) == 0 and number.val == neutral
         if commutes and is_neutral and not is_literal(value) and _are_alike(value, eqn.outvars[0]):
-            return value
+            return _number_or_self(value, known)
     return None
 
 

@@ -49,7 +49,18 @@ def with_known_signs(draft: Draft) -> Draft:
     if not any(eqn.primitive in (_IS_TRUE, _IS_FALSE) for eqn in draft.eqns):
         return draft
     graph = draft.graph
-    chosen = {id(e): a for e in graph.eqns if (a := _by_sign(e, graph)) is not None}
+    chosen: dict[int, Any] = {}
+    zeros: set[Any] = set()  # that are chosen, and what is added to them is what is left
+    for eqn in graph.eqns:
+        operands = [a for a in eqn.invars if not is_literal(a)]
+        nothing = [a for a in operands if a in zeros]
+        if (made := _by_sign(eqn, graph)) is not None:
+            chosen[id(eqn)] = made
+            zeros.update(eqn.outvars if constant(graph, made) == 0 else ())
+        elif nothing and eqn.primitive is prim.NEG:
+            zeros.update(eqn.outvars)
+        elif len(nothing) == 1 and len(operands) == 2 and eqn.primitive in prim.ADD:
+            (chosen[id(eqn)],) = (a for a in operands if a not in zeros)
 
     def way(eqn: Equation, read: Read) -> Any:
         return read(chosen[id(eqn)])

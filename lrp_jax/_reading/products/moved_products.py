@@ -37,7 +37,24 @@ def moved_products(graph: Graph, monomials: Monomials) -> Mapping[int, Callable[
         and _is_product(eqn.invars[0], graph, monomials)
         and _is_multiplied(eqn.outvars[0], graph, monomials)
         and (_regroups(eqn) or made_by(eqn, known_in(graph), itself) is not None)
+        and not _is_share(eqn.invars[0], graph, monomials)
     }
+
+
+def _is_share(var: Var, graph: Graph, monomials: Monomials) -> bool:
+    """Whether a product is divided by a sum of what is above the line: a softmax or a norm, a part
+    of which is no product of parts."""
+    powers = monomials.factors(var)[1]
+    above = {f.var for f, power in powers.items() if power > 0}
+    for factor in (f for f, power in powers.items() if power < 0 and monomials.explained(f)):
+        eqn = graph.maker.get(factor.var)
+        while eqn is not None and link(eqn) is not None:
+            eqn = graph.maker.get(eqn.invars[0])
+        if eqn is not None and eqn.primitive is prim.REDUCE_SUM:
+            summed = monomials.factors(eqn.invars[0])[1]
+            if any(f.var in above for f, power in summed.items() if power > 0):
+                return True
+    return False
 
 
 def _regroups(eqn: Equation) -> bool:
