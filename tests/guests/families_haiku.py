@@ -144,6 +144,7 @@ FAMILIES: tuple[Guest, ...] = (
     guest("LSTM", recurrent("LSTM"), loops=True),
     guest("GRU", recurrent("GRU"), loops=True),
     guest("vanilla RNN", recurrent("VanillaRNN"), loops=True),
-    guest("deep RNN", deep_recurrent),
+    # A number is added to one part of what its packed layers make: the plan has the parts.
+    guest("deep RNN", deep_recurrent, loops=True),
     guest("transformer", transformer),
 )

@@ -35,6 +35,7 @@ from . import (
     recurrences,
     reductions,
     renormalised,
+    routers,
     running_norms,
     shapes,
     shares,
@@ -47,7 +48,7 @@ from .group import Group
 
 MODULES = (
     softmaxes, attention, weighted_means, norms, products, gates, affine, moves, activations,
-    cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised, shares,
+    cosines, reductions, conv, integers, twice, picked, in_blocks, renormalised, shares, routers,
     running_norms, recurrences, shapes, between,
     parts, branches, mixed_heads, factored, modulated, packed, joined, undone, cut, in_words, added,
 )  # fmt: skip
