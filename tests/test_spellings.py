@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from spellings import GROUPS
-from spellings.checks import KNOWN, by_hand, deviation, different_values, known, of_one, outcomes
+from spellings.checks import (
+    KNOWN,
+    WAYS,
+    by_hand,
+    deviation,
+    different_values,
+    known,
+    of_one,
+    outcomes,
+    without_batch,
+)  # fmt: skip
 from spellings.group import function, halves, hold, shares, signal
 from spellings.surroundings import BACKS, FRONTS, Place
 
@@ -56,6 +66,26 @@ def test_spellings_of_one_example_agree(name: str) -> None:
     found = [o for o in outcomes(group, ["Epsilon"]) if not o.agrees]
     new = [o for o in found if (o.group, o.spelling, o.composite) not in LISTED]
     assert not new, "\n".join(f"{o.spelling}: {o}" for o in new)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("way", WAYS)
+def test_functions_of_one_example_agree_with_those_of_a_batch(way: str) -> None:
+    """Of some groups; `python -m tests.spellings --unbatched WAY` takes all."""
+    agree_without_batch(list(GROUPS)[list(WAYS).index(way) :: 90], way)
+
+
+@pytest.mark.xfail(strict=True, reason="a column of ones beside values, squeezed under a vmap")
+@pytest.mark.filterwarnings("default")
+def test_a_column_of_ones_in_a_vmap_of_one() -> None:
+    agree_without_batch(["attention"], "in a vmap, of one")
+
+
+def agree_without_batch(names: list[str], way: str) -> None:
+    found = [o for name in names for o in without_batch(GROUPS[name], way, ["AttnLRP"])]
+    new = [o for o in found if not o.agrees and (o.group, o.spelling, o.composite) not in LISTED]
+    assert found
+    assert not new, "\n".join(f"{o.group}, {o.spelling}: {o}" for o in new)
 
 
 def no_difference(place: Place, first: int, step: int) -> None:

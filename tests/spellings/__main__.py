@@ -1,5 +1,5 @@
 """`python -m tests.spellings [--composites A B] [--after FRONT ...] [--before BACK ...] [--one]
-[GROUP ...]`: who deviates from the standard."""
+[--unbatched WAY] [GROUP ...]`: who deviates from the standard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ import jax  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 
 from . import GROUPS  # noqa: E402
-from .checks import COMPOSITES, KNOWN, Outcome, different_values, known, of_one, outcomes  # noqa: E402
+from .checks import (  # noqa: E402
+    COMPOSITES,
+    KNOWN,
+    WAYS,
+    Outcome,
+    different_values,
+    known,
+    of_one,
+    outcomes,
+    without_batch,
+)  # fmt: skip
 from .surroundings import BACKS, BETWEEN_LAYERS, FRONTS, Place  # noqa: E402
 
 
@@ -38,6 +48,7 @@ def main() -> int:
         "--before", nargs="+", default=["nothing"], choices=BACKS, help="what stands after them"
     )
     parser.add_argument("--one", action="store_true", help="of a batch of one example")
+    parser.add_argument("--unbatched", choices=WAYS, help="functions of one example, without axis")
     parser.add_argument("--keep", action="store_true", help="write what deviates to known.txt")
     options = parser.parse_args()
     unknown = [name for name in options.groups if name not in GROUPS]
@@ -53,7 +64,7 @@ def main() -> int:
     begin, listed, found = time.perf_counter(), known(), []
     wrong = 0
     for group in chosen:
-        different = different_values(group)
+        different = {} if options.unbatched else different_values(group)
         wrong += len(different)
         for name, away in different.items():
             print(f"{group.name} | {name} | is another function | {away:.2g}", flush=True)
@@ -62,7 +73,11 @@ def main() -> int:
         for front, back, one in (
             (before, after, outcome)
             for before, after in (() if options.values else asked)
-            for outcome in outcomes(group, options.composites, place(before, after))
+            for outcome in (
+                without_batch(group, options.unbatched, options.composites)
+                if options.unbatched
+                else outcomes(group, options.composites, place(before, after))
+            )
         ):
             found.append(one)
             shown = options.all or one.refused or not one.agrees

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -135,18 +136,28 @@ def outcome(
     group: Group, spelling: str, composite: str, expected: Array, place: Place = BETWEEN_LAYERS
 ) -> Outcome:
     """One spelling under one composite."""
-    names = (group.name, spelling, composite)
+    piece = group.spellings[spelling]
+    return compared(
+        (group.name, spelling, composite),
+        lambda: relevance(group, piece, composite, place),
+        expected,
+        1e3 * group.rounding,
+    )
+
+
+def compared(
+    names: tuple[str, str, str], explain: Callable[[], Array], expected: Array, tolerance: float
+) -> Outcome:
+    """What comes of an explanation."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
-            found = relevance(group, group.spellings[spelling], composite, place)
+            found = explain()
         except UnsupportedOperation as error:
             return Outcome(*names, float("inf"), refused=True, error=f"refused: {error}")
         except Exception as error:
             return Outcome(*names, float("inf"), error=f"{type(error).__name__}: {error}")
-    return Outcome(
-        *names, deviation(found, expected), warned=bool(heard), tolerance=1e3 * group.rounding
-    )
+    return Outcome(*names, deviation(found, expected), warned=bool(heard), tolerance=tolerance)
 
 
 def outcomes(
@@ -203,6 +214,47 @@ def of_one(group: Group) -> Group:
     return dataclasses.replace(one, spellings=kept, reference=reference)
 
 
+WAYS: dict[str, Callable[[Piece], Piece]] = {
+    "alone": lambda network: lambda p, x: network(p, x[0])[None],
+    "in a vmap": lambda network: jax.vmap(network, (None, 0)),
+    "in a vmap of the last axis": lambda network: (
+        lambda p, x: jax.vmap(network, (None, -1), out_axes=-1)(p, jnp.moveaxis(x, 0, -1)).T
+    ),
+    "in a vmap, of one": lambda network: jax.vmap(lambda p, x: network(p, x[None])[0], (None, 0)),
+}
+"""Functions of one example, without an axis of a batch, as functions of a batch."""
+
+
+def without_batch(group: Group, way: str, composites: Sequence[str]) -> Iterator[Outcome]:
+    """Spellings that are functions of an example alone, against the standard of a batch."""
+    params, x, weighting = group.example()
+    some = slice(1) if way == "alone" else slice(None)
+    x, weighting = x[some], weighting[some]
+    whole = step_by_step(group.network(group.spellings[group.standard]), *group.example()[:2])
+    networks = {}
+    for name, piece in group.spellings.items():
+        network = WAYS[way](group.network(piece))
+        try:
+            if deviation(step_by_step(network, params, x), whole[some]) <= group.rounding:
+                networks[name] = network
+        except Exception:  # axes that are not there are part of what it says
+            continue
+    for composite in composites if networks else ():
+        if composite not in group.composites:
+            continue
+        expected = relevance(group, group.spellings[group.standard], composite)[some]
+        for name, network in networks.items():
+            explain = lrp.relevance(network, COMPOSITES[composite]())
+            yield compared(
+                (group.name, name, composite),
+                lambda explain=explain: step_by_step(
+                    lambda p, x: explain(p, x, target=weighting), params, x
+                ),
+                expected,
+                1e3 * group.rounding,
+            )
+
+
 def known() -> frozenset[tuple[str, str, str]]:
     """The group, spelling and composite of what is known to deviate."""
     found = set()
@@ -214,6 +266,7 @@ def known() -> frozenset[tuple[str, str, str]]:
 
 
 __all__ = [
-    "COMPOSITES", "KNOWN", "TOLERANCE", "Outcome", "by_hand", "deviation", "different_values",
-    "known", "of_one", "outcome", "outcomes", "relevance", "step_by_step", "values",
+    "COMPOSITES", "KNOWN", "TOLERANCE", "WAYS", "Outcome", "by_hand", "deviation",
+    "different_values", "known", "of_one", "outcome", "outcomes", "relevance", "step_by_step",
+    "values", "without_batch",
 ]  # fmt: skip

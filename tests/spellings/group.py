@@ -77,7 +77,8 @@ class Group:
         def apply(params: Params, x: Array) -> Array:
             h = place.front(params, x) if self.entry else x
             y = inner(params, positive(h) if self.positive else h)
-            return place.back(y).reshape(x.shape[0], -1) @ params["out"]
+            batch = x.shape[: x.ndim - len(self.shape) + 1]  # none where one example comes alone
+            return place.back(y).reshape(*batch, -1) @ params["out"]
 
         return apply
 
