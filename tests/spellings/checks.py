@@ -228,7 +228,8 @@ WAYS: dict[str, Callable[[Piece], Piece]] = {
 def without_batch(group: Group, way: str, composites: Sequence[str]) -> Iterator[Outcome]:
     """Spellings that are functions of an example alone, against the standard of a batch."""
     params, x, weighting = group.example()
-    some = slice(1) if way == "alone" else slice(None)
+    # The last one: the first may be what another example reads.
+    some = slice(-1, None) if way == "alone" else slice(None)
     x, weighting = x[some], weighting[some]
     whole = step_by_step(group.network(group.spellings[group.standard]), *group.example()[:2])
     networks = {}
