@@ -93,6 +93,13 @@ FOUND = {
     "the ledger of logits masked by a sum": kept("EpsilonPlus", Op("attention", 0, 4, 1), seed=2),
     # What a constant among complex numbers absorbs was in no account.
     "a complex bias": kept("ZPlus", Op("spectral", 9), seed=6101044, target=0),
+    # A move was taken for an equal one before it, which nobody could read.
+    "a move that is made twice in a branch": kept(
+        "WSquare, distribute",
+        Op("branch", 19, 0, 0, 0, (Op("add"), Op("branch", 0, 0, 0, 0, (Op("pool"),)))),
+        seed=1000348,
+        target=2,
+    ),
     # Nothing to mend: activations of 1e13 have relevance of 1e47 here, which float64 shows.
     "relevance too large for its dtype": kept(
         "ZBox",

@@ -84,6 +84,9 @@ def without_round_trips(closed_jaxpr: Any) -> Any:
         operands = [a if is_literal(a) else renamed.get(a, a) for a in eqn.invars]
         if any(a is not b for a, b in zip(operands, eqn.invars, strict=True)):
             eqn = eqn.replace(invars=operands)
+        if not compat.kept(eqn.outvars):  # nobody reads it, and nobody can
+            eqns.append(eqn)
+            continue
         same = _handed_on(eqn, known)
         if same is not None:
             renamed[eqn.outvars[0]] = same
