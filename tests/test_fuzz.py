@@ -112,6 +112,7 @@ FOUND = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:a layer lies on the border:UserWarning")
 @pytest.mark.parametrize("name", FOUND)
 def test_what_was_found_is_mended(name: str) -> None:
     check(FOUND[name])
