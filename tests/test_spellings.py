@@ -6,6 +6,8 @@ under one, in turn. What is known to deviate is listed in `tests/spellings/known
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from spellings import GROUPS
 from spellings.checks import (
     KNOWN,
     WAYS,
+    Outcome,
     by_hand,
     deviation,
     different_values,
@@ -32,6 +35,11 @@ AFFINE = ("from one", "scaled", "less a number", "twice")
 """After numbers that are repeated these are of no layer, and where a layer makes them all of it."""
 
 
+def unlisted(found: Iterable[Outcome]) -> list[Outcome]:
+    """What is not known to deviate."""
+    return [o for o in found if (o.group, o.spelling, o.composite) not in LISTED]
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", GROUPS)
 def test_equal_functions_have_one_relevance(name: str) -> None:
@@ -39,7 +47,7 @@ def test_equal_functions_have_one_relevance(name: str) -> None:
     found = list(outcomes(group, ["AttnLRP"]))
     assert len(found) == len(group.spellings)
     wrong = [o for o in found if not o.agrees]
-    new = [o for o in wrong if (o.group, o.spelling, o.composite) not in LISTED]
+    new = unlisted(wrong)
     assert not new, "\n".join(f"{o.spelling}: {o}" for o in new)
 
 
@@ -64,7 +72,7 @@ def test_spellings_of_one_example_agree(name: str) -> None:
     group = of_one(GROUPS[name])
     assert len(group.spellings) > 1
     found = [o for o in outcomes(group, ["Epsilon"]) if not o.agrees]
-    new = [o for o in found if (o.group, o.spelling, o.composite) not in LISTED]
+    new = unlisted(found)
     assert not new, "\n".join(f"{o.spelling}: {o}" for o in new)
 
 
@@ -83,7 +91,7 @@ def test_a_column_of_ones_in_a_vmap_of_one() -> None:
 
 def agree_without_batch(names: list[str], way: str) -> None:
     found = [o for name in names for o in without_batch(GROUPS[name], way, ["AttnLRP"])]
-    new = [o for o in found if not o.agrees and (o.group, o.spelling, o.composite) not in LISTED]
+    new = unlisted(o for o in found if not o.agrees)
     assert found
     assert not new, "\n".join(f"{o.group}, {o.spelling}: {o}" for o in new)
 
@@ -93,7 +101,7 @@ def no_difference(place: Place, first: int, step: int) -> None:
     for name in names[first::step]:
         found = outcomes(GROUPS[name], ["Epsilon"], place)
         wrong = [o for o in found if not o.agrees]
-        new = [o for o in wrong if (o.group, o.spelling, o.composite) not in LISTED]
+        new = unlisted(wrong)
         assert not new, "\n".join(f"{o.group}, {o.spelling}: {o}" for o in new)
 
 

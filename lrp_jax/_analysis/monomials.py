@@ -90,8 +90,9 @@ class Monomials:
             found = self._of_no_sign(operand, inner)
             return self._raised([(found, power)]) if len(found[1]) > 1 else None
         form = self.logarithms(operand, inner)
-        parts = [(self._of_no_sign(e.invars[0], i), p) for e, i, p in form or ()]
-        return self._raised(parts) if form else None
+        if form is None:
+            return None
+        return self._raised((self._of_no_sign(e.invars[0], i), p) for e, i, p in form)
 
     def _of_no_sign(self, atom: Any, index: Index) -> tuple[float, dict[Factor, Any]]:
         """The factors of a value, or itself where some may be negative."""

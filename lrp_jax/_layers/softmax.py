@@ -139,15 +139,12 @@ def _walk(
         passes = family(eqn.primitive) in (*_MOVES, Family.AFFINE, Family.WINNER)
         passes = passes or eqn.primitive is prim.ABS
         if eqn.primitive in prim.SUMS and not adds:
-            passes = all(abs(constant(graph, a) or 1) < STABILISER for a in _others(eqn, operands))
+            numbers = (constant(graph, a) for i, a in enumerate(eqn.invars) if i not in operands)
+            passes = all(number is not None and abs(number) < STABILISER for number in numbers)
         if not passes or (operands != [0] and (len(operands) != 1 or eqn.primitive is prim.DIV)):
             return None
         var = eqn.invars[operands[0]]
     return None
-
-
-def _others(eqn: Equation, operands: Sequence[int]) -> list[Any]:
-    return [a for i, a in enumerate(eqn.invars) if i not in operands]
 
 
 def _same(graph: Graph, a: Var, b: Var) -> bool:

@@ -34,10 +34,11 @@ def simplified(draft: Draft) -> Draft:
         UnsupportedOperation: where integers are made of integers that carry relevance.
     """
     draft = draft.written(with_integers(draft.closed))
-    for rewrite in (with_bounded_loops, with_rows_of_loops, with_like_turns, with_chosen_branches):
-        draft = rewrite(draft)
-    draft = tidied(with_known_signs(draft))
-    for rewrite in (with_straight_through, without_raised_roots):
+    rewrites = (
+        with_bounded_loops, with_rows_of_loops, with_like_turns, with_chosen_branches,
+        with_known_signs, tidied, with_straight_through, without_raised_roots,
+    )  # fmt: skip
+    for rewrite in rewrites:
         draft = rewrite(draft)
     draft, lost = as_floats(draft)
     if lost is not None:
@@ -49,11 +50,11 @@ def simplified(draft: Draft) -> Draft:
     draft = spread_out(draft)
     apart = with_scaled_parts(draft)
     draft = draft if apart is draft else tidied(apart)
-    rewrites = (
+    rewrites_of_floats = (
         without_passing_shapes, without_constant_factors,
         *[with_factors] * _MOST_STACKS, with_cases, spread_out, with_masks,
     )  # fmt: skip
-    for rewrite in rewrites:
+    for rewrite in rewrites_of_floats:
         draft = rewrite(draft)
     return draft
 

@@ -74,7 +74,13 @@ def twice_normalised(s: Array) -> Array:
 
 def with_zeros(s: Array) -> Array:
     e = 1.0 * jnp.exp(s - 0.0)
+    e = e + jnp.zeros(s.shape[-1])
     return e * (1 / (e + 0.0).sum(-1, keepdims=True) + 0.0) / 1.0
+
+
+def beside_zeros(s: Array) -> Array:
+    e = jnp.exp(s) + jnp.zeros(s.shape[-1])
+    return e / e.sum(-1, keepdims=True)
 
 
 def gradient(s: Array) -> Array:
@@ -141,6 +147,7 @@ SPELLED = {
     "exp of a difference": lambda s: jnp.exp(s - jax.nn.logsumexp(s, -1, keepdims=True)),
     "normalised twice": twice_normalised,
     "with zeros and ones": with_zeros,
+    "beside zeros": beside_zeros,
     "gradient of a log-sum-exp": gradient,
     "gradient of a negative one": gradient_of_negative,
     "pulled back": pulled_back,

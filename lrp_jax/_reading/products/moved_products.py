@@ -16,6 +16,7 @@ from ..._analysis.graph import Graph
 from ..._analysis.indices import known_in
 from ..._analysis.monomials import Monomials
 from ..._analysis.places import CUTS, itself, made_by
+from ..equations.cut_first import before_links
 from ..equations.parts import part_of_contraction
 
 Read = Callable[[Var], Any]
@@ -47,9 +48,7 @@ def _is_share(var: Var, graph: Graph, monomials: Monomials) -> bool:
     powers = monomials.factors(var)[1]
     above = {f.var for f, power in powers.items() if power > 0}
     for factor in (f for f, power in powers.items() if power < 0 and monomials.explained(f)):
-        eqn = graph.maker.get(factor.var)
-        while eqn is not None and link(eqn) is not None:
-            eqn = graph.maker.get(eqn.invars[0])
+        eqn = graph.maker.get(before_links(factor.var, graph))
         if eqn is not None and eqn.primitive is prim.REDUCE_SUM:
             summed = monomials.factors(eqn.invars[0])[1]
             if any(f.var in above for f, power in summed.items() if power > 0):

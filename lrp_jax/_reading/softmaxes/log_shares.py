@@ -17,7 +17,7 @@ from ..._layers.step import Found
 from ..equations.cut_first import before_links
 from .exponentials import Exponentials
 from .softmax_forms import exponential_of, shifted_exponentials
-from .weighted_mean import exponential_softmax, found_in
+from .weighted_mean import exponential_softmax, found_in, softmax_alone
 from .wholes import is_of_exponentials
 
 Read = Callable[[Var], Any]
@@ -45,8 +45,8 @@ def log_share(softmax: Found, out: Var, exponentials: Exponentials) -> Callable[
         return None
     order = range(len(logits.aval.shape))
     if inside & {*prim.ADD}:  # something stands beside the sum
-        made, number, others = found_in(out, exponentials) or (None, 1.0, {})
-        return made and (lambda read: made(read, order)) if number == 1 and not others else None
+        whole = softmax_alone(found_in(out, exponentials))
+        return whole and (lambda read: whole(read, order))
 
     def way(read: Read) -> Any:
         value = jnp.broadcast_to(power(read, order), logits.aval.shape)

@@ -15,7 +15,7 @@ from ..._analysis import compat, primitives as prim
 from ..._analysis.compat import Equation, Var, is_literal
 from ..._analysis.factors import constant
 from ..._analysis.graph import Graph
-from .inside_exponentials import is_least, is_logaddexp
+from .inside_exponentials import is_least, is_logaddexp, softplus_of
 
 Read = Callable[[Var], Any]
 _LOGISTIC = compat.primitive("logistic")
@@ -77,8 +77,8 @@ def _softplus(atom: Any, sign: int, graph: Graph) -> tuple[Any, int] | None:
         rest = [a for a in above.invars if constant(graph, a) != 1]
         exponential = graph.maker.get(rest[0]) if len(rest) == 1 else None
     elif is_logaddexp(eqn):
-        rest = [a for a in eqn.invars if constant(graph, a) != 0]
-        return (rest[0], 1) if len(rest) == 1 and sign > 0 else None
+        softplus = softplus_of(eqn, graph)
+        return (softplus[0], 1) if softplus and softplus[1] == 0 and sign > 0 else None
     is_exponential = exponential is not None and exponential.primitive is prim.EXP
     return (exponential.invars[0], 1) if exponential and is_exponential and sign > 0 else None
 

@@ -36,7 +36,13 @@ def found_in(
 def exponential_softmax(logits: Var, exponentials: Exponentials) -> Made | None:
     """The softmax that the exponential of a variable is, as of what log_softmax makes."""
     exponentials.named.clear()
-    found = _found_in([exponentials.exponent(logits, own_index(logits))], exponentials)
+    return softmax_alone(
+        _found_in([exponentials.exponent(logits, own_index(logits))], exponentials)
+    )
+
+
+def softmax_alone(found: tuple[Made, float, dict[Factor, float]] | None) -> Made | None:
+    """What is found in a product, where nothing is beside it."""
     return found[0] if found is not None and found[1:] == (1.0, {}) else None
 
 
